@@ -1,0 +1,59 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine with Python 3.11, git and make:
+#   make demo   the main job end to end          make test   all checks and tests
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+VENV    := .venv
+BIN     := $(VENV)/bin
+SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg
+
+.DEFAULT_GOAL := help
+.PHONY: help setup system demo test check format soak bench docs lock clean
+
+help:           ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 12
+
+setup: $(VENV)/.ready   ## make .venv with everything that is pinned in requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml owsgit/__init__.py
+	@test -n "$(PYTHON)" || { echo "owsgit needs Python 3.11 or newer: install python3 and python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq python3-venv >/dev/null; } || { \
+	  echo "$(PYTHON) has no venv module: install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+system:         ## system packages: installed when root on Debian or Ubuntu, else named
+	@sh tests/system-packages $(SYSTEM)
+
+demo: setup system   ## the main job end to end; KEEP=1 leaves it running
+	@$(BIN)/python -m owsgit.cli.demo
+
+check: setup    ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check system   ## all checks and tests
+	$(BIN)/python -m pytest
+
+soak: setup system   ## longer fuzzing and load than make test
+	OWSGIT_SOAK=1 $(BIN)/python -m pytest --timeout 3600
+
+format: setup   ## rewrite the code in the one style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: setup     ## generate docs/reference and schemas from the models
+	$(BIN)/python -m docs.generate
+
+bench: setup system  ## all benchmarks, quick
+	@for name in verify push; do $(BIN)/python -m bench.$$name --quick || exit 1; done
+
+lock: setup     ## pin the newest versions in requirements.lock
+	$(BIN)/python tests/lock.py
+
+clean:          ## forget what make made
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,199 @@
+"""The one place where git itself is run: a node's bare repository and a user's clone.
+
+A node never reads system or user configuration of git, and never follows replace refs.
+"""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from owsgit.ledger.objects import Objects
+from owsgit.model.errors import OwsgitError, UnavailableError
+
+GIT_VERSION_MIN = (2, 34)
+"""The first git that signs commits with SSH keys."""
+
+MAIN = "refs/heads/main"
+NONE = "0" * 40
+"""What git's hooks and protocol write where there is no commit."""
+
+PACK_BYTES_MAX = 256 * 1024 * 1024
+"""One push: a function's largest code, packed. `receive.maxInputSize` refuses the rest while it arrives."""
+
+NODE_ENVIRONMENT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+
+_SETTINGS = {
+    "core.bare": "true",
+    "core.logAllRefUpdates": "true",
+    "core.fsync": "all",
+    "receive.fsckObjects": "true",
+    "receive.denyDeletes": "true",
+    "receive.denyNonFastForwards": "true",
+    "receive.denyCurrentBranch": "ignore",
+    "receive.advertisePushOptions": "true",
+    "receive.maxInputSize": str(PACK_BYTES_MAX),
+    "receive.autogc": "false",
+    "transfer.hideRefs": "refs/owsgit",
+    "uploadpack.allowFilter": "true",
+    "gc.auto": "0",
+}
+
+
+class GitError(OwsgitError):
+    """git answered with an error."""
+
+
+def run(folder: Path | None, *arguments: str, env: Mapping[str, str] | None = None, data: bytes | None = None) -> str:
+    """What `git arguments` prints, without the last newline. Raises GitError with git's own words."""
+    return run_bytes(folder, *arguments, env=env, data=data).decode("utf-8", "surrogateescape").rstrip("\n")
+
+
+def run_bytes(
+    folder: Path | None, *arguments: str, env: Mapping[str, str] | None = None, data: bytes | None = None
+) -> bytes:
+    """As `run`, for output that is not text."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=folder,
+            env={**os.environ, **(env or {})},
+            input=data,
+            stdin=subprocess.DEVNULL if data is None else None,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise UnavailableError("git is not installed", remedy="install git 2.34 or newer") from None
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip()
+        raise GitError(f"git {' '.join(arguments[:2])}: {said or f'exit status {done.returncode}'}")
+    return done.stdout
+
+
+class Repository:
+    """A node's ledger: a bare repository that only this node writes to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.objects = Objects([path / "objects"])
+
+    @classmethod
+    def create(cls, path: Path, hooks: Path) -> "Repository":
+        """Make the repository, or bring its settings up to date. `hooks` is the folder of hooks that it runs."""
+        if not (path / "HEAD").exists():
+            run(
+                None,
+                "init",
+                "--quiet",
+                "--bare",
+                "--initial-branch=main",
+                "--template=",
+                str(path),
+                env=NODE_ENVIRONMENT,
+            )
+        for name, value in {**_SETTINGS, "core.hooksPath": str(hooks)}.items():
+            run(path, "config", name, value, env=NODE_ENVIRONMENT)
+        return cls(path)
+
+    def head(self) -> str | None:
+        """The commit that main is at, or None in an empty ledger."""
+        for file in (self.path / MAIN, self.path / "packed-refs"):
+            try:
+                text = file.read_text()
+            except FileNotFoundError:
+                continue
+            if file.name == "main":
+                return text.strip()
+            for line in text.splitlines():
+                if line.endswith(f" {MAIN}"):
+                    return line.split(" ", 1)[0]
+        return None
+
+    def quarantined(self, folder: Path) -> Objects:
+        """The objects of this repository and those of a push that is not let in yet."""
+        return self.objects.over(folder)
+
+
+class Clone:
+    """A user's infra repository with a working tree."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            self.folder = Path(run(folder, "rev-parse", "--show-toplevel"))
+        except GitError:
+            raise UnavailableError(
+                f"{folder} is not in a git repository", remedy="change into your infra repository, or: owsgit init NAME"
+            ) from None
+        self.git_folder = Path(run(self.folder, "rev-parse", "--path-format=absolute", "--git-common-dir"))
+
+    def objects(self) -> Objects:
+        return Objects([self.git_folder / "objects", *self._alternates()])
+
+    def _alternates(self) -> Iterator[Path]:
+        listed = self.git_folder / "objects/info/alternates"
+        if listed.exists():
+            yield from (self.git_folder / "objects" / line for line in listed.read_text().splitlines() if line)
+
+    def resolve(self, revision: str) -> str:
+        """The commit id that `revision` names. Raises GitError."""
+        try:
+            return run(self.folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        except GitError:
+            raise GitError(
+                f"{revision!r} names no commit in {self.folder}", remedy="git log shows the commits"
+            ) from None
+
+    def head(self) -> str | None:
+        try:
+            return self.resolve("HEAD")
+        except GitError:
+            return None
+
+    def genesis(self, commit: str) -> str:
+        """The first commit of the history of `commit`, along first parents."""
+        return run(self.folder, "rev-list", "--first-parent", "--max-parents=0", commit).split("\n")[-1]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[tuple[Objects, str]]:
+        """The working tree as a git tree, without touching the index or the object store of the clone.
+
+        Yields the objects to read it with, and the tree's id. Ignored files (.gitignore) are left out.
+        """
+        with tempfile.TemporaryDirectory(prefix="owsgit-") as scratch:
+            objects = Path(scratch, "objects")
+            objects.mkdir()
+            yield Objects([objects, self.git_folder / "objects", *self._alternates()]), self.write_tree(Path(scratch))
+
+    def write_tree(self, scratch: Path) -> str:
+        """Write the working tree as a git tree, its objects into `scratch`/objects. Returns its id."""
+        env = {
+            "GIT_INDEX_FILE": str(scratch / "index"),
+            "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self.git_folder / "objects"),
+        }
+        index = self.git_folder / "index"
+        if index.exists() and not (scratch / "index").exists():
+            (scratch / "index").write_bytes(index.read_bytes())
+        run(self.folder, "-c", "core.autocrlf=false", "add", "--all", "--", ".", env=env)
+        return run(self.folder, "write-tree", env=env)
+
+    def config(self, name: str) -> str | None:
+        """A setting of git as the user has it for this repository."""
+        try:
+            return run(self.folder, "config", "--get", name) or None
+        except GitError:
+            return None
+
+    def set_config(self, settings: Sequence[tuple[str, str]]) -> None:
+        """Set options for this repository only."""
+        for name, value in settings:
+            run(self.folder, "config", "--local", name, value)

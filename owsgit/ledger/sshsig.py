@@ -1,0 +1,160 @@
+"""SSH signatures (OpenSSH's PROTOCOL.sshsig), verified in process on `cryptography`.
+
+Stricter than `ssh-keygen -Y verify` on purpose: the reserved field is empty, nothing trails, RSA keys have 2048 bits or
+more and sign with SHA-2, security keys have been touched.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from functools import lru_cache
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+from owsgit.model.errors import RefusedError
+from owsgit.model.keys import ALGORITHMS, KeyFormatError, SshKey, Wire, check_blob
+
+NAMESPACE = b"git"
+SIGNATURE_BYTES_MAX = 16 * 1024
+BEGIN = b"-----BEGIN SSH SIGNATURE-----"
+_ARMOUR = re.compile(rb"-----BEGIN SSH SIGNATURE-----\n((?:[A-Za-z0-9+/=]{1,200}\n)+)-----END SSH SIGNATURE-----\n?")
+_MAGIC = b"SSHSIG"
+_DIGESTS = {b"sha256": hashlib.sha256, b"sha512": hashlib.sha512}
+_RSA_HASHES: dict[bytes, hashes.HashAlgorithm] = {b"rsa-sha2-256": hashes.SHA256(), b"rsa-sha2-512": hashes.SHA512()}
+_CURVES: dict[str, tuple[ec.EllipticCurve, hashes.HashAlgorithm]] = {
+    "ecdsa-sha2-nistp256": (ec.SECP256R1(), hashes.SHA256()),
+    "ecdsa-sha2-nistp384": (ec.SECP384R1(), hashes.SHA384()),
+    "ecdsa-sha2-nistp521": (ec.SECP521R1(), hashes.SHA512()),
+}
+_USER_PRESENT = 0x01
+
+
+class BadSignatureError(RefusedError):
+    """A signature that does not hold, or is not of the strict form."""
+
+
+def verify(payload: bytes, armoured: bytes) -> SshKey:
+    """The key that signed `payload`. Raises BadSignatureError. Whose key it is, is for the caller to know."""
+    match = _ARMOUR.fullmatch(armoured)
+    if match is None or len(armoured) > SIGNATURE_BYTES_MAX:
+        raise BadSignatureError("the SSH signature's armour is damaged, or holds more than one signature")
+    try:
+        return _verify(payload, base64.b64decode(match[1].replace(b"\n", b""), validate=True))
+    except (binascii.Error, KeyFormatError) as error:
+        raise BadSignatureError(f"the SSH signature is damaged: {error}") from None
+
+
+def _verify(payload: bytes, data: bytes) -> SshKey:
+    wire = Wire(data)
+    if wire.take(6) != _MAGIC or wire.uint32() != 1:
+        raise BadSignatureError("not an SSH signature of version 1")
+    blob, namespace, reserved, digest, signature = (wire.string() for _ in range(5))
+    wire.end()
+    if namespace != NAMESPACE:
+        raise BadSignatureError(
+            f"the signature's namespace is {namespace.decode('ascii', 'replace')!r:.40}, not 'git'",
+            remedy="sign with git commit -S",
+        )
+    if reserved:
+        raise BadSignatureError("the signature's reserved field is not empty")
+    if digest not in _DIGESTS:
+        raise BadSignatureError(
+            f"the signature's hash {digest.decode('ascii', 'replace')!r:.40} is not sha256 or sha512"
+        )
+    signed = b"".join(
+        [_MAGIC, *(_string(part) for part in (namespace, reserved, digest, _DIGESTS[digest](payload).digest()))]
+    )
+    key = _key(blob)
+    try:
+        _check(key, signed, signature)
+    except InvalidSignature:
+        raise BadSignatureError(
+            f"the signature by {key.fingerprint} does not match the commit: it was changed after it was signed"
+        ) from None
+    return key
+
+
+def _string(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
+@lru_cache(maxsize=1024)
+def _key(blob: bytes) -> SshKey:
+    algorithm = Wire(blob).string().decode("ascii", "replace")
+    if algorithm not in ALGORITHMS:
+        raise KeyFormatError(f"key algorithm {algorithm!r:.60} is not taken")
+    check_blob(algorithm, blob)
+    return SshKey(algorithm, blob)
+
+
+def _check(key: SshKey, signed: bytes, signature: bytes) -> None:
+    """Raises InvalidSignature, KeyFormatError or BadSignatureError unless `signature` is `key`'s over `signed`."""
+    wire = Wire(signature)
+    algorithm = wire.string()
+    value = wire.string()
+    plain = key.algorithm.removeprefix("sk-").removesuffix("@openssh.com")
+    if key.algorithm.startswith("sk-"):
+        signed = _touched(key, signed, wire.take(1)[0], wire.uint32())
+    wire.end()
+    if plain == "ssh-rsa":
+        if algorithm not in _RSA_HASHES:
+            raise BadSignatureError(f"RSA signatures with {algorithm.decode('ascii', 'replace')!r:.40} are not taken")
+        _rsa(key.blob).verify(value, signed, padding.PKCS1v15(), _RSA_HASHES[algorithm])
+        return
+    if algorithm != key.algorithm.encode():
+        raise BadSignatureError("the signature is of another algorithm than its key")
+    if plain == "ssh-ed25519":
+        _ed25519(key.blob).verify(value, signed)
+        return
+    numbers = Wire(value)
+    r, s = numbers.mpint(), numbers.mpint()
+    numbers.end()
+    if r <= 0 or s <= 0:
+        raise InvalidSignature
+    _ecdsa(key.blob, plain).verify(encode_dss_signature(r, s), signed, ec.ECDSA(_CURVES[plain][1]))
+
+
+def _touched(key: SshKey, signed: bytes, flags: int, counter: int) -> bytes:
+    """What a security key signs (PROTOCOL.u2f). A signature that was made without a touch is refused."""
+    if not flags & _USER_PRESENT:
+        raise BadSignatureError(
+            "the security key was not touched for this signature", remedy="use a key without no-touch"
+        )
+    wire = Wire(key.blob)
+    fields = [wire.string() for _ in range(2 if "ed25519" in key.algorithm else 3)]
+    application = hashlib.sha256(wire.string()).digest()
+    del fields
+    return application + bytes([flags]) + counter.to_bytes(4, "big") + hashlib.sha256(signed).digest()
+
+
+@lru_cache(maxsize=1024)
+def _ed25519(blob: bytes) -> ed25519.Ed25519PublicKey:
+    wire = Wire(blob)
+    wire.string()
+    return ed25519.Ed25519PublicKey.from_public_bytes(wire.string())
+
+
+@lru_cache(maxsize=1024)
+def _rsa(blob: bytes) -> rsa.RSAPublicKey:
+    wire = Wire(blob)
+    wire.string()
+    exponent = wire.mpint()
+    try:
+        return rsa.RSAPublicNumbers(exponent, wire.mpint()).public_key()
+    except ValueError as error:
+        raise KeyFormatError(str(error)) from None
+
+
+@lru_cache(maxsize=1024)
+def _ecdsa(blob: bytes, plain: str) -> ec.EllipticCurvePublicKey:
+    wire = Wire(blob)
+    wire.string()
+    wire.string()
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[plain][0], wire.string())
+    except ValueError as error:
+        raise KeyFormatError(str(error)) from None

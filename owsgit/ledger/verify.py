@@ -1,0 +1,244 @@
+"""The one verification: at push, at fetch, at clone and in CI.
+
+Pure, given an object reader and the state of the parent: every new commit on the first-parent chain is strict, carries
+one good signature of a key that the *parent's* state knows, and changes only what the *parent's* state allows its
+signer; and the new state is valid as a whole.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from owsgit.ledger import changes, commits, signatures
+from owsgit.ledger.commits import Commit
+from owsgit.ledger.objects import Objects
+from owsgit.ledger.signatures import Signer
+from owsgit.model.change import Change, Need, file_need
+from owsgit.model.core import ProjectSpec
+from owsgit.model.errors import NotAllowedError, OwsgitError, Problem, RefusedError
+from owsgit.model.iam import Decision
+from owsgit.model.resource import Kinds
+from owsgit.model.state import State
+
+PUSH_COMMITS_MAX = 1000
+"""Commits of one push. More than people make between two pushes; a bound on what one push can cost a node."""
+
+HISTORY_COMMITS_MAX = 10_000_000
+"""A bound for whole histories: a commit every minute for 19 years."""
+
+
+class NotFastForwardError(RefusedError):
+    """A tip that does not follow main."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A commit that was verified, and the state that it describes."""
+
+    commit: str
+    tree: str
+    state: State
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A permission that a change needed, and the decision that granted it."""
+
+    need: Need
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class CommitReport:
+    """What verification found in one commit."""
+
+    commit: Commit
+    signer: Signer
+    changes: tuple[Change, ...]
+    files: tuple[str, ...]
+    grants: tuple[Grant, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A verified push: the new head with its state, and each commit in order."""
+
+    head: Verified
+    commits: tuple[CommitReport, ...]
+
+
+def push(
+    objects: Objects, kinds: Kinds, base: Verified | None, tip: str, *, commits_max: int = PUSH_COMMITS_MAX
+) -> Report:
+    """Verify every commit that follows `base` (None: from the genesis) up to `tip`.
+
+    Raises RefusedError, InvalidError and their kin; each names the commit, the file, the place and the remedy.
+    """
+    reports: list[CommitReport] = []
+    head = walk(objects, kinds, base, tip, reports.append, commits_max=commits_max)
+    return Report(head, tuple(reports))
+
+
+def walk(
+    objects: Objects,
+    kinds: Kinds,
+    base: Verified | None,
+    tip: str,
+    seen: Callable[[CommitReport], None],
+    *,
+    commits_max: int = HISTORY_COMMITS_MAX,
+) -> Verified:
+    """As `push`, telling `seen` of each commit instead of keeping them: for long histories."""
+    head = base
+    for commit in reversed(_chain(objects, base.commit if base else None, tip, commits_max)):
+        try:
+            head, report = _genesis(objects, kinds, commit) if head is None else _successor(objects, head, commit)
+        except OwsgitError as error:
+            raise _at(commit, error) from error
+        seen(report)
+    if head is None:
+        raise NotFastForwardError("there is no commit to verify")
+    return head
+
+
+def _at(commit: Commit, error: OwsgitError) -> OwsgitError:
+    """The same error, naming the commit."""
+    name = f"commit {commit.short}"
+    error.problems = tuple(
+        problem
+        if problem.message.startswith(name)
+        else replace(problem, message=f"{problem.message} [{name}]" if problem.file else f"{name}: {problem.message}")
+        for problem in error.problems
+    )
+    return error
+
+
+def _chain(objects: Objects, base: str | None, tip: str, commits_max: int) -> list[Commit]:
+    """The first-parent chain from `tip` back to `base`, newest first, without `base`."""
+    chain: list[Commit] = []
+    oid: str | None = tip
+    others: list[Commit] = []
+    while oid != base:
+        if oid is None:
+            raise _not_following(base, chain, others)
+        if len(chain) >= commits_max:
+            raise RefusedError(
+                f"more than {commits_max:,} commits at once",
+                remedy=f"push in steps: git push <remote> <commit>:main, at most {commits_max:,} commits each",
+            )
+        commit = commits.parse(oid, objects.commit(oid))
+        chain.append(commit)
+        if len(commit.parents) > 1:
+            others.append(commit)
+        oid = commit.first_parent
+    return chain
+
+
+def _not_following(base: str | None, chain: list[Commit], merges: list[Commit]) -> NotFastForwardError:
+    assert base is not None
+    for merge in merges:
+        if base in merge.parents[1:]:
+            return NotFastForwardError(
+                f"commit {merge.short}: this merge has main as its second parent; history is read along first parents",
+                remedy=f"git reset --hard {base[:10]} && git merge --no-ff -S {merge.parents[0][:10]}; "
+                "and use git pull --rebase next time",
+            )
+    known = {commit.id for commit in chain}
+    return NotFastForwardError(
+        f"this history does not follow main (at {base[:10]}) along first parents"
+        + ("; it is unrelated" if base not in known and len(chain) and not chain[-1].parents else ""),
+        remedy="git pull --rebase, then push again; main never moves back",
+    )
+
+
+def _genesis(objects: Objects, kinds: Kinds, commit: Commit) -> tuple[Verified, CommitReport]:
+    """The first commit founds the project: its signers are its roots."""
+    empty = State.empty(kinds).born(commit.id)
+    found = changes.between(objects, empty, None, commit.tree)
+    state = empty.after(found.resources)
+    signer = signatures.signer(commit, state)
+    if not state.is_root(signer.user):
+        raise RefusedError(
+            f"the genesis commit is signed by {signer.user}, who is no root",
+            file="project.json",
+            path="$.roots",
+            remedy=f"add {signer.user} to the roots, or have a root sign",
+        )
+    founding = Decision(True, f"allowed: {signer.user} founds the project")
+    grants = tuple(Grant(need, founding) for need in _needs(state, found))
+    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), grants)
+    return Verified(commit.id, commit.tree, state), report
+
+
+def _successor(objects: Objects, parent: Verified, commit: Commit) -> tuple[Verified, CommitReport]:
+    signer = signatures.signer(commit, parent.state)
+    found = changes.between(objects, parent.state, parent.tree, commit.tree)
+    grants = tuple(_grants(parent.state, signer, found))
+    _protect_roots(parent.state, signer, found.resources)
+    state = parent.state.after(found.resources)
+    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), grants)
+    return Verified(commit.id, commit.tree, state), report
+
+
+def _needs(state: State, found: changes.TreeChanges) -> Iterator[Need]:
+    for change in found.resources:
+        yield from change.needs(state.scope, state.kinds)
+    for path in found.files:
+        yield file_need(state.scope, path)
+
+
+def _grants(state: State, signer: Signer, found: changes.TreeChanges) -> Iterator[Grant]:
+    """The decision for everything that is needed. Raises NotAllowedError with all that is not allowed."""
+    denied: list[Problem] = []
+    for need in _needs(state, found):
+        decision = state.decide(signer.user, need.action, need.arn)
+        if decision.allowed:
+            yield Grant(need, decision)
+        else:
+            remedy = f"ask a root, or somebody who may iam:AttachUserPolicy, for a policy that allows {signer.user} it"
+            message = f"{signer.user} may not {need.action} on {need.arn}: {decision.reason}"
+            denied.append(Problem(message, need.file, remedy=remedy))
+    if denied:
+        error = NotAllowedError(denied[0].message)
+        error.problems = tuple(denied[: changes.PROBLEMS_MAX])
+        raise error
+
+
+def _protect_roots(state: State, signer: Signer, changed: list[Change]) -> None:
+    """Nobody but a root touches the roots, and nobody but the root itself takes it off: no policy can allow it."""
+    roots = state.project.roots
+    by_root = signer.user in roots
+    for change in changed:
+        resource = change.resource
+        if resource.kind.name == "user" and resource.name in roots and not by_root:
+            raise NotAllowedError(
+                f"{resource.name} is a root: only roots may change this file", file=resource.file, remedy="ask a root"
+            )
+        if resource.kind.name != "project":
+            continue
+        after = change.after.spec.roots if change.after and isinstance(change.after.spec, ProjectSpec) else []
+        if set(after) != set(roots) and not by_root:
+            raise NotAllowedError(
+                "only roots may change the roots", file=resource.file, path="$.roots", remedy="ask a root"
+            )
+        for gone in sorted(set(roots) - set(after) - {signer.user}):
+            raise NotAllowedError(
+                f"the root {gone} cannot be taken off by {signer.user}",
+                file=resource.file,
+                path="$.roots",
+                remedy=f"only {gone} can sign the commit that takes {gone} off",
+            )
+
+
+def load(objects: Objects, kinds: Kinds, genesis: str, commit: str) -> Verified:
+    """The state at `commit` read from its tree alone, for a commit that was verified before.
+
+    Raises InvalidError if the tree is not valid after all.
+    """
+    tree = commits.parse(commit, objects.commit(commit)).tree
+    return Verified(commit, tree, load_tree(objects, kinds, genesis, tree))
+
+
+def load_tree(objects: Objects, kinds: Kinds, genesis: str, tree: str) -> State:
+    """The state that a tree describes, signed or not: for `owsgit validate` and `owsgit up`. Raises InvalidError."""
+    empty = State.empty(kinds).born(genesis)
+    return empty.after(changes.between(objects, empty, None, tree).resources)

@@ -1,0 +1,49 @@
+"""Names, ARNs and the ids that follow from the genesis commit."""
+
+import re
+from dataclasses import dataclass
+
+import bech32
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""A resource's name: the strictest of what Lambda, IAM and DynamoDB take, so that every ARN of it is valid there."""
+
+NAME_RULE = "letters, digits, '_', '-' and '.', starting with a letter or digit, at most 64"
+
+PROJECT_ID_PREFIX = "ows"
+
+
+def is_name(text: str) -> bool:
+    return NAME.fullmatch(text) is not None
+
+
+def project_id(genesis: str) -> str:
+    """The project's id: bech32 (BIP 173) of the genesis commit's id, so that a mistyped one is noticed."""
+    words = bech32.convertbits(bytes.fromhex(genesis), 8, 5) or []
+    encoded: str = bech32.bech32_encode(PROJECT_ID_PREFIX, words)
+    return encoded
+
+
+def genesis_of(project: str) -> str | None:
+    """The genesis commit's id (40 hex digits) of a project id, or None if it is mistyped."""
+    prefix, words = bech32.bech32_decode(project)
+    if prefix != PROJECT_ID_PREFIX or words is None:
+        return None
+    octets = bech32.convertbits(words, 5, 8, False)
+    return bytes(octets).hex() if octets is not None and len(octets) == 20 else None
+
+
+def account_id(genesis: str) -> str:
+    """The 12 digits that stand where AWS has an account number; derived, so that every node has the same."""
+    return f"{int(genesis, 16) % 10**12:012d}"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What ARNs of one project have in common."""
+
+    region: str
+    account: str
+
+    def arn(self, template: str, name: str) -> str:
+        return template.format(region=self.region, account=self.account, name=name)

@@ -1,0 +1,114 @@
+"""What a kind of resource is, and what a resource is.
+
+A kind is data: where its file lies, how its ARN reads, and which IAM actions guard its changes. The kinds of one ledger
+are given as `Kinds`; the kinds of services are added by their folders.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from owsgit.model.names import Scope
+from owsgit.model.spec import Spec
+
+
+@dataclass(frozen=True)
+class FieldActions:
+    """The IAM actions for one top-level field; a list or an object is compared element by element."""
+
+    added: str
+    removed: str
+
+
+@dataclass(frozen=True)
+class Actions:
+    """Which IAM action each change of a resource needs.
+
+    `fields` names the fields that have actions of their own; they need them at creation too. `code` guards the files
+    beside the resource's JSON file.
+    """
+
+    create: str
+    update: str
+    delete: str
+    code: str | None = None
+    fields: Mapping[str, FieldActions] = field(default_factory=lambda: MappingProxyType({}))
+
+    def all(self) -> Iterator[str]:
+        yield from (self.create, self.update, self.delete)
+        if self.code:
+            yield self.code
+        for actions in self.fields.values():
+            yield from (actions.added, actions.removed)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of resource.
+
+    `folder` is where its resources lie: `<folder>/<name>.json`, or `<folder>/<name>/<kind>.json` with files beside it
+    where `has_files`. The project itself has no folder: `project.json`.
+    """
+
+    name: str
+    folder: str
+    spec: type[Spec]
+    arn: str  # a template with {region}, {account} and {name}
+    actions: Actions
+    has_files: bool = False
+    passes: str | None = None  # the action that a reference to this kind needs: iam:PassRole for roles
+
+    def file(self, name: str) -> str:
+        """The path of the JSON file of the resource `name`."""
+        if not self.folder:
+            return f"{self.name}.json"
+        return f"{self.folder}/{name}/{self.name}.json" if self.has_files else f"{self.folder}/{name}.json"
+
+    def key(self, name: str) -> str:
+        """What the resource is called in status, plans and inventories: unique in a project."""
+        return f"{self.folder}/{name}" if self.folder else self.name
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource at one commit: its spec and the git objects that it came from (40 hex digits each)."""
+
+    kind: Kind
+    name: str
+    spec: Spec
+    blob: str
+    tree: str | None = None  # the folder, for kinds that have files
+
+    @property
+    def key(self) -> str:
+        return self.kind.key(self.name)
+
+    @property
+    def file(self) -> str:
+        return self.kind.file(self.name)
+
+    @property
+    def version(self) -> str:
+        """What has to differ for the resource to be applied again."""
+        return self.tree or self.blob
+
+    def arn(self, scope: Scope) -> str:
+        return scope.arn(self.kind.arn, self.name)
+
+    def document(self) -> dict[str, Any]:
+        return self.spec.document()
+
+
+class Kinds:
+    """The kinds that a ledger may hold, by name and by folder."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self.by_name = {kind.name: kind for kind in kinds}
+        self.by_folder = {kind.folder: kind for kind in self.by_name.values() if kind.folder}
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self.by_name.values())
+
+    def __getitem__(self, name: str) -> Kind:
+        return self.by_name[name]

@@ -1,0 +1,107 @@
+"""The contract of a service: what the reconciler, the gateway and the node know of it.
+
+A service is one folder in `owsgit/services`: its kind (spec, ARN, actions), its handler and its data plane. The core
+owns this contract; services import the core, never each other.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from owsgit.model.names import Scope
+from owsgit.model.resource import Kind, Resource
+
+
+@dataclass(frozen=True)
+class CodeFile:
+    """A file beside a resource: its path below the resource's folder."""
+
+    path: str
+    executable: bool
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of a resource: `message` for people, `urls` where it serves, `details` for machines."""
+
+    message: str = ""
+    urls: tuple[str, ...] = ()
+
+
+class Handler(Protocol):
+    """Makes the resources of one kind real on this node. Every method is idempotent: a repeated call changes nothing.
+
+    Errors that the user can act on are raised as OwsgitError; they become the resource's status.
+    """
+
+    async def apply(self, resource: Resource, commit: str) -> Applied:
+        """Make the resource real, or bring it up to date; return when it serves."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Remove what `apply` made. Data that users would miss is never removed by this."""
+        ...
+
+    async def observe(self, resource: Resource) -> str | None:
+        """What differs from what was applied (drift), in words; None if all is as it should be."""
+        ...
+
+    def details(self, name: str) -> Mapping[str, Any]:
+        """Live facts for status, such as running workers."""
+        ...
+
+    async def close(self) -> None:
+        """Stop serving, as the node stops."""
+        ...
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call of something that can be called. `payload` is JSON text. `deadline` is seconds from now, if any."""
+
+    payload: bytes
+    request_id: str
+    trace_id: str = ""
+    client_context: bytes = b""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of an Invocation: the payload, or Lambda's error object with `error` set to the kind of error."""
+
+    payload: bytes
+    error: str | None = None  # None, "Handled" or "Unhandled", as Lambda's X-Amz-Function-Error
+    log_tail: bytes = b""
+
+
+class Target(Protocol):
+    """A handler whose resources can be called, by name, by gateways and users."""
+
+    async def invoke(self, name: str, invocation: Invocation) -> Answer: ...
+
+    def logs(self, name: str) -> Path:
+        """The folder of the log files of the resource `name`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a node gives to every handler: where it may keep things, how it reads the ledger, whom it may call."""
+
+    home: Path
+    listen: str  # the address on which gateways listen
+    scope: Callable[[], Scope]
+    read_files: Callable[[str], Iterable[CodeFile]]  # of a tree id
+    targets: Mapping[str, Target]  # by kind name; filled by the node before anything is applied
+    changed: Callable[[str], None]  # tells the reconciler to look at a resource (its key)
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service as it is registered. `handler` is 'module:Class', imported only where services run."""
+
+    kind: Kind
+    handler: str

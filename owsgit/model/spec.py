@@ -1,0 +1,176 @@
+"""The base of every spec: one pydantic model per kind of resource is its only schema.
+
+JSON Schema, reference pages and forms derive from it. Values are taken as written (no coercion), unknown fields are
+refused with the nearest known one, and specs are immutable.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+from owsgit.model import strictjson
+from owsgit.model.errors import InvalidError, Problem
+from owsgit.model.names import NAME
+
+Item = TypeVar("Item")
+
+OneOrMany = Annotated[
+    Annotated[Item, Tag("one")] | Annotated[list[Item], Tag("many")],
+    Discriminator(lambda value: "many" if isinstance(value, list) else "one"),
+]
+"""A value, or a list of them, as AWS's policies allow it. Told apart before it is checked, so that an error speaks of
+what was written and not of both forms."""
+
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A field that names another resource: `kind` and `name` of the target, `path` of the field."""
+
+    kind: str
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that only one resource of a project may have, such as a port or a public key."""
+
+    what: str  # how an error calls it: "port", "key"
+    value: str
+    path: str
+
+
+class Document(BaseModel):
+    """A JSON object with known fields, in lower camel case unless a field says otherwise."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        alias_generator=to_camel,
+        validate_by_name=False,
+        validate_by_alias=True,
+    )
+
+
+class Spec(Document):
+    """The content of a resource's JSON file."""
+
+    json_schema: str | None = Field(
+        None, alias="$schema", description="Address of the JSON Schema, for editors; nothing is fetched."
+    )
+
+    @classmethod
+    def parse(cls, data: bytes, file: str) -> Self:
+        """The spec in `data`. Raises InvalidError with every problem found, each with its JSON path."""
+        value = strictjson.loads(data, file)
+        if not isinstance(value, dict):
+            raise InvalidError("a JSON object is needed", file=file, path="$", remedy="start the file with '{'")
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            raise InvalidError.of(_problems(cls, value, file, error)) from None
+
+    def references(self) -> Iterator[Reference]:
+        """The other resources that this one needs."""
+        yield from ()
+
+    def claims(self) -> Iterator[Claim]:
+        """What no other resource may have as well."""
+        yield from ()
+
+    def document(self) -> dict[str, Any]:
+        """The fields that are set, as JSON values, under their JSON names."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class Suspendable(Spec):
+    """A spec whose resource the reconciler makes real, and can be told to leave alone."""
+
+    suspend: bool = Field(
+        False, description="Leave the resource as it is now: later changes of it wait until this is false again."
+    )
+
+
+def _problems(spec: type[Spec], value: Any, file: str, error: ValidationError) -> Iterator[Problem]:
+    for detail in error.errors(include_url=False):
+        yield _problem(spec, value, file, detail)
+
+
+def _problem(spec: type[Spec], value: Any, file: str, detail: ErrorDetails) -> Problem:
+    location = tuple(_real(value, detail["loc"]))
+    path = strictjson.problem_path(location)
+    if detail["type"] == "extra_forbidden":
+        known = sorted(_fields_at(spec, location[:-1]))
+        return Problem(
+            f"{location[-1]!r} is not a known field", file, path, nearest(str(location[-1]), known, "field", "fields")
+        )
+    if detail["type"] == "missing":
+        return Problem("this field is missing", file, path, "add it")
+    given = detail["input"]
+    shown = f" (given: {given!r:.80})" if isinstance(given, str | int | float | bool | None) else ""
+    return Problem(detail["msg"].removeprefix("Value error, ") + shown, file, path)
+
+
+def _real(value: Any, location: Iterable[str | int]) -> Iterator[str | int]:
+    """The parts of pydantic's location that are in the document: tags of unions and validators are not."""
+    parts = list(location)
+    for index, part in enumerate(parts):
+        last = index == len(parts) - 1
+        if isinstance(value, dict) and (part in value or (last and isinstance(part, str) and not _is_tag(part))):
+            value = value.get(part) if isinstance(part, str) else None
+            yield part
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part] if part < len(value) else None
+            yield part
+
+
+def _is_tag(part: str) -> bool:
+    return part in {"[key]", "one", "many"} or part.startswith("function-")
+
+
+def _fields_at(spec: type[BaseModel], location: tuple[str | int, ...]) -> Iterable[str]:
+    """The JSON names of the fields of the object at `location`, found in the JSON Schema of `spec`."""
+    schema = spec.model_json_schema(by_alias=True)
+    definitions = schema.get("$defs", {})
+    nodes = [schema]
+    for part in location:
+        nodes = [below for node in nodes for below in _below(_resolved(node, definitions), part)]
+    found: set[str] = set()
+    for node in nodes:
+        for option in _resolved(node, definitions):
+            found.update(option.get("properties", {}))
+    return found
+
+
+def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+    if "$ref" in node:
+        return _resolved(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
+    options = node.get("anyOf") or node.get("oneOf")
+    return [found for option in options for found in _resolved(option, definitions)] if options else [node]
+
+
+def _below(options: list[dict[str, Any]], part: str | int) -> Iterator[dict[str, Any]]:
+    for option in options:
+        if isinstance(part, int) and "items" in option:
+            yield option["items"]
+        elif part in option.get("properties", {}):
+            yield option["properties"][part]
+        elif isinstance(option.get("additionalProperties"), dict):
+            yield option["additionalProperties"]
+
+
+def nearest(given: str, known: Iterable[str], one: str, many: str) -> str:
+    """The remedy for a mistyped name: the nearest known one, or all of them."""
+    options = sorted(known)
+    close = difflib.get_close_matches(given.lower(), [option.lower() for option in options], n=1, cutoff=0.5)
+    if close:
+        return f"did you mean the {one} {next(option for option in options if option.lower() == close[0])!r}?"
+    return f"known {many}: {', '.join(options)}" if options else f"there are no {many} here"

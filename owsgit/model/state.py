@@ -1,0 +1,173 @@
+"""The state of a project at one commit: all its resources, checked as a whole.
+
+A State is immutable and shares what did not change with the State that it came from, so that a change of one file in a
+ledger of 10,000 resources costs one change.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from immutables import Map
+
+from owsgit.model.change import Change
+from owsgit.model.core import GroupSpec, Principal, ProjectSpec, UserSpec
+from owsgit.model.errors import InvalidError, Problem
+from owsgit.model.iam import AttachedPolicy, Decision, PolicySpec, decide
+from owsgit.model.names import Scope, account_id, project_id
+from owsgit.model.resource import Kinds, Resource
+from owsgit.model.spec import nearest
+
+GENESIS_UNKNOWN = "0" * 40
+"""Stands in for the genesis commit's id while that commit is not made yet."""
+
+
+@dataclass(frozen=True)
+class State:
+    """All resources of a project. Made by `State.empty(kinds).after(changes)`, never by hand."""
+
+    kinds: Kinds
+    genesis: str = GENESIS_UNKNOWN
+    resources: "Map[str, Resource]" = field(default_factory=Map)
+    referrers: "Map[str, frozenset[str]]" = field(default_factory=Map)  # key → keys of the resources that name it
+    claims: "Map[tuple[str, str], str]" = field(default_factory=Map)  # (what, value) → key of the holder
+
+    @classmethod
+    def empty(cls, kinds: Kinds) -> "State":
+        return cls(kinds)
+
+    def born(self, genesis: str) -> "State":
+        """The same state, of the project that `genesis` (a commit id) founds."""
+        return replace(self, genesis=genesis)
+
+    @property
+    def project(self) -> ProjectSpec:
+        spec = self.resources["project"].spec
+        assert isinstance(spec, ProjectSpec)
+        return spec
+
+    @property
+    def project_id(self) -> str:
+        return project_id(self.genesis)
+
+    @cached_property
+    def scope(self) -> Scope:
+        return Scope(self.project.region, account_id(self.genesis))
+
+    def get(self, kind: str, name: str) -> Resource | None:
+        return self.resources.get(self.kinds[kind].key(name))
+
+    def of_kind(self, kind: str) -> Iterator[Resource]:
+        """All resources of a kind, by name."""
+        found = (resource for resource in self.resources.values() if resource.kind.name == kind)
+        yield from sorted(found, key=lambda resource: resource.name)
+
+    def holder(self, what: str, value: str) -> Resource | None:
+        """The resource that claims `value`, such as the user who has a key."""
+        key = self.claims.get((what, value))
+        return self.resources[key] if key is not None else None
+
+    def is_root(self, user: str) -> bool:
+        return user in self.project.roots
+
+    def policies_of(self, kind: str, name: str) -> tuple[AttachedPolicy, ...]:
+        """Every policy that speaks for a user or a role: attached and inline ones, and those of the user's groups."""
+        resource = self.get(kind, name)
+        if resource is None:
+            return ()
+        groups = (self.resources[key] for key in sorted(self.referrers.get(resource.key, ())))
+        members = [resource, *(group for group in groups if isinstance(group.spec, GroupSpec))]
+        return tuple(policy for member in members for policy in self._attached(member))
+
+    def _attached(self, member: Resource) -> Iterator[AttachedPolicy]:
+        assert isinstance(member.spec, Principal)
+        for name in member.spec.policies:
+            policy = self.get("policy", name)
+            assert policy is not None and isinstance(policy.spec, PolicySpec)
+            yield AttachedPolicy(policy.file, "$", policy.spec)
+        for name, document in member.spec.inline_policies.items():
+            yield AttachedPolicy(member.file, f"$.inlinePolicies['{name}']", document)
+
+    def decide(self, user: str, action: str, arn: str) -> Decision:
+        """Whether `user` may do `action` on `arn`. Roots may do everything."""
+        if self.is_root(user):
+            return Decision(True, f"allowed: {user} is a root of the project")
+        return decide(user, self.policies_of("user", user), action, arn)
+
+    def after(self, changes: Sequence[Change]) -> "State":
+        """The state after `changes`. Raises InvalidError with every rule that it would break."""
+        resources, referrers, claims = self.resources.mutate(), self.referrers.mutate(), self.claims.mutate()
+        for before in (change.before for change in changes if change.before):
+            del resources[before.key]
+            for claim in before.spec.claims():
+                claims.pop((claim.what, claim.value), None)
+            for key in self._targets(before):
+                referrers[key] = referrers[key] - {before.key}
+        problems: list[Problem] = []
+        for after in (change.after for change in changes if change.after):
+            resources[after.key] = after
+            for claim in after.spec.claims():
+                holder = claims.get((claim.what, claim.value))
+                if holder is not None:
+                    problems.append(self._claimed(claim.what, claim.value, after.file, claim.path, resources[holder]))
+                claims[claim.what, claim.value] = after.key
+            for key in self._targets(after):
+                referrers[key] = referrers.get(key, frozenset()) | {after.key}
+        state = replace(self, resources=resources.finish(), referrers=referrers.finish(), claims=claims.finish())
+        problems.extend(state._broken(changes))
+        problems.extend(state._project_rules(changes))
+        if problems:
+            raise InvalidError.of(problems)
+        return state
+
+    def _targets(self, resource: Resource) -> set[str]:
+        return {self.kinds[ref.kind].key(ref.name) for ref in resource.spec.references()}
+
+    @staticmethod
+    def _claimed(what: str, value: str, file: str, path: str, holder: Resource) -> Problem:
+        shown = value if len(value) < 80 else value[:77] + "..."
+        return Problem(
+            f"{what} {shown} is used by {holder.file} already",
+            file,
+            path,
+            f"choose another in {file}, or free it there",
+        )
+
+    def _broken(self, changes: Iterable[Change]) -> Iterator[Problem]:
+        """References of what changed, and references to what is gone."""
+        for change in changes:
+            if change.after is not None:
+                yield from self._dangling(change.after)
+            elif change.before is not None:
+                for key in sorted(self.referrers.get(change.key, ())):
+                    if not any(other.after is not None and other.key == key for other in changes):
+                        yield from self._dangling(self.resources[key])
+
+    def _dangling(self, resource: Resource) -> Iterator[Problem]:
+        for ref in resource.spec.references():
+            kind = self.kinds[ref.kind]
+            if kind.key(ref.name) not in self.resources:
+                known = [other.name for other in self.of_kind(ref.kind)]
+                yield Problem(
+                    f"there is no {ref.kind} {ref.name!r}: {kind.file(ref.name)} is missing",
+                    resource.file,
+                    ref.path,
+                    nearest(ref.name, known, ref.kind, f"{kind.folder}"),
+                )
+
+    def _project_rules(self, changes: Sequence[Change]) -> Iterator[Problem]:
+        if "project" not in self.resources:
+            yield Problem("the project itself is missing", "project.json", remedy="every ledger has a project.json")
+            return
+        for index, name in enumerate(self.project.roots):
+            user = self.get("user", name)
+            if user is not None and isinstance(user.spec, UserSpec) and not user.spec.keys:
+                yield Problem(
+                    f"the root user {name} has no key left, so nobody could sign as this root",
+                    user.file,
+                    "$.keys",
+                    f"keep one key, or take {name} off $.roots[{index}] of project.json",
+                )
+        removed = any(change.after is None and change.resource.kind.name == "node" for change in changes)
+        if removed and not any(resource.kind.name == "node" for resource in self.resources.values()):
+            yield Problem("the last node of a project cannot be removed", "nodes/", remedy="add another node first")
