@@ -24,7 +24,7 @@ class _Duplicate:
         self.key = key
 
 
-class _NotANumber(ValueError):
+class _NotANumberError(ValueError):
     pass
 
 
@@ -37,13 +37,13 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
 
 
 def _constant(name: str) -> Any:
-    raise _NotANumber(name)
+    raise _NotANumberError(name)
 
 
 def _float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise _NotANumber(digits[:40])
+        raise _NotANumberError(digits[:40])
     return value
 
 
@@ -61,7 +61,7 @@ def loads(data: bytes, file: str) -> Any:
         raise InvalidError("starts with a byte-order mark", file=file, remedy="save the file as UTF-8 without BOM")
     try:
         value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
-    except _NotANumber as error:
+    except _NotANumberError as error:
         raise InvalidError(f"{error} is not a JSON number", file=file, remedy="write a finite number") from None
     except json.JSONDecodeError as error:
         raise InvalidError(

@@ -1,0 +1,57 @@
+"""Finds the interpreters of this machine for the runtimes that functions name."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from owsgit.model.errors import UnavailableError
+
+PYTHON = re.compile(r"python(3\.[0-9]{1,2})?")
+_ASK = "import json, sys; print(json.dumps([sys.base_prefix, sys.base_exec_prefix]))"
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """An interpreter: its program, and the folders that have to be there for it to run."""
+
+    program: Path
+    folders: tuple[Path, ...]
+
+
+def own_version() -> str:
+    return f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@lru_cache(maxsize=32)
+def find(runtime: str) -> Interpreter:
+    """The interpreter for `runtime` ('python', 'python3.11', ...). Raises UnavailableError."""
+    name = own_version() if runtime == "python" else runtime
+    if name == own_version():
+        prefix = Path(sys.base_prefix)
+        return _interpreter(prefix / "bin" / name, prefix, Path(sys.base_exec_prefix))
+    program = shutil.which(name)
+    if program is None:
+        raise UnavailableError(
+            f"this node has no {name} (it has {own_version()})",
+            file="function.json",
+            path="$.runtime",
+            remedy=f"install {name} on the node, or write 'python' for the node's own version",
+        )
+    answer = subprocess.run([program, "-I", "-c", _ASK], capture_output=True, text=True, check=False, timeout=30)
+    if answer.returncode != 0:
+        raise UnavailableError(f"{program} does not run: {answer.stderr.strip()}")
+    prefix, exec_prefix = (Path(path) for path in json.loads(answer.stdout))
+    return _interpreter(prefix / "bin" / name, prefix, exec_prefix)
+
+
+def _interpreter(program: Path, *prefixes: Path) -> Interpreter:
+    """Folders below /usr are in every sandbox already."""
+    if not program.exists():
+        raise UnavailableError(f"{program} does not exist")
+    outside = {prefix for prefix in prefixes if not prefix.is_relative_to("/usr")}
+    return Interpreter(program, tuple(sorted(outside)))

@@ -1,0 +1,243 @@
+"""The managed Python runtime: runs inside of the sandbox, one request at a time.
+
+Stand-alone on purpose: it is mounted alone into the sandbox and imports nothing but the standard library. The node
+imports it for the constants of the protocol only.
+
+Protocol (over an inherited unix socket): frames of a header (`HEADER`: length of the payload, kind, number of the
+request) and a payload. The node sends INIT (JSON) once and gets READY or INIT_ERROR; then INVOKE (one line of JSON
+about the request, then the event) gets RESULT or ERROR of the same number.
+
+The behaviour towards handlers is AWS Lambda's:
+https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html and .../python-context.html
+"""
+
+import builtins
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import socket
+import struct
+import sys
+import time
+import traceback
+
+HEADER = struct.Struct("!IBI")
+INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR = range(1, 7)
+RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
+"""Lambda's limit for a synchronous response."""
+
+
+class FunctionError(Exception):
+    """An error of the function that Lambda names itself, such as Runtime.ImportModuleError."""
+
+    def __init__(self, kind, message, stack=()):
+        super().__init__(message)
+        self.kind, self.message, self.stack = kind, message, list(stack)
+
+
+class Record(dict):
+    """A dict whose items are attributes too: the context's identity and client."""
+
+    __getattr__ = dict.get
+
+
+class LambdaContext:
+    """The `context` argument of a handler."""
+
+    def __init__(self, about, request):
+        self.function_name = about["functionName"]
+        self.function_version = about["functionVersion"]
+        self.invoked_function_arn = request["functionArn"]
+        self.memory_limit_in_mb = str(about["memorySize"])
+        self.aws_request_id = request["requestId"]
+        self.log_group_name = about["logGroupName"]
+        self.log_stream_name = about["logStreamName"]
+        self.identity = Record(cognito_identity_id=None, cognito_identity_pool_id=None)
+        self.client_context = self._client_context(request.get("clientContext"))
+        self.tenant_id = None
+        self._deadline_ms = request["deadlineMs"]
+
+    @staticmethod
+    def _client_context(given):
+        if not given:
+            return None
+        client = given.get("client") or {}
+        names = ("installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")
+        return Record(
+            custom=given.get("custom"), env=given.get("env"), client=Record({name: client.get(name) for name in names})
+        )
+
+    def get_remaining_time_in_millis(self):
+        return max(self._deadline_ms - int(time.time() * 1000), 0)
+
+    def log(self, message):
+        sys.stdout.write(str(message))
+
+
+class RequestFilter(logging.Filter):
+    """Gives every log record the id of the request that is being served."""
+
+    request_id = ""
+
+    def filter(self, record):
+        record.aws_request_id = self.request_id
+        return True
+
+
+class Channel:
+    """The socket to the node, in whole frames."""
+
+    def __init__(self, fd):
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(True)
+
+    def receive(self):
+        header = self._exactly(HEADER.size)
+        length, kind, number = HEADER.unpack(header)
+        return kind, number, self._exactly(length)
+
+    def _exactly(self, count):
+        pieces = bytearray()
+        while len(pieces) < count:
+            piece = self._socket.recv(min(count - len(pieces), 1 << 20))
+            if not piece:
+                os._exit(0)  # the node is gone, or has no more need of this worker
+            pieces += piece
+        return bytes(pieces)
+
+    def send(self, kind, number, payload):
+        self._socket.sendall(HEADER.pack(len(payload), kind, number) + payload)
+
+
+def load_handler(name):
+    """The handler that `module.function` (or `folder/module.function`) names. Raises FunctionError."""
+    module_name, _, function_name = name.rpartition(".")
+    if not module_name or not function_name:
+        raise FunctionError("Runtime.MalformedHandlerName", f"Bad handler '{name}': not 'module.function'")
+    try:
+        module = importlib.import_module(module_name.replace("/", "."))
+    except ImportError as error:
+        raise FunctionError("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}", stack_of(error)) from None
+    except SyntaxError as error:
+        text = f"Syntax error in module '{module_name}': {error}"
+        raise FunctionError("Runtime.UserCodeSyntaxError", text, [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']) from None
+    try:
+        return getattr(module, function_name)
+    except AttributeError:
+        text = f"Handler '{function_name}' missing on module '{module_name}'"
+        raise FunctionError("Runtime.HandlerNotFound", text) from None
+
+
+def stack_of(error):
+    """The traceback's frames that are the function's, as Lambda lists them."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__ and "importlib" not in frame.filename]
+    return traceback.format_list(frames)
+
+
+def describe(error, request_id):
+    """Lambda's error object."""
+    if isinstance(error, FunctionError):
+        kind, message, stack = error.kind, error.message, error.stack
+    else:
+        kind, message, stack = type(error).__name__, str(error), stack_of(error)
+    return {"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": stack}
+
+
+def encode(value):
+    """The response as JSON text; raises FunctionError as Lambda names it."""
+    try:
+        data = json.dumps(value, ensure_ascii=False, default=_unmarshalable).encode("utf-8")
+    except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
+        raise FunctionError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
+    if len(data) > RESPONSE_BYTES_MAX:
+        text = f"Response payload size ({len(data)} bytes) exceeded maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes)."
+        raise FunctionError("Function.ResponseSizeTooLarge", text)
+    return data
+
+
+def _unmarshalable(value):
+    from decimal import Decimal  # noqa: PLC0415 - rarely needed, and a slow import
+
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def log_error(report):
+    """What Lambda writes to the log for an unhandled error."""
+    lines = [f"[ERROR] {report['errorType']}: {report['errorMessage']}"]
+    if report["stackTrace"]:
+        lines += ["Traceback (most recent call last):", "".join(report["stackTrace"]).rstrip("\n")]
+    print("\r".join("\n".join(lines).split("\n")), flush=True)
+
+
+def set_up_logging():
+    handler = logging.StreamHandler(sys.stdout)
+    formatter = logging.Formatter("[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    request_filter = RequestFilter()
+    handler.addFilter(request_filter)
+    logging.getLogger().addHandler(handler)
+    return request_filter
+
+
+def prepare_interpreter():
+    """sys.path, output and builtins as a handler expects them."""
+    import site  # noqa: PLC0415 - gives exit() and help(), which handlers may call; packages of the host stay out
+
+    site.setquit()
+    site.sethelper()
+    builtins.__dict__.setdefault("copyright", None)
+    sys.path[:] = [os.environ["LAMBDA_TASK_ROOT"], *(entry for entry in sys.path if entry and entry != os.path.dirname(os.path.abspath(__file__)))]
+    sys.argv[:] = [""]
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def serve(channel, about, handler, request_filter):
+    while True:
+        kind, number, payload = channel.receive()
+        if kind != INVOKE:
+            os._exit(2)
+        meta, _, event = payload.partition(b"\n")
+        request = json.loads(meta)
+        request_filter.request_id = request["requestId"]
+        if request.get("traceId"):
+            os.environ["_X_AMZN_TRACE_ID"] = request["traceId"]
+        try:
+            answer = RESULT, encode(handler(json.loads(event), LambdaContext(about, request)))
+        except Exception as error:
+            report = describe(error, request["requestId"])
+            log_error(report)
+            answer = ERROR, json.dumps(report, default=str).encode()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        channel.send(answer[0], number, answer[1])
+
+
+def main():
+    fd = int(sys.argv[1])
+    os.set_inheritable(fd, False)
+    channel = Channel(fd)
+    _, number, payload = channel.receive()
+    about = json.loads(payload)
+    prepare_interpreter()
+    request_filter = set_up_logging()
+    try:
+        handler = load_handler(about["handler"])
+    except BaseException as error:
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            error = FunctionError("Runtime.ExitError", "the module called exit() while it was imported")
+        report = describe(error, "")
+        log_error(report)
+        channel.send(INIT_ERROR, number, json.dumps(report, default=str).encode())
+        os._exit(1)
+    channel.send(READY, number, b"")
+    serve(channel, about, handler, request_filter)
+
+
+if __name__ == "__main__":
+    main()
