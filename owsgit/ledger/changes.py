@@ -3,6 +3,7 @@
 Only what differs is read: a push of one file into a ledger of 10,000 resources parses one file.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -166,6 +167,12 @@ class _Walk:
             return
         self._document(kind, name, old_entry, new_entry, files, new)
 
+    def _code_digest(self, kind: Kind, tree: bytes, place: str) -> str:
+        entries = trees.read(self.objects, tree, place).items()
+        return hashlib.sha256(
+            repr(sorted(item for item in entries if item[0] != f"{kind.name}.json")).encode()
+        ).hexdigest()
+
     def _document(
         self,
         kind: Kind,
@@ -196,7 +203,8 @@ class _Walk:
             except OwsgitError as error:
                 self._say(Problem(error.problems[0].message, file))
                 return
-            resource = Resource(kind, name, spec, after[1].hex(), tree.hex() if tree else None)
+            code = self._code_digest(kind, tree, f"{kind.folder}/{name}/") if tree else None
+            resource = Resource(kind, name, spec, after[1].hex(), tree.hex() if tree else None, code)
         if previous is not None or resource is not None:
             self.found.resources.append(Change(previous, resource, files))
 

@@ -79,6 +79,7 @@ class Resource:
     spec: Spec
     blob: str
     tree: str | None = None  # the folder, for kinds that have files
+    code: str | None = None  # a digest of the files beside the JSON file
 
     @property
     def key(self) -> str:

@@ -95,7 +95,6 @@ class Site:
     scope: Callable[[], Scope]
     read_files: Callable[[str], Iterable[CodeFile]]  # of a tree id
     targets: Mapping[str, Target]  # by kind name; filled by the node before anything is applied
-    changed: Callable[[str], None]  # tells the reconciler to look at a resource (its key)
     settings: Mapping[str, Any]
 
 

@@ -158,14 +158,18 @@ def _unified(name: str) -> dict[str, Path]:
             try:
                 (leaf / "cgroup.procs").write_text(str(os.getpid()))
             except OSError as error:
-                raise UnavailableError(f"the node cannot move into its own control group: {error}", remedy=REMEDY) from None
+                raise UnavailableError(
+                    f"the node cannot move into its own control group: {error}", remedy=REMEDY
+                ) from None
     part = _made(own / name)
     for folder in (own, part):
         for controller in CONTROLLERS:
             try:
                 (folder / "cgroup.subtree_control").write_text(f"+{controller}")
             except OSError as error:
-                raise UnavailableError(f"the controller {controller!r} is not delegated: {error}", remedy=REMEDY) from None
+                raise UnavailableError(
+                    f"the controller {controller!r} is not delegated: {error}", remedy=REMEDY
+                ) from None
     return dict.fromkeys(CONTROLLERS, part)
 
 

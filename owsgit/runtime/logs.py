@@ -33,7 +33,8 @@ class FunctionLog:
         """Append lines of one request. A full disk costs the lines, never the request."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         data = "".join(
-            json.dumps({"time": now, "requestId": request_id, "message": line}, ensure_ascii=False) + "\n" for line in lines
+            json.dumps({"time": now, "requestId": request_id, "message": line}, ensure_ascii=False) + "\n"
+            for line in lines
         ).encode("utf-8", "backslashreplace")
         with contextlib.suppress(OSError):
             if self._fd < 0:

@@ -141,4 +141,3 @@ class Pool:
             await asyncio.sleep(REAP_SECONDS)
             while self.idle and time.monotonic() - self.idle[0].last_used > IDLE_SECONDS_MAX:
                 self.evict()
-

@@ -11,6 +11,8 @@ The behaviour towards handlers is AWS Lambda's:
 https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html and .../python-context.html
 """
 
+from __future__ import annotations
+
 import builtins
 import importlib
 import importlib.util
@@ -22,6 +24,8 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterable
+from typing import Any
 
 HEADER = struct.Struct("!IBI")
 INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR = range(1, 7)
@@ -32,12 +36,12 @@ RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 class FunctionError(Exception):
     """An error of the function that Lambda names itself, such as Runtime.ImportModuleError."""
 
-    def __init__(self, kind, message, stack=()):
+    def __init__(self, kind: str, message: str, stack: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.kind, self.message, self.stack = kind, message, list(stack)
 
 
-class Record(dict):
+class Record(dict):  # type: ignore[type-arg]  # subscripted only since Python 3.9
     """A dict whose items are attributes too: the context's identity and client."""
 
     __getattr__ = dict.get
@@ -46,7 +50,7 @@ class Record(dict):
 class LambdaContext:
     """The `context` argument of a handler."""
 
-    def __init__(self, about, request):
+    def __init__(self, about: Any, request: Any) -> None:
         self.function_name = about["functionName"]
         self.function_version = about["functionVersion"]
         self.invoked_function_arn = request["functionArn"]
@@ -60,7 +64,7 @@ class LambdaContext:
         self._deadline_ms = request["deadlineMs"]
 
     @staticmethod
-    def _client_context(given):
+    def _client_context(given: Any) -> Record | None:
         if not given:
             return None
         client = given.get("client") or {}
@@ -69,10 +73,10 @@ class LambdaContext:
             custom=given.get("custom"), env=given.get("env"), client=Record({name: client.get(name) for name in names})
         )
 
-    def get_remaining_time_in_millis(self):
-        return max(self._deadline_ms - int(time.time() * 1000), 0)
+    def get_remaining_time_in_millis(self) -> int:
+        return max(int(self._deadline_ms) - int(time.time() * 1000), 0)
 
-    def log(self, message):
+    def log(self, message: object) -> None:
         sys.stdout.write(str(message))
 
 
@@ -81,7 +85,7 @@ class RequestFilter(logging.Filter):
 
     request_id = ""
 
-    def filter(self, record):
+    def filter(self, record: logging.LogRecord) -> bool:
         record.aws_request_id = self.request_id
         return True
 
@@ -89,16 +93,16 @@ class RequestFilter(logging.Filter):
 class Channel:
     """The socket to the node, in whole frames."""
 
-    def __init__(self, fd):
+    def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(True)
 
-    def receive(self):
+    def receive(self) -> tuple[int, int, bytes]:
         header = self._exactly(HEADER.size)
         length, kind, number = HEADER.unpack(header)
         return kind, number, self._exactly(length)
 
-    def _exactly(self, count):
+    def _exactly(self, count: int) -> bytes:
         pieces = bytearray()
         while len(pieces) < count:
             piece = self._socket.recv(min(count - len(pieces), 1 << 20))
@@ -107,11 +111,11 @@ class Channel:
             pieces += piece
         return bytes(pieces)
 
-    def send(self, kind, number, payload):
+    def send(self, kind: int, number: int, payload: bytes) -> None:
         self._socket.sendall(HEADER.pack(len(payload), kind, number) + payload)
 
 
-def load_handler(name):
+def load_handler(name: str) -> Callable[[Any, LambdaContext], Any]:
     """The handler that `module.function` (or `folder/module.function`) names. Raises FunctionError."""
     module_name, _, function_name = name.rpartition(".")
     if not module_name or not function_name:
@@ -119,24 +123,33 @@ def load_handler(name):
     try:
         module = importlib.import_module(module_name.replace("/", "."))
     except ImportError as error:
-        raise FunctionError("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}", stack_of(error)) from None
+        raise FunctionError(
+            "Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}", stack_of(error)
+        ) from None
     except SyntaxError as error:
         text = f"Syntax error in module '{module_name}': {error}"
-        raise FunctionError("Runtime.UserCodeSyntaxError", text, [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']) from None
+        raise FunctionError(
+            "Runtime.UserCodeSyntaxError", text, [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
+        ) from None
     try:
-        return getattr(module, function_name)
+        handler: Callable[[Any, LambdaContext], Any] = getattr(module, function_name)
     except AttributeError:
         text = f"Handler '{function_name}' missing on module '{module_name}'"
         raise FunctionError("Runtime.HandlerNotFound", text) from None
+    return handler
 
 
-def stack_of(error):
+def stack_of(error: BaseException) -> list[str]:
     """The traceback's frames that are the function's, as Lambda lists them."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__ and "importlib" not in frame.filename]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and "importlib" not in frame.filename
+    ]
     return traceback.format_list(frames)
 
 
-def describe(error, request_id):
+def describe(error: BaseException, request_id: str) -> dict[str, Any]:
     """Lambda's error object."""
     if isinstance(error, FunctionError):
         kind, message, stack = error.kind, error.message, error.stack
@@ -145,19 +158,20 @@ def describe(error, request_id):
     return {"errorMessage": message, "errorType": kind, "requestId": request_id, "stackTrace": stack}
 
 
-def encode(value):
+def encode(value: Any) -> bytes:
     """The response as JSON text; raises FunctionError as Lambda names it."""
     try:
         data = json.dumps(value, ensure_ascii=False, default=_unmarshalable).encode("utf-8")
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
         raise FunctionError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
     if len(data) > RESPONSE_BYTES_MAX:
-        text = f"Response payload size ({len(data)} bytes) exceeded maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes)."
+        limit = f"maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes)"
+        text = f"Response payload size ({len(data)} bytes) exceeded {limit}."
         raise FunctionError("Function.ResponseSizeTooLarge", text)
     return data
 
 
-def _unmarshalable(value):
+def _unmarshalable(value: Any) -> Any:
     from decimal import Decimal  # noqa: PLC0415 - rarely needed, and a slow import
 
     if isinstance(value, Decimal):
@@ -165,7 +179,7 @@ def _unmarshalable(value):
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-def log_error(report):
+def log_error(report: dict[str, Any]) -> None:
     """What Lambda writes to the log for an unhandled error."""
     lines = [f"[ERROR] {report['errorType']}: {report['errorMessage']}"]
     if report["stackTrace"]:
@@ -173,9 +187,11 @@ def log_error(report):
     print("\r".join("\n".join(lines).split("\n")), flush=True)
 
 
-def set_up_logging():
+def set_up_logging() -> RequestFilter:
     handler = logging.StreamHandler(sys.stdout)
-    formatter = logging.Formatter("[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter = logging.Formatter(
+        "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s", "%Y-%m-%dT%H:%M:%S"
+    )
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     request_filter = RequestFilter()
@@ -184,20 +200,25 @@ def set_up_logging():
     return request_filter
 
 
-def prepare_interpreter():
+def prepare_interpreter() -> None:
     """sys.path, output and builtins as a handler expects them."""
     import site  # noqa: PLC0415 - gives exit() and help(), which handlers may call; packages of the host stay out
 
     site.setquit()
     site.sethelper()
     builtins.__dict__.setdefault("copyright", None)
-    sys.path[:] = [os.environ["LAMBDA_TASK_ROOT"], *(entry for entry in sys.path if entry and entry != os.path.dirname(os.path.abspath(__file__)))]
+    sys.path[:] = [
+        os.environ["LAMBDA_TASK_ROOT"],
+        *(entry for entry in sys.path if entry and entry != os.path.dirname(os.path.abspath(__file__))),
+    ]
     sys.argv[:] = [""]
-    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
-    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def serve(channel, about, handler, request_filter):
+def serve(
+    channel: Channel, about: Any, handler: Callable[[Any, LambdaContext], Any], request_filter: RequestFilter
+) -> None:
     while True:
         kind, number, payload = channel.receive()
         if kind != INVOKE:
@@ -218,7 +239,7 @@ def serve(channel, about, handler, request_filter):
         channel.send(answer[0], number, answer[1])
 
 
-def main():
+def main() -> None:
     fd = int(sys.argv[1])
     os.set_inheritable(fd, False)
     channel = Channel(fd)
@@ -229,7 +250,7 @@ def main():
     try:
         handler = load_handler(about["handler"])
     except BaseException as error:
-        if isinstance(error, SystemExit | KeyboardInterrupt):
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
             error = FunctionError("Runtime.ExitError", "the module called exit() while it was imported")
         report = describe(error, "")
         log_error(report)

@@ -180,10 +180,10 @@ async def _child_pid(fd: int) -> int:
     data = b""
     os.set_blocking(fd, False)
     while not data.rstrip().endswith(b"}"):
-        readable: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(fd, lambda waiting=readable: waiting.done() or waiting.set_result(None))
+        readable = asyncio.Event()
+        loop.add_reader(fd, readable.set)
         try:
-            await readable
+            await readable.wait()
         finally:
             loop.remove_reader(fd)
         piece = os.read(fd, 4096)
@@ -201,7 +201,18 @@ def probe() -> str:
         raise UnavailableError("bubblewrap (bwrap) is not installed", remedy=f"apt-get install bubblewrap, {none}")
     try:
         tried = subprocess.run(
-            [bwrap, "--unshare-user", "--unshare-all", "--disable-userns", "--ro-bind", "/", "/", "--proc", "/proc", "true"],
+            [
+                bwrap,
+                "--unshare-user",
+                "--unshare-all",
+                "--disable-userns",
+                "--ro-bind",
+                "/",
+                "/",
+                "--proc",
+                "/proc",
+                "true",
+            ],
             capture_output=True,
             text=True,
             check=False,
@@ -212,7 +223,7 @@ def probe() -> str:
     if tried.returncode != 0:
         raise UnavailableError(
             f"bubblewrap cannot make a sandbox here: {tried.stderr.strip()}",
-            remedy="allow unprivileged user namespaces (on Ubuntu 24.04: an AppArmor profile for bwrap; in a container: "
-            f"--security-opt seccomp=unconfined), {none}",
+            remedy="allow unprivileged user namespaces (on Ubuntu 24.04: an AppArmor profile for bwrap; "
+            f"in a container: --security-opt seccomp=unconfined), {none}",
         )
     return bwrap

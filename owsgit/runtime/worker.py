@@ -215,7 +215,7 @@ class Worker:
         self._writer.write(HEADER.pack(len(payload), kind, number) + payload)
 
     async def _receive(self, number: int) -> tuple[int, bytes]:
-        """The frame that answers request `number`. Raises EOFError, and ValueError for anything that is no such frame."""
+        """The frame that answers request `number`. Raises EOFError, and ValueError for anything else."""
         length, kind, answered = HEADER.unpack(await self._reader.readexactly(HEADER.size))
         wanted = (RESULT, ERROR) if number else (READY, python_worker.INIT_ERROR)
         if length > FRAME_BYTES_MAX or answered != number or kind not in wanted:
@@ -256,8 +256,8 @@ class Worker:
         elapsed = (time.monotonic() - began) * 1000
         peak = self._running.group.memory_peak_bytes() // MEBIBYTE if self._running.group else 0
         line = (
-            f"REPORT RequestId: {self._request_id}\tDuration: {elapsed:.2f} ms\tBilled Duration: {int(elapsed) + 1} ms\t"
-            f"Memory Size: {self.config.memory_size} MB\tMax Memory Used: {peak} MB"
+            f"REPORT RequestId: {self._request_id}\tDuration: {elapsed:.2f} ms\tBilled Duration: {int(elapsed) + 1} ms"
+            f"\tMemory Size: {self.config.memory_size} MB\tMax Memory Used: {peak} MB"
         )
         if self._init_ms is not None:
             line += f"\tInit Duration: {self._init_ms:.2f} ms"

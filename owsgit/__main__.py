@@ -1,0 +1,5 @@
+"""`python -m owsgit` is `owsgit`."""
+
+from owsgit.cli import main
+
+main()

@@ -1,0 +1,87 @@
+"""`owsgit connect`: host keys, remotes and allowed signers of this clone, from the ledger itself."""
+
+import shlex
+from pathlib import Path
+
+from owsgit.cli import output
+from owsgit.cli.output import Result, Table
+from owsgit.cli.signing import SigningKey
+from owsgit.ledger import verify
+from owsgit.ledger.repository import Clone, run
+from owsgit.model import keys
+from owsgit.model.core import NodeSpec, UserSpec
+from owsgit.model.errors import InvalidError
+from owsgit.model.state import State
+from owsgit.services import KINDS
+
+
+@output.command("connect")
+def command() -> Result:
+    """Set this clone up for the project's nodes.
+
+    Pins the nodes' host keys (there is no blind first trust), adds a git remote for every node, and lists the project's
+    users as allowed signers, so that git log --show-signature knows them. Everything is for this clone only.
+    """
+    clone = Clone(Path())
+    head = clone.head()
+    if head is None:
+        raise InvalidError("this repository has no commit yet", remedy="owsgit init NAME")
+    state = verify.load(clone.objects(), KINDS, clone.genesis(head), head).state
+    done = connect(clone, state, None)
+    return Result({"done": done}, Table(lines=done))
+
+
+def connect(clone: Clone, state: State, key: SigningKey | None) -> list[str]:
+    """Write the files and settings; what was done, in words."""
+    folder = clone.git_folder / "owsgit"
+    folder.mkdir(exist_ok=True)
+    nodes = {node.name: node.spec for node in state.of_kind("node") if isinstance(node.spec, NodeSpec)}
+    known_hosts = folder / "known_hosts"
+    known_hosts.write_text("".join(f"{known_host(spec)}\n" for spec in nodes.values()))
+    signers = folder / "allowed_signers"
+    signers.write_text("".join(_signers(state)))
+    ssh = ["ssh", "-o", f"UserKnownHostsFile={known_hosts}", "-o", "StrictHostKeyChecking=yes"]
+    if key is not None and key.private is not None and key.private.parent != Path.home() / ".ssh":
+        ssh += ["-i", str(key.private), "-o", "IdentitiesOnly=yes"]
+    elif (present := clone.config("core.sshCommand")) and " -i " in present:
+        words = shlex.split(present)
+        ssh += ["-i", words[words.index("-i") + 1], "-o", "IdentitiesOnly=yes"]
+    clone.set_config([("core.sshCommand", shlex.join(ssh)), ("gpg.ssh.allowedSignersFile", str(signers))])
+    done = [f"pinned the host keys of {len(nodes)} node(s) in {known_hosts}"] if nodes else []
+    return [*done, *_remotes(clone, state.project.name, nodes)]
+
+
+def known_host(spec: NodeSpec) -> str:
+    """The known_hosts line of a node (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    name = spec.address if spec.ports.ssh == 22 else f"[{spec.address}]:{spec.ports.ssh}"
+    return f"{name} {keys.parse_ssh(spec.key).line}"
+
+
+def url(spec: NodeSpec, project: str) -> str:
+    """The git address of a project on a node."""
+    host = f"[{spec.address}]" if ":" in spec.address else spec.address
+    return f"ssh://{host}:{spec.ports.ssh}/{project}"
+
+
+def _remotes(clone: Clone, project: str, nodes: dict[str, NodeSpec]) -> list[str]:
+    done = []
+    present = run(clone.folder, "remote").split()
+    for index, (name, spec) in enumerate(nodes.items()):
+        wanted = [name] if "origin" in present or index else [name, "origin"]
+        for remote in wanted:
+            address = url(spec, project)
+            verb = "set-url" if remote in present else "add"
+            if verb == "add" or run(clone.folder, "remote", "get-url", remote) != address:
+                run(clone.folder, "remote", verb, remote, address)
+                done.append(f"remote {remote}: {address}")
+    return done
+
+
+def _signers(state: State) -> list[str]:
+    lines = []
+    for user in state.of_kind("user"):
+        assert isinstance(user.spec, UserSpec)
+        for key in user.spec.keys:
+            if not keys.is_openpgp(key):
+                lines.append(f'{user.name} namespaces="git" {keys.parse_ssh(key).line}\n')
+    return lines

@@ -1,0 +1,51 @@
+"""`owsgit invoke`: call a function."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from owsgit.cli import output, remote
+from owsgit.cli.output import Result, Table
+from owsgit.ledger.repository import Clone
+from owsgit.model.errors import InvalidError
+
+EXIT_FUNCTION_ERROR = 4
+
+
+@output.command("invoke")
+@click.argument("name")
+@click.option(
+    "--payload", "-p", default="{}", show_default=True, help="The event as JSON; @FILE reads a file, - standard input."
+)
+@click.option("--log", "show_log", is_flag=True, help="Show the end of the log too, on standard error.")
+@remote.node_option
+def command(name: str, payload: str, show_log: bool, remote: str) -> Result:
+    """Call the function NAME on a node. Its answer goes to standard output; exit code 4 if it failed.
+
+    Needs lambda:InvokeFunction on the function.
+    """
+    answer, _, body = remote_call(name, _payload(payload), remote).partition(b"\n")
+    told = json.loads(answer)
+    value = json.loads(body)
+    if show_log or told["error"]:
+        output.note(told["logTail"])
+    data = {"requestId": told["requestId"], "error": told["error"], "payload": value}
+    line = json.dumps(value, ensure_ascii=False)
+    return Result(data, Table(lines=[line]), EXIT_FUNCTION_ERROR if told["error"] else 0)
+
+
+def remote_call(name: str, payload: bytes, node: str) -> bytes:
+    return remote.find(Clone(Path()), node).call("invoke", name, data=payload)
+
+
+def _payload(text: str) -> bytes:
+    if text == "-":
+        return sys.stdin.buffer.read()
+    if text.startswith("@"):
+        try:
+            return Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise InvalidError(f"{text[1:]} cannot be read: {error.strerror}") from None
+    return text.encode()

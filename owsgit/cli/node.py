@@ -1,0 +1,151 @@
+"""`owsgit node`: make and run a node."""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+from owsgit.cli import output, signing
+from owsgit.cli.output import Result, Table
+from owsgit.model import keys
+from owsgit.model.errors import InvalidError
+from owsgit.model.names import NAME_RULE, is_name
+from owsgit.model.spec import Document
+from owsgit.node.home import Home, NodeSettings
+
+home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=lambda: Path(os.environ.get("OWSGIT_HOME") or Path.home() / ".owsgit"),
+    show_default="$OWSGIT_HOME or ~/.owsgit",
+    help="The folder with all that is the node's.",
+)
+
+
+@click.group("node")
+def command() -> None:
+    """Make and run a node."""
+
+
+@output.command("init")
+@click.argument("name", required=False)
+@home_option
+@click.option("--address", default="127.0.0.1", show_default=True, help="Where users and other nodes reach it.")
+@click.option("--listen", help="Address to listen on; --address if that is an IP address, else all.")
+@click.option("--ssh-port", default=7022, show_default=True, type=click.IntRange(1, 65535), help="Port for SSH.")
+@click.option(
+    "--owner",
+    "owners",
+    multiple=True,
+    help="SSH public key (or its file) that may bring the first commit. May be given again.",
+)
+@click.option(
+    "--sandbox",
+    type=click.Choice(["bubblewrap", "none"]),
+    default="bubblewrap",
+    show_default=True,
+    help="How functions are contained. 'none' runs them as the node's own user: for machines that you trust them with.",
+)
+def init(
+    name: str | None, home: Path, address: str, listen: str | None, ssh_port: int, owners: tuple[str, ...], sandbox: Any
+) -> Result:
+    """Make a node: its home, its key. Prints what to commit as nodes/NAME.json.
+
+    Only an owner can bring the node its project: your own signing key (SSH) if no --owner is given.
+    """
+    name = name or socket.gethostname().split(".")[0]
+    if not is_name(name):
+        raise InvalidError(f"{name!r} is not a node's name", remedy=f"use {NAME_RULE}")
+    if sandbox == "bubblewrap":
+        from owsgit.runtime.sandbox import probe  # noqa: PLC0415 - only where it is needed
+
+        probe()
+    settings = NodeSettings.model_validate(
+        {
+            "name": name,
+            "address": address,
+            "listen": listen or (address if _is_ip(address) else "0.0.0.0"),  # noqa: S104 - a name may have any address
+            "sshPort": ssh_port,
+            "sandbox": sandbox,
+            "owners": [_owner(owner) for owner in owners] or [_own_key()],
+        }
+    )
+    made = Home.create(home, settings)
+    output.note(f"made the node {name} in {made.folder}; commit this as nodes/{name}.json:")
+    return _shown(made)
+
+
+@output.command("show")
+@home_option
+def show(home: Path) -> Result:
+    """Print what to commit as nodes/NAME.json."""
+    return _shown(Home(home))
+
+
+@output.command("run")
+@home_option
+@click.option("--verbose", "-v", is_flag=True, help="Log more.")
+def run(home: Path, verbose: bool) -> Result:
+    """Run the node until it is interrupted. It logs to standard error."""
+    from owsgit.node.node import Node  # noqa: PLC0415 - the world, needed only here
+
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    for noisy in ("asyncssh", "uvicorn", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.INFO if verbose else logging.WARNING)
+    node = Node(Home(home))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(node.serve())
+    return Result({"stopped": node.settings.name})
+
+
+def _shown(home: Home) -> Result:
+    document = home.node_spec().document()
+    return Result(document, Table(lines=[_json(home.node_spec())]))
+
+
+def _json(document: Document) -> str:
+    return document.model_dump_json(by_alias=True, exclude_unset=True, indent=2)
+
+
+def _is_ip(address: str) -> bool:
+    import ipaddress  # noqa: PLC0415
+
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _owner(text: str) -> str:
+    path = Path(text).expanduser()
+    if not text.startswith(keys.ALGORITHMS) and path.exists():
+        text = path.read_text()
+    try:
+        return keys.parse_ssh(text).line
+    except keys.KeyFormatError as error:
+        raise InvalidError(f"--owner: {error}", remedy="give an SSH public key, or the path of its .pub file") from None
+
+
+def _own_key() -> str:
+    found = signing.discover(None, create=False)
+    line = found.public if found.format == "ssh" else signing.login_key()
+    if line is None:
+        raise InvalidError("you have no SSH key to own the node with", remedy="give one with --owner KEY.pub")
+    output.note(f"the owner is {found.found}")
+    return line
+
+
+command.add_command(init)
+command.add_command(show)
+command.add_command(run)

@@ -1,0 +1,123 @@
+"""Runs commands on a node by way of the user's own ssh: its configuration, agent and keys, as git does."""
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from owsgit.ledger.repository import Clone, GitError, run
+from owsgit.model.errors import OwsgitError, Problem, UnavailableError
+
+SSH_FAILED = 255
+node_option = click.option(
+    "--node",
+    "-n",
+    "remote",
+    default="",
+    help="Git remote or ssh:// address of the node; the default remote if not given.",
+)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A node as the user reaches it."""
+
+    ssh: tuple[str, ...]
+    host: str
+    port: int | None
+    url: str
+
+    def start(self, *words: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
+        """Run `owsgit words` on the node."""
+        port = ["-p", str(self.port)] if self.port else []
+        command = [*self.ssh, *port, "-o", "BatchMode=yes", self.host, shlex.join(["owsgit", *words])]
+        try:
+            return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        except FileNotFoundError:
+            raise UnavailableError(f"{self.ssh[0]} is not installed", remedy="install openssh-client") from None
+
+    def call(self, *words: str, data: bytes = b"") -> bytes:
+        """What the command prints. Raises OwsgitError with the node's own problems, UnavailableError without a node."""
+        process = self.start(*words, stdin=subprocess.PIPE)
+        out, err = process.communicate(data)
+        if process.returncode != 0:
+            raise self.failure(process.returncode, err)
+        return out
+
+    def stream(self, *words: str) -> Iterator[bytes]:
+        """The lines that the command prints, as they come."""
+        process = self.start(*words)
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            yield from process.stdout
+            err = process.stderr.read()
+            if process.wait() != 0:
+                raise self.failure(process.returncode, err)
+        finally:
+            process.kill()
+            process.wait()
+
+    def failure(self, status: int, err: bytes) -> OwsgitError:
+        """The error that a command ended with."""
+        text = err.decode("utf-8", "replace").strip()
+        if status == SSH_FAILED:
+            return UnavailableError(
+                f"the node at {self.url} cannot be reached: {text or 'ssh failed'}",
+                remedy="is it running (owsgit node run)? is your key in the ledger? owsgit doctor checks both",
+            )
+        for line in text.splitlines():
+            if line.startswith('{"problems"'):
+                told = json.loads(line)
+                error = OwsgitError(told["problems"][0]["message"])
+                error.problems = tuple(Problem(**problem) for problem in told["problems"])
+                error.exit_code = int(told["exitCode"])
+                return error
+        return OwsgitError(text or f"the node answered with status {status}")
+
+
+def find(clone: Clone, name: str) -> Remote:
+    """The node that a remote name or an address stands for; the default remote for ''. Raises UnavailableError."""
+    url = name
+    if "://" not in name and ":" not in name:
+        try:
+            url = run(clone.folder, "remote", "get-url", name or default_remote(clone))
+        except GitError:
+            known = run(clone.folder, "remote").split()
+            raise UnavailableError(
+                f"this clone has no remote {name or 'origin'!r}",
+                remedy=f"use one of: {', '.join(known)}"
+                if known
+                else "add the nodes: owsgit connect, or git remote add",
+            ) from None
+    return parse(url, ssh_command(clone))
+
+
+def default_remote(clone: Clone) -> str:
+    """The remote of the current branch, else origin, else the only one."""
+    branch = clone.config("branch.main.remote")
+    remotes = run(clone.folder, "remote").split()
+    return branch or ("origin" if "origin" in remotes or not remotes else remotes[0])
+
+
+def ssh_command(clone: Clone) -> tuple[str, ...]:
+    """As git finds it: GIT_SSH_COMMAND, core.sshCommand, ssh."""
+    return tuple(shlex.split(os.environ.get("GIT_SSH_COMMAND") or clone.config("core.sshCommand") or "ssh"))
+
+
+def parse(url: str, ssh: tuple[str, ...]) -> Remote:
+    """A git address over SSH: ssh://[user@]host[:port]/path or [user@]host:path. Raises UnavailableError."""
+    if url.startswith("ssh://"):
+        parts = urlsplit(url)
+        host = f"{parts.username}@{parts.hostname}" if parts.username else parts.hostname or ""
+        return Remote(ssh, host, parts.port, url)
+    if "://" not in url and ":" in url and not Path(url).exists():
+        return Remote(ssh, url.split(":", 1)[0], None, url)
+    raise UnavailableError(
+        f"{url!r} is not the address of a node", remedy="nodes are reached as ssh://host:port/project"
+    )

@@ -1,0 +1,135 @@
+"""Finds the key that the user signs with, and sets git's signing up for one repository."""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from owsgit.ledger.repository import GitError, run
+from owsgit.model import keys
+from owsgit.model.errors import OwsgitError, UnavailableError
+
+SSH_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A key to sign with: `format` and `setting` are git's gpg.format and user.signingKey."""
+
+    format: str
+    setting: str
+    public: str
+    found: str  # how it was found, for people
+    private: Path | None = None  # of an SSH key in a file
+
+
+def discover(folder: Path | None, *, create: bool) -> SigningKey:
+    """The key that git is set up with, else the user's SSH key, else (if `create`) a new one.
+
+    Raises UnavailableError where there is none.
+    """
+    found = _from_git(folder) or _from_home()
+    if found is not None:
+        return found
+    if create:
+        return _made()
+    raise UnavailableError(
+        "no signing key was found: git has no user.signingKey, and there is no key in ~/.ssh",
+        remedy="give one with --owner KEY.pub, or make one: ssh-keygen -t ed25519",
+    )
+
+
+def _git(folder: Path | None, name: str) -> str:
+    try:
+        return run(folder, "config", "--get", name)
+    except GitError:
+        return ""
+
+
+def _from_git(folder: Path | None) -> SigningKey | None:
+    setting = _git(folder, "user.signingKey")
+    if not setting:
+        return None
+    if _git(folder, "gpg.format") == "ssh":
+        return _ssh_setting(setting)
+    exported = subprocess.run(
+        [_git(folder, "gpg.program") or "gpg", "--armor", "--export-options", "export-minimal", "--export", setting],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not exported.stdout:
+        raise OwsgitError(
+            f"git signs with the OpenPGP key {setting}, which gpg does not have: {exported.stderr.strip()}",
+            remedy="import it, or correct git config user.signingKey",
+        )
+    return SigningKey("openpgp", setting, exported.stdout, f"git's user.signingKey (OpenPGP {setting})")
+
+
+def _ssh_setting(setting: str) -> SigningKey:
+    """user.signingKey may be a path to either half of the key, or the public key itself."""
+    literal = setting.removeprefix("key::")
+    if literal.startswith(("ssh-", "ecdsa-", "sk-")):
+        return SigningKey("ssh", setting, keys.parse_ssh(literal).line, "git's user.signingKey")
+    path = Path(setting).expanduser()
+    public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
+    try:
+        line = public.read_text()
+    except OSError as error:
+        raise OwsgitError(
+            f"git signs with {setting}, but {public} cannot be read: {error.strerror}",
+            remedy="correct git config user.signingKey",
+        ) from None
+    private = public.with_suffix("")
+    return SigningKey(
+        "ssh",
+        str(public),
+        keys.parse_ssh(line).line,
+        f"git's user.signingKey ({public})",
+        private if private.exists() else None,
+    )
+
+
+def _from_home() -> SigningKey | None:
+    for name in SSH_NAMES:
+        public = Path.home() / ".ssh" / f"{name}.pub"
+        if public.exists():
+            return SigningKey(
+                "ssh", str(public), keys.parse_ssh(public.read_text()).line, str(public), public.with_suffix("")
+            )
+    return None
+
+
+def _made() -> SigningKey:
+    if shutil.which("ssh-keygen") is None:
+        raise UnavailableError("ssh-keygen is not installed", remedy="install openssh-client")
+    path = Path.home() / ".ssh" / "id_ed25519"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    public = path.with_suffix(".pub")
+    return SigningKey(
+        "ssh", str(public), keys.parse_ssh(public.read_text()).line, f"{public}, made now, without passphrase", path
+    )
+
+
+def login_key() -> str | None:
+    """The SSH key that the user logs in with, for those who sign with OpenPGP."""
+    found = _from_home()
+    return found.public if found else None
+
+
+def settings(key: SigningKey) -> list[tuple[str, str]]:
+    """git's settings for signing with `key`."""
+    return [("gpg.format", key.format), ("user.signingKey", key.setting), ("commit.gpgSign", "true")]
+
+
+def author(folder: Path) -> list[tuple[str, str]]:
+    """Settings for the author, where git has none."""
+    missing = []
+    login = os.environ.get("USER") or os.environ.get("LOGNAME") or "root"
+    if not _git(folder, "user.name"):
+        missing.append(("user.name", login))
+    if not _git(folder, "user.email"):
+        missing.append(("user.email", f"{login}@localhost"))
+    return missing

@@ -1,0 +1,73 @@
+"""`owsgit status`: what runs on a node and how it is."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from owsgit.cli import output, remote
+from owsgit.cli.output import Result, Table
+from owsgit.ledger.repository import Clone
+
+WATCH_SECONDS = 1.0
+
+
+@output.command("status")
+@click.option("--watch", "-w", is_flag=True, help="Show it again every second, until interrupted.")
+@remote.node_option
+def command(watch: bool, remote: str) -> Result:
+    """Show what runs on a node and how it is. Exit code 1 if a resource failed or the node does not follow main."""
+    clone = Clone(Path())
+    result = _result(clone, remote)
+    if watch:
+        _watch(clone, remote)
+    return result
+
+
+def _result(clone: Clone, name: str) -> Result:
+    data = json.loads(remote.find(clone, name).call("status"))
+    failed = bool(data["problem"]) or any(resource["state"] == "failed" for resource in data["resources"])
+    return Result(data, _table(data), int(failed))
+
+
+def _table(data: dict[str, Any]) -> Table:
+    node, project = data["node"], data["project"]
+    lines = [
+        "",
+        f"project  {project['name']} ({project['id']})" if project else "project  none yet: push a genesis commit",
+        f"node     {node['name']} at {node['address']}:{node['sshPort']}, owsgit {node['version']}",
+        f"head     {(data['head'] or 'none')[:10]}, applied {(data['applied'] or 'none')[:10]}",
+    ]
+    if node["sandbox"] == "none":
+        lines.append("sandbox  NONE: functions are not contained on this node")
+    if data["problem"]:
+        lines.append(f"problem  main is not followed: {data['problem']}")
+    rows = [
+        [
+            resource["resource"],
+            resource["state"],
+            " ".join(resource["urls"]),
+            resource["since"],
+            resource["commit"][:10],
+            resource["message"] + (f"\nlast drift: {resource['drift']}" if resource["drift"] else ""),
+        ]
+        for resource in data["resources"]
+    ]
+    if not sys.stdout.isatty():
+        rows = [[cell.replace("\n", "; ") for cell in row] for row in rows]
+    return Table(("RESOURCE", "STATE", "URL", "SINCE", "COMMIT", "MESSAGE"), rows, lines)
+
+
+def _watch(clone: Clone, name: str) -> None:
+    from rich.console import Group  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    with Live(auto_refresh=False, screen=False) as live:
+        while True:
+            table = _result(clone, name).table
+            live.update(Group(output.rich_table(table), Text("\n".join(table.lines))), refresh=True)
+            time.sleep(WATCH_SECONDS)

@@ -1,0 +1,134 @@
+"""Routing tables, with API Gateway's precedence: full matches, then path parameters, then `{proxy+}`, then `$default`.
+
+Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-routes.html
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+ANY = "ANY"
+DEFAULT = "$default"
+PATH_BYTES_MAX = 8192
+_SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")
+_PARAMETER = re.compile(r"\{([A-Za-z0-9._-]+)(\+?)\}")
+
+Item = TypeVar("Item")
+
+
+class RouteKeyError(ValueError):
+    """A route key that is not 'METHOD /path' or '$default'."""
+
+
+@dataclass(frozen=True)
+class RouteKey:
+    """A parsed route key. `segments` are literal texts; parameters are None there and named in `names`."""
+
+    method: str
+    path: str
+    segments: tuple[str | None, ...]
+    names: tuple[str, ...]
+    greedy: bool
+
+    @property
+    def text(self) -> str:
+        return self.path if self.path == DEFAULT else f"{self.method} {self.path}"
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for two keys that match the same requests."""
+        return self.method, self.segments, self.greedy
+
+
+def parse_key(text: str) -> RouteKey:
+    """Raises RouteKeyError that says what is wrong."""
+    if text == DEFAULT:
+        return RouteKey(ANY, DEFAULT, (), (), False)
+    method, _, path = text.partition(" ")
+    if method not in (*METHODS, ANY) or not path.startswith("/"):
+        raise RouteKeyError(f"not 'METHOD /path' with a method of {', '.join((*METHODS, ANY))}, and not '{DEFAULT}'")
+    parts = path[1:].split("/") if path != "/" else []
+    segments: list[str | None] = []
+    names: list[str] = []
+    greedy = False
+    for index, part in enumerate(parts):
+        parameter = _PARAMETER.fullmatch(part)
+        if parameter:
+            greedy = bool(parameter[2])
+            if greedy and index != len(parts) - 1:
+                raise RouteKeyError(f"{part} takes the rest of the path, so it can only be last")
+            if parameter[1] in names:
+                raise RouteKeyError(f"the parameter {parameter[1]!r} is named twice")
+            names.append(parameter[1])
+            segments.append(None)
+        elif not part or part in (".", "..") or not _SEGMENT.fullmatch(part):
+            raise RouteKeyError(f"the segment {part!r} is neither text nor {{parameter}} nor {{parameter+}}")
+        else:
+            segments.append(part)
+    return RouteKey(method, path, tuple(segments), tuple(names), greedy)
+
+
+@dataclass
+class _Node(Generic[Item]):
+    literal: "dict[str, _Node[Item]]" = field(default_factory=dict)
+    parameter: "_Node[Item] | None" = None
+    here: dict[str, tuple[RouteKey, Item]] = field(default_factory=dict)  # by method
+    rest: dict[str, tuple[RouteKey, Item]] = field(default_factory=dict)  # greedy, by method
+
+
+@dataclass(frozen=True)
+class Match(Generic[Item]):
+    key: RouteKey
+    item: Item
+    parameters: dict[str, str]
+
+
+class RoutingTable(Generic[Item]):
+    """Immutable once made: a deployment makes a new one and swaps it in whole."""
+
+    def __init__(self, routes: Iterable[tuple[str, Item]]) -> None:
+        self._root: _Node[Item] = _Node()
+        self._default: tuple[RouteKey, Item] | None = None
+        for text, item in routes:
+            key = parse_key(text)
+            if key.path == DEFAULT:
+                self._default = key, item
+            else:
+                self._add(key, item)
+
+    def _add(self, key: RouteKey, item: Item) -> None:
+        node = self._root
+        for segment in key.segments[:-1] if key.greedy else key.segments:
+            if segment is None:
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literal.setdefault(segment, _Node())
+        (node.rest if key.greedy else node.here)[key.method] = key, item
+
+    def match(self, method: str, segments: list[str]) -> Match[Item] | None:
+        """The route of a request, whose path is given as decoded segments."""
+        values: list[str] = []
+        found = self._find(self._root, method, segments, 0, values)
+        if found is None and self._default is not None:
+            found, values = self._default, []
+        return Match(*found, dict(zip(found[0].names, values, strict=True))) if found else None
+
+    def _find(
+        self, node: _Node[Item], method: str, segments: list[str], at: int, values: list[str]
+    ) -> tuple[RouteKey, Item] | None:
+        if at == len(segments):
+            return node.here.get(method) or node.here.get(ANY)
+        segment = segments[at]
+        below = node.literal.get(segment)
+        found = self._find(below, method, segments, at + 1, values) if below else None
+        if found is None and node.parameter is not None and segment:
+            values.append(segment)
+            found = self._find(node.parameter, method, segments, at + 1, values)
+            if found is None:
+                values.pop()
+        if found is None and (found := node.rest.get(method) or node.rest.get(ANY)):
+            values.append("/".join(segments[at:]))
+        return found

@@ -1,0 +1,41 @@
+"""The hook in a bare repository without a node: the same verification, in the hook's own process.
+
+The old main is trusted, as this hook let it in; the first push is verified from its genesis commit.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from owsgit.ledger import receive, verify
+from owsgit.ledger.objects import Objects
+from owsgit.ledger.repository import NODE_ENVIRONMENT
+from owsgit.model.errors import OwsgitError
+from owsgit.services import KINDS
+
+
+def pre_receive(commands: str) -> int:
+    """Check the ref updates in `commands` (git's standard input of pre-receive). The exit status for git."""
+    os.environ.update(NODE_ENVIRONMENT)
+    try:
+        update = receive.main_update(commands)
+        folders = [Path("objects")]
+        if quarantine := os.environ.get("GIT_QUARANTINE_PATH"):
+            folders.insert(0, Path(quarantine))
+        objects = Objects(folders)
+        base = None
+        if update.old is not None:
+            base = verify.load(objects, KINDS, _genesis(update.old), update.old)
+        report = verify.push(objects, KINDS, base, update.new)
+    except OwsgitError as error:
+        print("\n".join(receive.refusal(error)), flush=True)
+        return 1
+    print("\n".join(receive.welcome(report)), flush=True)
+    return 0
+
+
+def _genesis(commit: str) -> str:
+    listed = subprocess.run(
+        ["git", "rev-list", "--first-parent", "--max-parents=0", commit], capture_output=True, text=True, check=True
+    )
+    return listed.stdout.split()[-1]

@@ -1,0 +1,87 @@
+"""A node's ledger: its repository, and the last head that this node verified itself.
+
+`main` may be moved by git at any moment; what the node acts on is `advance()`, which verifies whatever is new first.
+"""
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+from owsgit.ledger import changes, trees, verify
+from owsgit.ledger.objects import Objects
+from owsgit.ledger.repository import NODE_ENVIRONMENT, Repository, run
+from owsgit.ledger.verify import Report, Verified
+from owsgit.model.errors import RefusedError
+from owsgit.model.resource import Kinds
+from owsgit.model.service import CodeFile
+
+ACCEPTED_MAX = 16
+"""Pushes that were verified and whose commit may become main in a moment."""
+
+
+class Ledger:
+    """Not thread-safe: the node calls it from one thread at a time."""
+
+    def __init__(self, repository: Repository, kinds: Kinds, record: Path) -> None:
+        """`record` is the file that holds the id of the last verified head. Raises what `advance` raises."""
+        self.repository = repository
+        self.kinds = kinds
+        self._record = record
+        self._accepted: OrderedDict[tuple[str | None, str], Verified] = OrderedDict()
+        self.head: Verified | None = self._load()
+
+    def _load(self) -> Verified | None:
+        """The recorded head: it was verified before, so only its state is read."""
+        try:
+            commit = self._record.read_text().strip()
+        except FileNotFoundError:
+            return None
+        genesis = run(
+            self.repository.path, "rev-list", "--first-parent", "--max-parents=0", commit, env=NODE_ENVIRONMENT
+        ).split("\n")[-1]
+        return verify.load(self.repository.objects, self.kinds, genesis, commit)
+
+    def check(self, tip: str, objects: Objects) -> Report:
+        """Verify that `tip` may follow the head. The result is kept for `advance`. Raises RefusedError and its kin."""
+        report = verify.push(objects, self.kinds, self.head, tip)
+        self._accepted[self.head.commit if self.head else None, tip] = report.head
+        while len(self._accepted) > ACCEPTED_MAX:
+            self._accepted.popitem(last=False)
+        return report
+
+    def advance(self) -> Verified | None:
+        """Follow main, verifying what is new. Raises RefusedError and its kin: the head then stays where it is."""
+        main = self.repository.head()
+        if main is None:
+            if self.head is not None:
+                raise RefusedError("main is gone from this node's repository", remedy="restore it: git update-ref")
+            return None
+        if self.head is not None and self.head.commit == main:
+            return self.head
+        accepted = self._accepted.get((self.head.commit if self.head else None, main))
+        head = accepted or verify.walk(self.repository.objects, self.kinds, self.head, main, lambda _: None)
+        self._write(head.commit)
+        self.head = head
+        self._accepted.clear()
+        return head
+
+    def _write(self, commit: str) -> None:
+        scratch = self._record.with_suffix(".new")
+        with scratch.open("w") as file:
+            file.write(commit + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self._record)
+
+    def read_files(self, tree: str) -> list[CodeFile]:
+        """Every file below a tree, with its content."""
+        objects = self.repository.objects
+        return read_files(objects, tree)
+
+
+def read_files(objects: Objects, tree: str) -> list[CodeFile]:
+    """Every file below a tree, with its content."""
+    return [
+        CodeFile(path, mode == trees.EXECUTABLE, objects.blob(oid, changes.CODE_FILE_BYTES_MAX))
+        for path, mode, oid in changes.files_of(objects, bytes.fromhex(tree))
+    ]

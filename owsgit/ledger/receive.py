@@ -1,0 +1,72 @@
+"""A push as git's hooks see it: which refs it may touch, and what the pusher is told."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from owsgit.ledger.repository import MAIN, NONE
+from owsgit.ledger.verify import CommitReport, Report
+from owsgit.model.change import Verb
+from owsgit.model.errors import OwsgitError, RefusedError
+
+COMMITS_SHOWN_MAX = 20
+GRANTS_SHOWN_MAX = 50
+"""Of one commit; a thousand lines tell a pusher nothing."""
+
+_SIGNS = {Verb.CREATE: "+", Verb.UPDATE: "~", Verb.DELETE: "-"}
+
+
+@dataclass(frozen=True)
+class RefUpdate:
+    """A move of main: from `old` (None: there was none) to `new`."""
+
+    old: str | None
+    new: str
+
+
+def main_update(commands: str) -> RefUpdate:
+    """The update of main that a push consists of. Raises RefusedError for any other ref, and for a deletion."""
+    updates = [line.split(" ", 2) for line in commands.splitlines() if line]
+    for update in updates:
+        if len(update) != 3:
+            raise RefusedError("git handed over a push that cannot be read")
+        ref = "".join(char if char.isprintable() else "?" for char in update[2])[:200]
+        if update[2] != MAIN:
+            raise RefusedError(
+                f"{ref} is not a ref of the ledger: it has only {MAIN}", remedy="git push <remote> HEAD:main"
+            )
+        if update[1] == NONE:
+            raise RefusedError("main is never deleted", remedy="to undo a change: git revert <commit>, then push")
+    if not updates:
+        raise RefusedError("nothing was pushed")
+    old, new, _ = updates[0]
+    return RefUpdate(None if old == NONE else old, new)
+
+
+def welcome(report: Report) -> Iterator[str]:
+    """The lines for an accepted push: who signed, and each change with its action and the decision."""
+    if len(report.commits) > COMMITS_SHOWN_MAX:
+        yield f"owsgit: {len(report.commits) - COMMITS_SHOWN_MAX} earlier commits were verified too"
+    for commit in report.commits[-COMMITS_SHOWN_MAX:]:
+        yield from _commit(commit)
+
+
+def _commit(report: CommitReport) -> Iterator[str]:
+    signer = report.signer
+    yield f"owsgit: {report.commit.short} {report.commit.subject}"
+    yield f"  signed by {signer.user} ({signer.algorithm} {signer.fingerprint})"
+    if not report.grants:
+        yield "  changes nothing"
+    signs = {change.resource.file: _SIGNS[change.verb] for change in report.changes}
+    for grant in report.grants[:GRANTS_SHOWN_MAX]:
+        sign = signs.get(grant.need.file, "~")
+        yield f"  {sign} {grant.need.file}  {grant.need.action}  {grant.decision.reason}"
+    if len(report.grants) > GRANTS_SHOWN_MAX:
+        yield f"  and {len(report.grants) - GRANTS_SHOWN_MAX} more, all allowed"
+
+
+def refusal(error: OwsgitError) -> Iterator[str]:
+    """The lines for a refused push."""
+    yield "owsgit: REFUSED, nothing was changed"
+    for problem in error.problems:
+        for line in problem.lines():
+            yield f"  {line}"

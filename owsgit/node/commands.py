@@ -1,0 +1,172 @@
+"""The commands that the client runs on a node, over SSH: each takes words and standard input, and prints JSON lines."""
+
+import asyncio
+import json
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import asyncssh
+
+from owsgit import __version__
+from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, UnavailableError
+from owsgit.model.service import Invocation, Target
+from owsgit.model.state import State
+from owsgit.node.home import NodeSettings
+from owsgit.node.ssh import Session
+from owsgit.reconcile import inventory
+from owsgit.reconcile.inventory import Inventory
+from owsgit.runtime import logs
+
+PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
+"""Lambda's limit for a synchronous event."""
+
+LOG_LINES_MAX = 100_000
+FOLLOW_SECONDS = 0.2
+log = logging.getLogger("owsgit.commands")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the commands may know of their node."""
+
+    settings: NodeSettings
+    state: Callable[[], State | None]
+    head: Callable[[], str | None]  # of the repository
+    verified: Callable[[], str | None]
+    settled: Callable[[], str]
+    problem: Callable[[], str]  # why main is not followed, if it is not
+    inventory: Inventory
+    details: Callable[[str, str], Mapping[str, Any]]  # kind, name → live facts
+    targets: Mapping[str, Target]
+    public_key: str
+    started: str
+
+
+Process = asyncssh.SSHServerProcess[bytes]
+
+
+class Commands:
+    """Runs the client's commands for a session."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._verbs: dict[str, Callable[[Session, list[str], Process], Awaitable[int]]] = {
+            "status": self._status,
+            "applied": self._applied,
+            "invoke": self._invoke,
+            "logs": self._logs,
+        }
+
+    async def run(self, session: Session, words: list[str], process: Process) -> int:
+        """Run one command; the exit status for the client. Errors are told as JSON on standard error."""
+        verb = self._verbs.get(words[0]) if words else None
+        try:
+            if verb is None:
+                raise InvalidError(
+                    f"this node (owsgit {__version__}) does not know the command {' '.join(words[:1])!r}",
+                    remedy="use the same version of owsgit on both sides",
+                )
+            return await verb(session, words[1:], process)
+        except OwsgitError as error:
+            told = [{"message": p.message, "file": p.file, "path": p.path, "remedy": p.remedy} for p in error.problems]
+            process.stderr.write(json.dumps({"problems": told, "exitCode": error.exit_code}).encode() + b"\n")
+            return error.exit_code
+
+    def _state(self) -> State:
+        state = self._facts.state()
+        if state is None:
+            raise UnavailableError("the ledger is still empty", remedy="push a genesis commit: owsgit init, git push")
+        return state
+
+    def _allow(self, session: Session, action: str, kind: str, name: str) -> None:
+        """Raises NotAllowedError unless the session's user may do `action`."""
+        state = self._state()
+        resource = state.get(kind, name)
+        arn = resource.arn(state.scope) if resource else state.scope.arn(state.kinds[kind].arn, name)
+        decision = state.decide(session.user, action, arn)
+        if not decision.allowed:
+            raise NotAllowedError(
+                f"{session.user} may not {action} on {arn}: {decision.reason}",
+                remedy=f"ask a root for a policy that allows {session.user} it",
+            )
+        if resource is None:
+            known = ", ".join(other.name for other in state.of_kind(kind)) or "none"
+            raise InvalidError(f"there is no {kind} {name!r}", remedy=f"there are: {known}")
+
+    async def _status(self, session: Session, words: list[str], process: Process) -> int:
+        facts = self._facts
+        state = facts.state()
+        resources = [
+            {**row.document(), "live": dict(facts.details(row.kind, row.name))}
+            for row in sorted(facts.inventory.rows.values(), key=lambda row: row.key)
+        ]
+        answer = {
+            "project": {"name": state.project.name, "id": state.project_id} if state else None,
+            "node": {
+                "name": facts.settings.name,
+                "address": facts.settings.address,
+                "sshPort": facts.settings.ssh_port,
+                "version": __version__,
+                "sandbox": facts.settings.sandbox,
+                "started": facts.started,
+                "key": facts.public_key,
+            },
+            "head": facts.head(),
+            "verified": facts.verified(),
+            "applied": facts.settled() or None,
+            "problem": facts.problem(),
+            "resources": resources,
+        }
+        process.stdout.write(json.dumps(answer).encode() + b"\n")
+        return 0
+
+    async def _applied(self, session: Session, words: list[str], process: Process) -> int:
+        """What is applied, one resource a line: what `owsgit plan` compares with."""
+        for resource in self._facts.inventory.applied().values():
+            process.stdout.write(inventory.dump(resource).encode() + b"\n")
+            await process.stdout.drain()
+        return 0
+
+    async def _invoke(self, session: Session, words: list[str], process: Process) -> int:
+        """Words: the function's name, then the client context as JSON if any. The event comes on standard input."""
+        name = words[0] if words else ""
+        self._allow(session, "lambda:InvokeFunction", "function", name)
+        payload = bytearray()
+        while piece := await process.stdin.read(1 << 16):
+            payload += piece
+            if len(payload) > PAYLOAD_BYTES_MAX:
+                raise InvalidError(f"the payload has more than {PAYLOAD_BYTES_MAX:,} bytes")
+        try:
+            json.loads(payload)
+        except ValueError as error:
+            raise InvalidError(
+                f"the payload is not JSON: {error}", remedy="quote it for the shell: '{\"a\": 1}'"
+            ) from None
+        request_id = str(uuid.uuid4())
+        answer = await self._facts.targets["function"].invoke(name, Invocation(bytes(payload), request_id))
+        told = {"requestId": request_id, "error": answer.error, "logTail": answer.log_tail.decode("utf-8", "replace")}
+        process.stdout.write(json.dumps(told).encode() + b"\n" + answer.payload + b"\n")
+        return 0
+
+    async def _logs(self, session: Session, words: list[str], process: Process) -> int:
+        """Words: the function's name, the number of lines, and 'follow' if wanted."""
+        name, count = words[0] if words else "", words[1] if len(words) > 1 else "100"
+        self._allow(session, "logs:GetLogEvents", "function", name)
+        if not count.isdigit() or int(count) > LOG_LINES_MAX:
+            raise InvalidError(f"{count!r} is not a number of lines up to {LOG_LINES_MAX:,}")
+        folder = self._facts.targets["function"].logs(name)
+        follower = logs.follow(folder) if "follow" in words[2:] else None
+        if follower is not None:
+            next(follower)
+        for line in await asyncio.to_thread(logs.last_lines, folder, int(count)):
+            process.stdout.write(line + b"\n")
+        await process.stdout.drain()
+        while follower is not None and not process.stdin.at_eof() and not process.is_closing():
+            for line in next(follower):
+                process.stdout.write(line + b"\n")
+            await process.stdout.drain()
+            await asyncio.sleep(FOLLOW_SECONDS)
+        return 0

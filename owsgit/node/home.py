@@ -1,0 +1,120 @@
+"""A node's home: one folder with all that is the node's own, so that it can be moved, backed up and looked at.
+
+node.json   the node's settings (not configuration of the project: that is the ledger)
+key         its Ed25519 private key, the SSH host key
+ledger.git  the bare repository
+verified    the last head that this node verified
+node.db     what it has applied
+code/ logs/ data/
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import Field
+
+from owsgit.model import keys
+from owsgit.model.core import Address, NodeSpec, Port, PublicKey
+from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
+from owsgit.model.spec import Document, Name
+
+SandboxName = Literal["bubblewrap", "none"]
+
+
+class NodeSettings(Document):
+    """`node.json`: what only this machine knows."""
+
+    name: Name = Field(description="The node's name, as in nodes/<name>.json.")
+    address: Address = Field(description="Where users and other nodes reach it.")
+    listen: str = Field(description="Address that it listens on, for SSH and for gateways.")
+    ssh_port: Port = Field(description="Port that it serves SSH on.")
+    sandbox: SandboxName = Field("bubblewrap", description="How functions are contained; 'none' is not at all.")
+    owners: list[PublicKey] = Field(description="SSH keys that may bring the genesis commit to an empty node.")
+
+
+class Home:
+    """The folder, and the paths in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self.key = self.folder / "key"
+        self.settings_file = self.folder / "node.json"
+        self.ledger = self.folder / "ledger.git"
+        self.verified = self.folder / "verified"
+        self.database = self.folder / "node.db"
+        self.hook_socket = self.folder / "hook.sock"
+
+    @classmethod
+    def create(cls, folder: Path, settings: NodeSettings) -> "Home":
+        """Make the home of a new node, with a new key. Raises OwsgitError if there is one already."""
+        home = cls(folder)
+        if home.settings_file.exists():
+            raise OwsgitError(
+                f"{home.folder} is the home of a node already",
+                remedy="choose another with --home, or start the node that is there: owsgit node run",
+            )
+        home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private = Ed25519PrivateKey.generate().private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+        )
+        _write(home.key, private)
+        _write(home.settings_file, settings.model_dump_json(by_alias=True, indent=2).encode() + b"\n")
+        return home
+
+    def settings(self) -> NodeSettings:
+        """Raises UnavailableError where there is no node, InvalidError where node.json is damaged."""
+        try:
+            data = self.settings_file.read_bytes()
+        except FileNotFoundError:
+            raise UnavailableError(
+                f"{self.folder} is not the home of a node", remedy="owsgit node init --home " + str(self.folder)
+            ) from None
+        try:
+            return NodeSettings.model_validate_json(data)
+        except ValueError as error:
+            raise InvalidError(f"damaged: {error}", file=str(self.settings_file)) from None
+
+    def public_key(self) -> keys.SshKey:
+        """The node's public key."""
+        private = serialization.load_ssh_private_key(self.key.read_bytes(), password=None)
+        line = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        return keys.parse_ssh(line.decode())
+
+    def node_spec(self) -> NodeSpec:
+        """What to commit as nodes/<name>.json."""
+        settings = self.settings()
+        return NodeSpec.model_validate(
+            {"key": self.public_key().line, "address": settings.address, "ports": {"ssh": settings.ssh_port}}
+        )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Only one process may run a node. The lock ends with the process, however it ends."""
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UnavailableError(
+                    f"a node is running in {self.folder} already", remedy="stop it first, or use another home"
+                ) from None
+            yield
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a private file whole, or not at all."""
+    scratch = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        scratch.unlink()
+    fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)

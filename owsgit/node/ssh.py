@@ -1,0 +1,210 @@
+"""The SSH server of a node: git for users, and the commands of the client. Keys are those that the ledger names."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import resource
+import shlex
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from owsgit.ledger.repository import NODE_ENVIRONMENT, PACK_BYTES_MAX
+
+CIPHERS = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr"]
+"""aes128-gcm first: nearly twice as fast as chacha20 where the processor has AES."""
+
+LOGIN_SECONDS_MAX = 30
+KEEPALIVE_SECONDS = 30
+CONNECTIONS_MAX = 256
+CHUNK_BYTES = 1 << 16
+GIT_SECONDS_MAX = 900
+"""A clone over a slow line takes minutes; a client that hangs is cut off in the end."""
+
+GIT_CPU_SECONDS_MAX = 120
+GIT_MEMORY_BYTES_MAX = 4 << 30
+"""Bounds for git itself: a pack that unpacks to far more than it is dies alone."""
+
+_PROTOCOL = re.compile(r"version=[012]")
+log = logging.getLogger("owsgit.ssh")
+
+
+@dataclass(frozen=True)
+class Session:
+    """Who is there: a user of the ledger ("" for an owner of a node that is still empty)."""
+
+    id: str
+    user: str
+
+
+@dataclass(frozen=True)
+class Access:
+    """What the server needs to know of its node."""
+
+    user_of: Callable[[str], str | None]  # a key's fingerprint → user, None if it may not log in
+    accepts_path: Callable[[str], bool]
+    ledger: Path
+    python: str
+    run: Callable[[Session, list[str], asyncssh.SSHServerProcess[bytes]], Awaitable[int]]  # `owsgit ...` commands
+    ended: Callable[[str], None]  # a session's git ended
+
+
+class _Server(asyncssh.SSHServer):
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._user: str | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """The user name does not matter: the key says who it is. The last key asked about is the one that proves."""
+        self._user = self._access.user_of(key.get_fingerprint())
+        self._connection.set_extra_info(owsgit_user=self._user)
+        return self._user is not None
+
+
+class SshServer:
+    """Listens, authenticates, and runs git or a command for each session."""
+
+    def __init__(self, access: Access, host_key: Path) -> None:
+        self._access = access
+        self._host_key = host_key
+        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._sessions: set[asyncio.Task[None]] = set()
+
+    async def open(self, address: str, port: int) -> None:
+        self._acceptor = await asyncssh.listen(
+            address,
+            port,
+            server_factory=lambda: _Server(self._access),
+            server_host_keys=[str(self._host_key)],
+            process_factory=self._process,
+            encoding=None,
+            line_editor=False,
+            allow_pty=False,
+            agent_forwarding=False,
+            x11_forwarding=False,
+            encryption_algs=CIPHERS,
+            compression_algs=None,
+            login_timeout=LOGIN_SECONDS_MAX,
+            keepalive_interval=KEEPALIVE_SECONDS,
+            reuse_address=True,
+            backlog=CONNECTIONS_MAX,
+            server_version="owsgit",
+        )
+
+    async def close(self) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()
+            await self._acceptor.wait_closed()
+        for task in list(self._sessions):
+            task.cancel()
+        await asyncio.gather(*self._sessions, return_exceptions=True)
+
+    def _process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        task = asyncio.ensure_future(self._session(process))
+        self._sessions.add(task)
+        task.add_done_callback(self._sessions.discard)
+
+    async def _session(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        session = Session(os.urandom(8).hex(), process.get_extra_info("owsgit_user") or "")
+        status = 1
+        try:
+            status = await self._run(session, process)
+        except (asyncssh.Error, ConnectionError, BrokenPipeError):
+            pass  # the client is gone; there is nobody to tell
+        except Exception:
+            log.exception("a session failed")
+            with contextlib.suppress(Exception):
+                process.stderr.write(b"owsgit: internal error; the node's log says more\n")
+        finally:
+            with contextlib.suppress(Exception):
+                process.exit(status)
+
+    async def _run(self, session: Session, process: asyncssh.SSHServerProcess[bytes]) -> int:
+        try:
+            words = shlex.split(process.command or "")
+        except ValueError:
+            words = []
+        if len(words) == 2 and words[0] in ("git-upload-pack", "git-receive-pack"):
+            if self._access.accepts_path(words[1]):
+                return await self._git(session, words[0], process)
+            process.stderr.write(f"owsgit: there is no repository {words[1]!r} here\n".encode())
+            return 128
+        if words and words[0] == "owsgit":
+            return await self._access.run(session, words[1:], process)
+        process.stderr.write(b"owsgit: this server speaks git and the owsgit client, and has no shell\n")
+        return 127
+
+    async def _git(self, session: Session, service: str, process: asyncssh.SSHServerProcess[bytes]) -> int:
+        protocol = process.env.get("GIT_PROTOCOL", b"")
+        protocol = protocol.decode("ascii", "replace") if isinstance(protocol, bytes) else protocol
+        environment = {
+            **NODE_ENVIRONMENT,
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "OWSGIT_PYTHON": self._access.python,
+            "OWSGIT_SESSION": session.id,
+            **({"GIT_PROTOCOL": protocol} if _PROTOCOL.fullmatch(protocol) else {}),
+        }
+        git = await asyncio.create_subprocess_exec(
+            "git",
+            service.removeprefix("git-"),
+            str(self._access.ledger),
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        _limit(git.pid)
+        assert git.stdin is not None and git.stdout is not None and git.stderr is not None
+        incoming = asyncio.ensure_future(_pump_in(process, git.stdin))
+        try:
+            async with asyncio.timeout(GIT_SECONDS_MAX):
+                await asyncio.gather(_pump_out(git.stdout, process.stdout), _pump_out(git.stderr, process.stderr))
+                return await git.wait()
+        except TimeoutError:
+            process.stderr.write(b"owsgit: the transfer took too long\n")
+            return 1
+        finally:
+            incoming.cancel()
+            if git.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(git.pid, 9)
+                await git.wait()
+            self._access.ended(session.id)
+
+
+def _limit(pid: int) -> None:
+    """Bound what this git and its children may use."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        resource.prlimit(pid, resource.RLIMIT_CPU, (GIT_CPU_SECONDS_MAX, GIT_CPU_SECONDS_MAX))
+        resource.prlimit(pid, resource.RLIMIT_AS, (GIT_MEMORY_BYTES_MAX, GIT_MEMORY_BYTES_MAX))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4 * PACK_BYTES_MAX, 4 * PACK_BYTES_MAX))
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+
+
+async def _pump_in(process: asyncssh.SSHServerProcess[bytes], target: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError, asyncssh.Error, asyncio.CancelledError):
+        while data := await process.stdin.read(CHUNK_BYTES):
+            target.write(data)
+            await target.drain()
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        target.close()
+
+
+async def _pump_out(source: asyncio.StreamReader, target: asyncssh.SSHWriter[bytes]) -> None:
+    while data := await source.read(CHUNK_BYTES):
+        target.write(data)
+        await target.drain()

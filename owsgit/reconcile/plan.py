@@ -1,0 +1,119 @@
+"""What has to be done to come from what is to what is wanted. Pure."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from typing import Any
+
+from owsgit.model.change import Verb
+from owsgit.model.diff import ABSENT, Difference, differences
+from owsgit.model.resource import Resource
+
+SIGNS = {Verb.CREATE: "+", Verb.UPDATE: "~", Verb.DELETE: "-"}
+VALUE_CHARACTERS_MAX = 60
+
+
+@dataclass(frozen=True)
+class Step:
+    """One resource to create, update or delete. `resource` is the wanted one, or the one to delete."""
+
+    verb: Verb
+    resource: Resource
+    differences: tuple[Difference, ...] = ()
+    code_changed: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.resource.key
+
+    def lines(self) -> Iterator[str]:
+        """The step for people: the resource, then a line for each field that changes."""
+        yield f"{SIGNS[self.verb]} {self.resource.kind.name} {self.resource.name or ''}".rstrip()
+        if self.verb is Verb.UPDATE:
+            for difference in self.differences:
+                yield f"    {difference.path}: {_shown(difference.before)} -> {_shown(difference.after)}"
+            if self.code_changed:
+                yield "    code"
+
+    def document(self) -> dict[str, Any]:
+        """The step for machines."""
+        changes = [
+            {
+                "path": difference.path,
+                **({} if difference.before is ABSENT else {"before": difference.before}),
+                **({} if difference.after is ABSENT else {"after": difference.after}),
+            }
+            for difference in self.differences
+        ]
+        return {
+            "verb": str(self.verb),
+            "resource": self.key,
+            "kind": self.resource.kind.name,
+            "name": self.resource.name,
+            "changes": changes,
+            "code": self.code_changed,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps in the order in which they are applied; those of one level do not depend on each other."""
+
+    levels: tuple[tuple[Step, ...], ...]
+
+    @property
+    def steps(self) -> list[Step]:
+        return [step for level in self.levels for step in level]
+
+    def summary(self) -> str:
+        counts = {verb: sum(step.verb is verb for step in self.steps) for verb in Verb}
+        if not any(counts.values()):
+            return "nothing to do"
+        return f"{counts[Verb.CREATE]} to create, {counts[Verb.UPDATE]} to update, {counts[Verb.DELETE]} to delete"
+
+    def lines(self) -> Iterator[str]:
+        for step in self.steps:
+            yield from step.lines()
+
+
+def make(before: Mapping[str, Resource], after: Mapping[str, Resource]) -> Plan:
+    """The plan from the resources `before` to those `after`, both by key."""
+    wanted = [step for key in sorted(after) if (step := _step(before.get(key), after[key])) is not None]
+    unwanted = [Step(Verb.DELETE, before[key]) for key in sorted(before) if key not in after]
+    return Plan((*_levels(wanted), *reversed(list(_levels(unwanted)))))
+
+
+def _step(before: Resource | None, after: Resource) -> Step | None:
+    if before is None:
+        return Step(Verb.CREATE, after)
+    if before.version == after.version:
+        return None
+    found = tuple(differences(before.document(), after.document()))
+    return Step(Verb.UPDATE, after, found, before.code != after.code)
+
+
+def _levels(steps: list[Step]) -> Iterator[tuple[Step, ...]]:
+    """What is referred to comes before what refers to it."""
+    by_name = {(step.resource.kind.name, step.resource.name): step for step in steps}
+    order: TopologicalSorter[tuple[str, str]] = TopologicalSorter(
+        {
+            name: [(ref.kind, ref.name) for ref in step.resource.spec.references() if (ref.kind, ref.name) in by_name]
+            for name, step in by_name.items()
+        }
+    )
+    order.prepare()
+    while order.is_active():
+        ready = sorted(order.get_ready())
+        yield tuple(by_name[name] for name in ready)
+        order.done(*ready)
+
+
+def of_kinds(resources: Iterable[Resource], wanted: Callable[[str], bool]) -> dict[str, Resource]:
+    """The resources whose kind is wanted, by key."""
+    return {resource.key: resource for resource in resources if wanted(resource.kind.name)}
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if value is ABSENT else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= VALUE_CHARACTERS_MAX else text[: VALUE_CHARACTERS_MAX - 3] + "..."

@@ -1,0 +1,18 @@
+"""The services, one folder each, blind to each other.
+
+A service is registered by its line in SERVICES and nowhere else. Handlers are named, not imported: whoever only reads
+the ledger (the hook, `owsgit validate`) needs no web server.
+"""
+
+from owsgit.model.core import KINDS as CORE_KINDS
+from owsgit.model.resource import Kinds
+from owsgit.model.service import Service
+from owsgit.services import functions, gateways
+
+SERVICES: tuple[Service, ...] = (
+    functions.SERVICE,
+    gateways.SERVICE,
+)
+
+KINDS = Kinds([*CORE_KINDS, *(service.kind for service in SERVICES)])
+"""Every kind of resource that a ledger may hold."""

@@ -1,0 +1,147 @@
+"""Makes functions run: code laid out, a worker warmed, the new deployment swapped in, the old one drained."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from owsgit.model.errors import UnavailableError
+from owsgit.model.resource import Resource
+from owsgit.model.service import Answer, Applied, Invocation, Site
+from owsgit.runtime import interpreters
+from owsgit.runtime.code import CodeStore
+from owsgit.runtime.logs import FunctionLog
+from owsgit.runtime.pool import Budget, Pool
+from owsgit.runtime.sandbox import Bubblewrap, Sandbox, Unconfined
+from owsgit.runtime.worker import FunctionConfig, Worker
+from owsgit.services.functions.spec import FunctionSpec
+
+VERSION = "$LATEST"
+
+
+@dataclass
+class Deployment:
+    """A function as it runs now."""
+
+    resource: Resource
+    config: FunctionConfig
+    pool: Pool
+    log: FunctionLog
+
+
+class FunctionHandler:
+    """The handler of functions, and the target that gateways and users call them by."""
+
+    def __init__(self, site: Site) -> None:
+        """Raises UnavailableError where functions cannot be contained and the node was not told to do without."""
+        self._site = site
+        self._store = CodeStore(site.home / "code")
+        self._store.folder.mkdir(parents=True, exist_ok=True)
+        self._budget = Budget()
+        self._deployed: dict[str, Deployment] = {}
+        self._sandbox: Sandbox = (
+            Unconfined()
+            if site.settings.get("sandbox") == "none"
+            else Bubblewrap(f"owsgit-{site.settings['instance']}")
+        )
+
+    async def apply(self, resource: Resource, commit: str) -> Applied:
+        spec = resource.spec
+        assert isinstance(spec, FunctionSpec) and resource.tree is not None
+        previous = self._deployed.get(resource.name)
+        if previous is not None and previous.resource.version == resource.version and self._intact(previous):
+            return self._applied(previous)
+        interpreters.find(spec.runtime)
+        files = (file for file in self._site.read_files(resource.tree) if file.path != "function.json")
+        code = await asyncio.to_thread(self._store.lay_out, resource.tree, files)
+        config = self._config(resource, spec, code)
+        log = previous.log if previous is not None else FunctionLog(self.logs(resource.name))
+        pool = Pool(lambda: self._spawn(config, log), spec.max_concurrency, self._budget)
+        try:
+            await pool.warm()
+        except BaseException:
+            pool.close()
+            raise
+        self._deployed[resource.name] = deployment = Deployment(resource, config, pool, log)
+        if previous is not None:
+            previous.pool.close()
+        return self._applied(deployment)
+
+    def _config(self, resource: Resource, spec: FunctionSpec, code: Path) -> FunctionConfig:
+        scope = self._site.scope()
+        return FunctionConfig(
+            name=resource.name,
+            arn=resource.arn(scope),
+            runtime=spec.runtime,
+            handler=spec.handler,
+            code=code,
+            timeout=float(spec.timeout),
+            memory_size=spec.memory_size,
+            environment=dict(spec.environment),
+            region=scope.region,
+            version=VERSION,
+        )
+
+    async def _spawn(self, config: FunctionConfig, log: FunctionLog) -> Worker:
+        worker = Worker(config, log)
+        await worker.start(self._sandbox)
+        return worker
+
+    def _applied(self, deployment: Deployment) -> Applied:
+        contained = "" if self._sandbox.contained else ", NOT contained (--sandbox none)"
+        return Applied(f"{deployment.config.runtime}, a worker is warm{contained}")
+
+    def _intact(self, deployment: Deployment) -> bool:
+        assert deployment.resource.tree is not None
+        return self._store.drift(deployment.resource.tree) is None
+
+    async def delete(self, name: str) -> None:
+        """The log stays, as CloudWatch's would."""
+        deployment = self._deployed.pop(name, None)
+        if deployment is not None:
+            deployment.pool.close()
+            deployment.log.close()
+
+    async def observe(self, resource: Resource) -> str | None:
+        deployment = self._deployed.get(resource.name)
+        if deployment is None:
+            return "the function is not running"
+        assert deployment.resource.tree is not None
+        drift = await asyncio.to_thread(self._store.drift, deployment.resource.tree)
+        lost = deployment.pool.lost()
+        if lost:
+            await deployment.pool.warm()
+            return drift or f"{lost} idle worker(s) had ended; replaced"
+        return drift
+
+    def details(self, name: str) -> Mapping[str, Any]:
+        deployment = self._deployed.get(name)
+        if deployment is None:
+            return {}
+        return {"workers": len(deployment.pool.idle) + deployment.pool.busy, "busy": deployment.pool.busy}
+
+    async def invoke(self, name: str, invocation: Invocation) -> Answer:
+        """Raises UnavailableError, ThrottledError; what the function does wrong is in the Answer."""
+        while True:
+            deployment = self._deployed.get(name)
+            if deployment is None:
+                raise UnavailableError(
+                    f"function {name} is not running on this node",
+                    remedy="owsgit status shows why, owsgit logs what it said",
+                )
+            if not deployment.pool.closed:
+                return await deployment.pool.invoke(invocation)
+            await asyncio.sleep(0)
+
+    def logs(self, name: str) -> Path:
+        return self._site.home / "logs" / "functions" / name
+
+    def sweep(self, used: set[str]) -> None:
+        self._store.sweep(used)
+
+    async def close(self) -> None:
+        for name in list(self._deployed):
+            await self.delete(name)
+        await asyncio.sleep(0.05)  # let the workers' ends be collected
+        await asyncio.to_thread(self._sandbox.close)

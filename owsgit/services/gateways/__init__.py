@@ -1,0 +1,15 @@
+"""REST and HTTP APIs (Amazon API Gateway): what a gateway is, and how it is made to listen."""
+
+from owsgit.model.resource import Actions, Kind
+from owsgit.model.service import Service
+from owsgit.services.gateways.spec import GatewaySpec
+
+KIND = Kind(
+    "gateway",
+    "gateways",
+    GatewaySpec,
+    "arn:aws:apigateway:{region}::/apis/{name}",
+    Actions(create="apigateway:POST", update="apigateway:PATCH", delete="apigateway:DELETE"),
+)
+
+SERVICE = Service(KIND, "owsgit.services.gateways.handler:GatewayHandler")
