@@ -28,7 +28,7 @@ system:         ## system packages: installed when root on Debian or Ubuntu, els
 	@sh tests/system-packages $(SYSTEM)
 
 demo: setup system   ## the main job end to end; KEEP=1 leaves it running
-	@$(BIN)/python -m owsgit.cli.demo
+	@$(BIN)/python -m demo
 
 check: setup    ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """`owsgit connect`: host keys, remotes and allowed signers of this clone, from the ledger itself."""
 
+import os
+import pwd
 import shlex
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def connect(clone: Clone, state: State, key: SigningKey | None) -> list[str]:
     signers = folder / "allowed_signers"
     signers.write_text("".join(_signers(state)))
     ssh = ["ssh", "-o", f"UserKnownHostsFile={known_hosts}", "-o", "StrictHostKeyChecking=yes"]
-    if key is not None and key.private is not None and key.private.parent != Path.home() / ".ssh":
+    if key is not None and key.private is not None and key.private.parent != _ssh_folder():
         ssh += ["-i", str(key.private), "-o", "IdentitiesOnly=yes"]
     elif (present := clone.config("core.sshCommand")) and " -i " in present:
         words = shlex.split(present)
@@ -49,6 +51,11 @@ def connect(clone: Clone, state: State, key: SigningKey | None) -> list[str]:
     clone.set_config([("core.sshCommand", shlex.join(ssh)), ("gpg.ssh.allowedSignersFile", str(signers))])
     done = [f"pinned the host keys of {len(nodes)} node(s) in {known_hosts}"] if nodes else []
     return [*done, *_remotes(clone, state.project.name, nodes)]
+
+
+def _ssh_folder() -> Path:
+    """Where ssh itself looks for keys: by the password file, whatever HOME says."""
+    return Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
 
 
 def known_host(spec: NodeSpec) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from getpass import getuser
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,16 @@ The infrastructure of {name}, applied by [owsgit](https://pypi.org/project/owsgi
     type=click.Path(exists=True, path_type=Path),
     help="A first node: its home, or the file <name>.json that 'owsgit node init' printed. May be given again.",
 )
+@click.option(
+    "--template",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder with infra files to start from, such as example-infra-repo.",
+)
 @click.option("--region", default="us-east-1", show_default=True, help="What stands as region in ARNs.")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where to make it; ./NAME if not given.")
-def command(name: str, user: str | None, nodes: tuple[Path, ...], region: str, directory: Path | None) -> Result:
+def command(
+    name: str, user: str | None, nodes: tuple[Path, ...], template: Path | None, region: str, directory: Path | None
+) -> Result:
     """Make an infra repository with a signed genesis commit.
 
     You are its root user, by the key that git signs with already (SSH or OpenPGP), else your SSH key, else a new one.
@@ -59,6 +67,9 @@ def command(name: str, user: str | None, nodes: tuple[Path, ...], region: str, d
     key = signing.discover(None, create=True)
     done = [f"signing key: {key.found}"]
     folder.mkdir(parents=True, exist_ok=True)
+    if template is not None:
+        shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+        done.append(f"copied {template}")
     run(folder, "init", "--quiet", "--initial-branch=main")
     clone = Clone(folder)
     own = [*signing.settings(key), *signing.author(clone.folder)]

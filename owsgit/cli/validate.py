@@ -33,7 +33,9 @@ def command() -> Result:
         data = {"valid": False, "problems": [document(problem) for problem in error.problems]}
         return Result(data, Table(lines=[*lines, summary]), 1)
     counts = {kind.name: sum(1 for _ in state.of_kind(kind.name)) for kind in KINDS}
-    shown = ", ".join(f"{count} {name}{'s' if count != 1 else ''}" for name, count in counts.items() if count)
+    shown = ", ".join(
+        f"{count} {name if count == 1 else KINDS[name].folder}" for name, count in counts.items() if count
+    )
     return Result({"valid": True, "problems": [], "resources": counts}, Table(lines=[f"valid: {shown}"]))
 
 

@@ -51,12 +51,18 @@ class Change:
 
     def needs(self, scope: Scope, kinds: Kinds) -> Iterator[Need]:
         """Every permission that this change needs: that of its verb, of the fields it touches, of what it passes."""
-        resource = self.resource
+        code = self.resource.kind.actions.code
         seen: set[tuple[str, str]] = set()
         for action, arn in self._needs(scope, kinds):
             if (action, arn) not in seen:
                 seen.add((action, arn))
-                yield Need(action, arn, resource.file)
+                yield Need(action, arn, self._changed_files if action == code else self.resource.file)
+
+    @property
+    def _changed_files(self) -> str:
+        """The files beside the JSON file that changed, in short."""
+        more = len(self.files) - 1
+        return self.files[0] + (f" and {more} more" if more else "")
 
     def _needs(self, scope: Scope, kinds: Kinds) -> Iterator[tuple[str, str]]:
         kind, arn = self.resource.kind, self.resource.arn(scope)

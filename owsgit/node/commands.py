@@ -118,6 +118,7 @@ class Commands:
             "verified": facts.verified(),
             "applied": facts.settled() or None,
             "problem": facts.problem(),
+            "time": inventory.now(),
             "resources": resources,
         }
         process.stdout.write(json.dumps(answer).encode() + b"\n")

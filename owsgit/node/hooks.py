@@ -15,8 +15,8 @@ from owsgit.ledger import receive
 from owsgit.ledger.receive import RefUpdate
 from owsgit.ledger.verify import NotFastForwardError, Report
 from owsgit.model.errors import OwsgitError, RefusedError
-from owsgit.reconcile.inventory import Phase
-from owsgit.reconcile.loop import Planned, Reconciler, Settled, Stepped
+from owsgit.reconcile import story
+from owsgit.reconcile.loop import Event, Reconciler, Settled
 
 MESSAGE_BYTES_MAX = 2 << 20
 TURN_SECONDS_MAX = 60.0
@@ -161,28 +161,12 @@ class HookServer:
                 _say(writer, ["owsgit: still applying; owsgit status shows how it goes on"])
         return 0
 
-    def _tell(self, event: Planned | Stepped | Settled, writer: asyncio.StreamWriter) -> bool:
+    def _tell(self, event: Event, writer: asyncio.StreamWriter) -> bool:
         """Say what happened; True when everything was tried for main as it is now."""
-        if isinstance(event, Planned):
-            _say(writer, [f"owsgit: plan: {event.plan.summary()}", *(f"  {line}" for line in event.plan.lines())])
-        elif isinstance(event, Stepped):
-            _say(writer, _outcome(event))
-        elif event.commit == self._verdicts.head():
-            _say(writer, ["owsgit: done"])
-            return True
-        return False
-
-
-def _outcome(event: Stepped) -> Iterator[str]:
-    name = f"{event.step.resource.kind.name} {event.step.resource.name}"
-    if event.row is None:
-        yield f"  deleted  {name}"
-        return
-    words = {Phase.READY: "ready", Phase.FAILED: "FAILED", Phase.SUSPENDED: "suspended"}
-    first, *more = event.row.message.split("\n")
-    where = "".join(f"  {url}" for url in event.row.urls)
-    yield f"  {words.get(event.row.phase, str(event.row.phase)):<8} {name}{where}  ({first}; {event.seconds:.2f} s)"
-    yield from (f"           {line}" for line in more)
+        if isinstance(event, Settled) and event.commit != self._verdicts.head():
+            return False
+        _say(writer, story.lines(event))
+        return isinstance(event, Settled)
 
 
 def _parse(data: bytes) -> Push:

@@ -93,3 +93,8 @@ def timestamp() -> str:
     """Now, as Lambda's own log lines write it."""
     now = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+
+
+def message(line: bytes) -> str:
+    """The message of a line of the log. Raises ValueError for a damaged line."""
+    return str(json.loads(line)["message"])

@@ -1,0 +1,25 @@
+"""POST /price with {"cents": 1890, "quantity": 12, "country": "DE"}."""
+
+import json
+import os
+from decimal import ROUND_HALF_EVEN, Decimal
+
+VAT_PERCENT = {"AT": 20, "CH": Decimal("8.1"), "DE": 19, "FR": 20, "IT": 22, "NL": 21}
+
+
+def handler(event, context):
+    try:
+        order = json.loads(event.get("body") or "{}")
+        cents, quantity = int(order["cents"]), int(order.get("quantity", 1))
+        vat = Decimal(VAT_PERCENT[order["country"]])
+    except (ValueError, KeyError, TypeError) as error:
+        return answer(400, {"message": f"bad order: {error!r}", "countries": sorted(VAT_PERCENT)})
+    net = Decimal(cents) * quantity
+    if quantity >= int(os.environ["DISCOUNT_FROM"]):
+        net -= net * int(os.environ["DISCOUNT_PERCENT"]) / 100
+    gross = (net * (100 + vat) / 100).quantize(Decimal(1), ROUND_HALF_EVEN)
+    return answer(200, {"net": int(net), "gross": int(gross), "currency": os.environ["CURRENCY"]})
+
+
+def answer(status, body):
+    return {"statusCode": status, "headers": {"content-type": "application/json"}, "body": json.dumps(body)}

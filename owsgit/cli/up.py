@@ -1,0 +1,38 @@
+"""`owsgit up`: local development."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from owsgit.cli import output
+from owsgit.cli.output import Result
+from owsgit.ledger.repository import Clone
+
+
+@output.command("up")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["bubblewrap", "none"]),
+    default="bubblewrap",
+    show_default=True,
+    help="How functions are contained; 'none' runs them as you, with all your rights.",
+)
+def command(sandbox: str) -> Result:
+    """Run the working tree on this machine, applying it at every save, until interrupted.
+
+    A private one-node network: nothing is committed, signed or pushed. Gateways listen on 127.0.0.1. What happens and
+    what the functions write is shown on standard error.
+    """
+    import uvloop  # noqa: PLC0415 - the world, needed only here
+
+    from owsgit.node.local import LocalNode  # noqa: PLC0415
+
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    node = LocalNode(Clone(Path()), sandbox, output.note)
+    output.note("owsgit: applying the working tree at every save; stop with Ctrl-C")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(node.serve())
+    return Result({"stopped": True})
