@@ -1,0 +1,90 @@
+"""Fixtures that many tests share."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import nodes, people, projects
+from tests.support.nodes import Node, free_port
+from tests.support.people import Person
+from tests.support.projects import Project
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one module share its nodes, so they run on one worker."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
+    """Under CI=true a skipped test is a failure, except one that is marked with the hardware that it needs."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true" and not item.get_closest_marker("hardware"):
+        report.outcome, report.longrepr = "failed", f"skipped under CI=true: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def keyring(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("people")
+
+
+@pytest.fixture(scope="session")
+def alice(keyring: Path) -> Person:
+    return people.make(keyring, "alice")
+
+
+@pytest.fixture(scope="session")
+def bob(keyring: Path) -> Person:
+    return people.make(keyring, "bob")
+
+
+@pytest.fixture(scope="session")
+def mallory(keyring: Path) -> Person:
+    """Knows everything but has no key in any ledger."""
+    return people.make(keyring, "mallory")
+
+
+@pytest.fixture
+def project(tmp_path: Path, alice: Person) -> Project:
+    return projects.create(tmp_path / "shop", alice)
+
+
+@pytest.fixture
+def node(tmp_path: Path, alice: Person) -> Iterator[Node]:
+    """A node that has no project yet, not started."""
+    made = Node(tmp_path / "node", alice)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def served(tmp_path: Path, alice: Person, bob: Person, node: Node) -> Project:
+    """A project with a function and a gateway, pushed to `node`, which serves it."""
+    return serve(tmp_path / "shop", alice, bob, node)
+
+
+def serve(folder: Path, alice: Person, bob: Person, node: Node) -> Project:
+    spec = node.init()
+    files = {
+        "nodes/a.json": spec,
+        "users/bob.json": {"keys": [bob.public], "policies": ["code"]},
+        "policies/code.json": projects.allow("lambda:UpdateFunctionCode", "lambda:InvokeFunction"),
+        "functions/hello/function.json": projects.function(),
+        "functions/hello/app.py": projects.HELLO,
+        "gateways/api.json": {"port": free_port(), "routes": {"GET /hello/{name}": {"function": "hello"}}},
+    }
+    made = projects.create(folder, alice, files=files)
+    node.start()
+    pushed = nodes.push(made, node)
+    assert pushed.status == 0, pushed.text
+    return made
+
+
+def gateway_url(project: Project) -> str:
+    import json
+
+    return f"http://127.0.0.1:{json.loads((project.folder / 'gateways/api.json').read_text())['port']}"

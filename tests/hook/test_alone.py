@@ -1,0 +1,76 @@
+"""The hook in a plain bare repository on any git server, without a node."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import projects
+from tests.support.people import Person
+from tests.support.projects import Project
+
+HOOKS = Path(__file__).parents[2] / "hooks"
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "plain.git"
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], check=True)
+    for hook in ("pre-receive", "post-receive"):
+        shutil.copy(HOOKS / hook, path / "hooks" / hook)
+    return path
+
+
+def push(project: Project, bare: Path, ref: str = "HEAD:main") -> projects.Done:
+    done = subprocess.run(
+        ["git", "push", str(bare), ref],
+        cwd=project.folder,
+        env={**project.owner.environment, "OWSGIT_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+    )
+    return projects.Done(done.returncode, done.stdout + done.stderr)
+
+
+def test_it_lets_in_what_is_signed_and_allowed(project: Project, bare: Path) -> None:
+    first = push(project, bare)
+    assert first.status == 0 and "signed by alice" in first.text
+    project.write("README.md", "x")
+    project.commit("second")
+    second = push(project, bare)
+    assert second.status == 0 and "second" in second.text
+
+
+def test_it_refuses_what_a_node_would_refuse(project: Project, bare: Path, mallory: Person) -> None:
+    project.write("README.md", "x")
+    project.commit(signed=False)
+    assert "it is not signed" in push(project, bare).text
+    project.git("reset", "-q", "--hard", "HEAD^")
+    assert push(project, bare).status == 0
+    project.write("README.md", "y")
+    project.commit(by=mallory)
+    refused = push(project, bare)
+    assert refused.status != 0 and "which is no user's key" in refused.text
+    assert push(project, bare, "HEAD:refs/heads/other").status != 0
+    assert push(project, bare, ":main").status != 0
+
+
+def test_hooks_are_ten_lines_at_most_and_executable() -> None:
+    for hook in HOOKS.iterdir():
+        assert len(hook.read_text().splitlines()) <= 10
+        assert os.access(hook, os.X_OK)
+
+
+def test_starting_the_hook_does_not_import_the_world() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-I", "-X", "importtime", "-c", "from owsgit import hook"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    modules = {line.rsplit("|", 1)[1].strip() for line in listed.splitlines()}
+    assert "owsgit.hook" in modules
+    assert not modules & {"pydantic", "pygit2", "asyncio", "json", "socket", "subprocess", "pathlib", "owsgit.model"}

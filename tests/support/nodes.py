@@ -1,0 +1,142 @@
+"""Real nodes, each a process with a home of its own."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support import people
+from tests.support.people import Person
+from tests.support.projects import Done, Project
+
+START_SECONDS_MAX = 40
+OWSGIT = [sys.executable, "-m", "owsgit"]
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@dataclass
+class Node:
+    """A node and its process."""
+
+    home: Path
+    owner: Person
+    name: str = "a"
+    port: int = field(default_factory=free_port)
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def init(self, *options: str) -> dict[str, Any]:
+        """Make the home; the document for nodes/<name>.json."""
+        done = owsgit(
+            "node", "init", self.name, "--home", str(self.home), "--ssh-port", str(self.port), "--owner", self.owner.public,
+            *options, by=self.owner,
+        )  # fmt: skip
+        assert done.status == 0, done.text
+        spec: dict[str, Any] = json.loads(done.text)
+        return spec
+
+    @property
+    def log(self) -> Path:
+        return self.home.with_suffix(".log")
+
+    def start(self) -> "Node":
+        file = self.log.open("ab")
+        size = file.tell()
+        self.process = subprocess.Popen(
+            [*OWSGIT, "node", "run", "--home", str(self.home)],
+            env=people.CLEAN,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while b"serves on" not in self.log.read_bytes()[size:]:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+        return self
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+    def url(self, project: str = "shop") -> str:
+        return f"ssh://127.0.0.1:{self.port}/{project}"
+
+    def main(self) -> str:
+        """The commit that main is at, read from the bare repository itself."""
+        done = subprocess.run(
+            ["git", "rev-parse", "--verify", "--quiet", "refs/heads/main"],
+            cwd=self.home / "ledger.git",
+            capture_output=True,
+        )
+        return done.stdout.decode().strip()
+
+    def status(self, by: Person | None = None) -> dict[str, Any]:
+        done = subprocess.run(
+            [
+                *(by or self.owner).environment["GIT_SSH_COMMAND"].split(),
+                "-p",
+                str(self.port),
+                "127.0.0.1",
+                "owsgit status",
+            ],
+            capture_output=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def resource(self, key: str) -> dict[str, Any] | None:
+        return next((entry for entry in self.status()["resources"] if entry["resource"] == key), None)
+
+
+def push(project: Project, node: Node, ref: str = "HEAD:main", *options: str, by: Person | None = None) -> Done:
+    return project.try_git("push", *options, node.url(), ref, by=by)
+
+
+def owsgit(*arguments: str, by: Person, cwd: Path | None = None, data: str | None = None, **environment: str) -> Done:
+    """Run the command line; standard output if it succeeded, both if not."""
+    done = subprocess.run(
+        [*OWSGIT, *arguments],
+        cwd=cwd,
+        env={**by.environment, **environment},
+        input=data,
+        stdin=subprocess.DEVNULL if data is None else None,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return Done(done.returncode, done.stdout if done.returncode in (0, 2) else done.stdout + done.stderr)
+
+
+def until(what: Any, seconds: float = 30.0) -> Any:
+    """Wait until `what()` is true; its value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = what()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
