@@ -198,7 +198,8 @@ class _Walk:
                 else:
                     spec = kind.spec.parse(self.objects.blob(after[1], JSON_BYTES_MAX), file)
             except InvalidError as error:
-                self.problems.extend(error.problems[:PROBLEMS_MAX])
+                for problem in error.problems:
+                    self._say(problem)
                 return
             except OwsgitError as error:
                 self._say(Problem(error.problems[0].message, file))

@@ -79,7 +79,7 @@ def _what_is_wrong(data: bytes) -> str:
     if b"\0" in data:
         return "it has a NUL byte"
     header, _, _ = data.partition(b"\n\n")
-    names = [line.split(b" ", 1)[0] for line in header.split(b"\n") if not line.startswith(b" ")]
+    names = [line.split(b" ", 1)[0] for line in header.split(b"\n") if line and not line.startswith(b" ")]
     for name in names:
         if name not in _KNOWN:
             shown = name.decode("ascii", "replace")[:40]

@@ -3,6 +3,7 @@
 Exactly one detached signature; SHA-1 and other broken algorithms are refused by Sequoia's standard policy.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,10 @@ except ImportError:  # the extra is not installed: said when the first such sign
 
 BEGIN = b"-----BEGIN PGP SIGNATURE-----"
 SIGNATURE_BYTES_MAX = 32 * 1024
+_ARMOUR = re.compile(
+    rb"-----BEGIN PGP SIGNATURE-----\n(?:[A-Za-z]+: [^\n]*\n)*\n"
+    rb"(?:[A-Za-z0-9+/=]{1,200}\n)+-----END PGP SIGNATURE-----\n?"
+)
 
 
 @lru_cache(maxsize=1024)
@@ -35,8 +40,8 @@ def verify(payload: bytes, armoured: bytes, keys: Callable[[], Iterable[tuple[st
     """
     if pysequoia is None:
         raise UnavailableError("the commit has an OpenPGP signature", remedy="pip install 'owsgit[pgp]'")
-    if len(armoured) > SIGNATURE_BYTES_MAX:
-        raise BadSignatureError("the OpenPGP signature is too large")
+    if len(armoured) > SIGNATURE_BYTES_MAX or not _ARMOUR.fullmatch(armoured):
+        raise BadSignatureError("the OpenPGP signature's armour is damaged, or holds more than one signature")
     try:
         packets = [str(part.tag) for part in packet.PacketPile.from_bytes(armoured)]
         signature = pysequoia.Sig.from_bytes(armoured)

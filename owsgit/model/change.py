@@ -75,7 +75,7 @@ class Change:
             yield kind.actions.code, arn
         before = self.before.document() if self.before else {}
         after = self.after.document() if self.after else {}
-        for name in {**before, **after}:
+        for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
             if old != new:
                 yield from ((action, arn) for action in _field_actions(kind, self.verb, name, old, new))

@@ -81,10 +81,10 @@ def _check(value: Any, data: bytes, file: str) -> None:
     plain = b"\\u" not in data
     if shallow and plain and not _has_duplicate(value):
         return
-    waiting: list[tuple[Any, str, int]] = [(value, "$", 0)]
+    waiting: list[tuple[Any, str, int]] = [(value, "$", 1)]
     while waiting:
         node, path, depth = waiting.pop()
-        if depth > JSON_DEPTH_MAX:
+        if depth > JSON_DEPTH_MAX and isinstance(node, dict | list):
             raise InvalidError(f"nested deeper than {JSON_DEPTH_MAX} levels", file=file)
         if isinstance(node, _Duplicate):
             raise InvalidError(

@@ -27,6 +27,11 @@ UID, GID = 993, 990
 """What Lambda's sandbox shows a function as its user."""
 
 PROBE_SECONDS_MAX = 20
+PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+PROC_HIDDEN = ("acpi", "asound", "kcore", "keys", "kmsg", "latency_stats", "scsi", "timer_list")
+"""Parts of /proc that speak of the whole machine, as Docker masks them. Where a node runs as root, its functions' user is
+root outside (with no capability, in a user namespace), and the kernel lets root's user write some of these."""
+
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/certs", "/etc/alternatives")
 
 
@@ -130,7 +135,7 @@ class Bubblewrap:
         options = [
             "--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session", "--clearenv",
             "--cap-drop", "ALL", "--uid", str(UID), "--gid", str(GID), "--hostname", "sandbox",
-            "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev",
+            "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev",
             "--size", str(TMP_BYTES_MAX), "--perms", "1777", "--tmpfs", "/tmp",  # noqa: S108 - the sandbox's own
         ]  # fmt: skip
         for link in ("/bin", "/sbin", "/lib", "/lib64", "/lib32"):
@@ -138,6 +143,13 @@ class Bubblewrap:
                 options += ["--symlink", str(Path(link).readlink()), link]
             elif Path(link).is_dir():
                 options += ["--ro-bind", link, link]
+        for name in PROC_READ_ONLY:
+            options += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
+        for name in PROC_HIDDEN:
+            if Path(f"/proc/{name}").is_dir():
+                options += ["--tmpfs", f"/proc/{name}", "--remount-ro", f"/proc/{name}"]
+            elif Path(f"/proc/{name}").exists():
+                options += ["--ro-bind", "/dev/null", f"/proc/{name}"]
         for path in SYSTEM_FILES:
             options += ["--ro-bind-try", path, path]
         for inside, outside in command.read_only.items():

@@ -1,0 +1,110 @@
+"""OpenPGP signatures, made by a real gpg."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from owsgit.ledger import openpgp, verify
+from owsgit.ledger.sshsig import BadSignatureError
+from owsgit.services import KINDS
+from tests.support import people, projects
+from tests.support.people import Person
+
+PAYLOAD = b"tree 0\n\nmessage\n"
+
+
+class Gpg:
+    def __init__(self, home: Path) -> None:
+        home.mkdir(mode=0o700)
+        self.home = home
+
+    def run(self, *arguments: str, data: bytes = b"") -> bytes:
+        environment = {**people.CLEAN, "GNUPGHOME": str(self.home)}
+        return subprocess.run(
+            ["gpg", "--batch", "--quiet", "--passphrase", "", *arguments],
+            env=environment,
+            input=data,
+            capture_output=True,
+            check=True,
+        ).stdout
+
+    def key(self, name: str, *how: str) -> str:
+        self.run("--quick-gen-key", f"{name} <{name}@example.com>", *(how or ("ed25519", "sign", "never")))
+        return self.run("--armor", "--export", name).decode()
+
+    def sign(self, *names: str, how: tuple[str, ...] = ()) -> bytes:
+        users = [part for name in names for part in ("-u", name)]
+        return self.run(*how, "--armor", "--detach-sign", *users, data=PAYLOAD)
+
+
+@pytest.fixture(scope="module")
+def gpg(tmp_path_factory: pytest.TempPathFactory) -> Gpg:
+    return Gpg(tmp_path_factory.mktemp("gpg") / "home")
+
+
+@pytest.fixture(scope="module")
+def ann(gpg: Gpg) -> str:
+    return gpg.key("ann")
+
+
+@pytest.fixture(scope="module")
+def ben(gpg: Gpg) -> str:
+    return gpg.key("ben", "rsa3072", "sign", "never")
+
+
+def test_the_signer_is_found_among_the_keys(gpg: Gpg, ann: str, ben: str) -> None:
+    known = [("ann", ann), ("ben", ben), ("damaged", openpgp_text("x"))]
+    assert openpgp.verify(PAYLOAD, gpg.sign("ann"), lambda: known)[0] == "ann"
+    assert openpgp.verify(PAYLOAD, gpg.sign("ben"), lambda: known)[0] == "ben"
+
+
+def openpgp_text(body: str) -> str:
+    return f"-----BEGIN PGP PUBLIC KEY BLOCK-----\n\n{body}\n-----END PGP PUBLIC KEY BLOCK-----\n"
+
+
+def test_signing_subkeys_count_for_their_certificate(gpg: Gpg) -> None:
+    gpg.key("sue", "ed25519", "cert", "never")
+    fingerprint = gpg.run("--with-colons", "--list-keys", "sue").decode().split("fpr:::::::::")[1].split(":")[0]
+    gpg.run("--quick-add-key", fingerprint, "ed25519", "sign", "never")
+    certificate = gpg.run("--armor", "--export", "sue").decode()
+    assert openpgp.verify(PAYLOAD, gpg.sign("sue"), lambda: [("sue", certificate)])[0] == "sue"
+
+
+def test_what_is_not_one_good_signature_of_a_known_key_is_refused(gpg: Gpg, ann: str, ben: str) -> None:
+    both = [("ann", ann), ("ben", ben)]
+    one = gpg.sign("ann")
+    for payload, signature, keys in [
+        (PAYLOAD + b"x", one, both),
+        (PAYLOAD, one, [("ben", ben)]),
+        (PAYLOAD, one, []),
+        (PAYLOAD, gpg.sign("ann", "ben"), both),
+        (PAYLOAD, one + gpg.sign("ben"), both),
+        (PAYLOAD, gpg.sign("ben", how=("--digest-algo", "SHA1", "--allow-weak-digest-algos")), both),
+        (PAYLOAD, b"-----BEGIN PGP SIGNATURE-----\n\nx\n-----END PGP SIGNATURE-----\n", both),
+        (PAYLOAD, one * 200, both),
+    ]:
+        with pytest.raises(BadSignatureError):
+            openpgp.verify(payload, signature, lambda keys=keys: keys)
+
+
+def test_a_ledger_can_be_signed_with_openpgp_alone(tmp_path: Path, gpg: Gpg, ann: str, alice: Person) -> None:
+    person = Person(
+        "ann",
+        alice.private,
+        {"gpg.format": "openpgp", "user.signingKey": "ann", "gpg.program": str(wrapper(tmp_path, gpg))},
+    )
+    files = {"project.json": {"name": "shop", "roots": ["ann"]}, "users/ann.json": {"keys": [ann, alice.public]}}
+    project = projects.create(tmp_path / "shop", person, files=files)
+    project.write("README.md", "x")
+    project.commit()
+    report = verify.push(project.objects(), KINDS, None, project.head())
+    assert [commit.signer.user for commit in report.commits] == ["ann", "ann"]
+    assert report.commits[0].signer.algorithm == "openpgp"
+
+
+def wrapper(folder: Path, gpg: Gpg) -> Path:
+    script = folder / "gpg"
+    script.write_text(f'#!/bin/sh\nGNUPGHOME={gpg.home} exec gpg --batch --passphrase "" "$@"\n')
+    script.chmod(0o755)
+    return script

@@ -1,0 +1,311 @@
+"""The one verification, in process, on raw objects: every rule holds without git's own checks."""
+
+from pathlib import Path
+
+import pytest
+
+from owsgit.ledger import verify
+from owsgit.ledger.objects import Objects
+from owsgit.ledger.verify import NotFastForwardError, Report, Verified
+from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, RefusedError
+from owsgit.services import KINDS
+from tests.support import projects
+from tests.support.people import Person
+from tests.support.projects import Project, allow, function
+
+
+@pytest.fixture
+def project(tmp_path: Path, alice: Person, bob: Person) -> Project:
+    return projects.create(
+        tmp_path / "shop",
+        alice,
+        files={
+            "users/bob.json": {"keys": [bob.public], "policies": ["dev"]},
+            "policies/dev.json": allow("lambda:*", "iam:*", "ows:UpdateFile", "ows:UpdateProject"),
+            "functions/f/function.json": function(),
+            "functions/f/app.py": projects.HELLO,
+        },
+    )
+
+
+@pytest.fixture
+def base(project: Project) -> Verified:
+    return check(project, None).head
+
+
+def check(project: Project, base: Verified | None, tip: str = "", **how: int) -> Report:
+    return verify.push(project.objects(), KINDS, base, tip or project.head(), **how)
+
+
+def told(project: Project, base: Verified | None, tip: str = "") -> str:
+    with pytest.raises(OwsgitError) as caught:
+        check(project, base, tip)
+    return str(caught.value)
+
+
+def test_a_push_is_reported_commit_by_commit(project: Project, base: Verified, bob: Person) -> None:
+    project.write("functions/f/more.py", "x = 1\n")
+    project.commit("one", by=bob)
+    project.write("docs/guide.md", "hi\n")
+    project.git("rm", "-rq", "functions")
+    project.commit("two")
+    report = check(project, base)
+    assert [(commit.signer.user, commit.commit.subject) for commit in report.commits] == [
+        ("bob", "one"),
+        ("alice", "two"),
+    ]
+    assert [grant.need.action for grant in report.commits[0].grants] == ["lambda:UpdateFunctionCode"]
+    assert [grant.need.action for grant in report.commits[1].grants] == ["lambda:DeleteFunction", "ows:UpdateFile"]
+    assert report.head.state.get("function", "f") is None
+    again = verify.load(project.objects(), KINDS, report.head.state.genesis, project.head())
+    assert dict(again.state.resources) == dict(report.head.state.resources)
+
+
+def test_only_what_changed_is_read(project: Project, base: Verified, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    original = Objects.blob
+
+    def counted(self: Objects, oid: bytes, bytes_max: int) -> bytes:
+        read.append(oid)
+        return original(self, oid, bytes_max)
+
+    for number in range(50):
+        project.write(f"policies/p{number}.json", allow("s3:*", resource=f"arn:aws:s3:::b{number}/*"))
+    project.commit()
+    wide = check(project, base).head
+    project.write("policies/p7.json", allow("s3:Get*"))
+    project.commit()
+    monkeypatch.setattr(Objects, "blob", counted)
+    check(project, wide)
+    assert len(read) == 1
+
+
+def test_rights_are_those_of_the_parent_not_of_the_commit_itself(
+    project: Project, base: Verified, bob: Person, alice: Person
+) -> None:
+    """Somebody who gives themselves a right in one commit has it in the next one only, if they were allowed to give it."""
+    project.write("gateways/g.json", {"port": 80, "routes": {"GET /": {"function": "f"}}})
+    project.write("policies/dev.json", allow("*"))
+    project.commit(by=bob)
+    assert "bob may not apigateway:POST" in told(project, base)
+
+
+def test_a_widening_undone_in_the_same_push_is_still_seen(project: Project, base: Verified, bob: Person) -> None:
+    project.git("rm", "-q", "functions/f/app.py")
+    project.write("nodes/evil.json", {"key": bob.public, "address": "1.2.3.4"})
+    project.commit("in", by=bob)
+    project.git("revert", "--no-edit", "-S", "HEAD", by=bob)
+    assert "bob may not ows:AddNode" in told(project, base)
+
+
+def test_nobody_but_a_root_touches_roots(project: Project, base: Verified, bob: Person, alice: Person) -> None:
+    project.write("users/alice.json", {"keys": [alice.public], "policies": ["dev"]})
+    project.commit(by=bob)
+    assert "alice is a root: only roots may change this file" in told(project, base)
+    project.git("reset", "-q", "--hard", base.commit)
+    project.write("project.json", {"name": "shop", "roots": ["alice", "bob"]})
+    project.commit(by=bob)
+    assert "only roots may change the roots" in told(project, base)
+
+
+def test_a_root_is_taken_off_by_itself_only(project: Project, base: Verified, bob: Person, alice: Person) -> None:
+    project.write("project.json", {"name": "shop", "roots": ["alice", "bob"]})
+    project.commit()
+    two = check(project, base).head
+    project.write("project.json", {"name": "shop", "roots": ["bob"]})
+    project.commit(by=bob)
+    assert "the root alice cannot be taken off by bob" in told(project, two)
+    project.git("reset", "-q", "--hard", two.commit)
+    project.write("project.json", {"name": "shop", "roots": ["bob"]})
+    project.commit(by=alice)
+    assert check(project, two).head.state.project.roots == ["bob"]
+
+
+def test_a_root_cannot_be_deleted_while_it_is_one(project: Project, base: Verified) -> None:
+    project.git("rm", "-q", "users/alice.json")
+    project.commit()
+    assert "there is no user 'alice'" in told(project, base)
+
+
+def test_a_retired_key_signs_no_more_whatever_its_dates_say(
+    project: Project, base: Verified, bob: Person, alice: Person
+) -> None:
+    project.write("users/bob.json", {"keys": [], "policies": ["dev"]})
+    project.commit()
+    after = check(project, base).head
+    late = project.raw_commit(project.tree(), project.head(), by=bob)
+    assert "which is no user's key" in told(project, after, late)
+
+
+def test_an_old_signed_commit_cannot_be_replayed(project: Project, base: Verified) -> None:
+    """The rollback attack: an older, more permissive policy, validly signed, offered again."""
+    project.write("policies/dev.json", allow("lambda:Get*"))
+    project.commit("restrict")
+    after = check(project, base).head
+    assert "does not follow main" in told(project, after, base.commit)
+    replayed = project.git("cat-file", "commit", base.commit) + "\n"
+    grafted = project.raw("commit", replayed.replace("author", f"parent {after.commit}\nauthor", 1).encode())
+    assert "was changed after it was signed" in told(project, after, grafted)
+
+
+def test_merges_keep_main_first_and_their_signer_answers_for_all(project: Project, base: Verified, bob: Person) -> None:
+    project.git("checkout", "-q", "-b", "side")
+    project.write("gateways/g.json", {"port": 80, "routes": {}})
+    side = project.commit("side", signed=False)
+    project.git("checkout", "-q", "main")
+    project.write("README.md", "x")
+    main = project.commit()
+    after = check(project, base).head
+    project.git("merge", "-q", "--no-ff", "-S", "-m", "merge", side, by=bob)
+    assert "bob may not apigateway:POST" in told(project, after)
+    project.git("reset", "-q", "--hard", main)
+    project.git("merge", "-q", "--no-ff", "-S", "-m", "merge", side)
+    assert len(check(project, after).commits) == 1
+    foxtrot = project.raw_commit(project.tree(), side, main)
+    assert "this merge has main as its second parent" in told(project, after, foxtrot)
+
+
+def test_a_merge_that_leaves_a_duplicate_key_is_refused(project: Project, base: Verified) -> None:
+    project.write("users/zoe.json", '{"policies": [],\n\n\n\n\n"keys": [], "policies": ["dev"]}')
+    project.commit()
+    assert "users/zoe.json $: the key 'policies' appears twice" in told(project, base)
+
+
+def test_the_genesis_is_signed_by_a_root_of_its_own(tmp_path: Path, alice: Person, mallory: Person) -> None:
+    project = projects.create(tmp_path / "x", alice)
+    forged = project.raw_commit(project.tree(), by=mallory)
+    assert "which is no user's key" in told(project, None, forged)
+    project.write("users/mallory.json", {"keys": [mallory.public]})
+    project.commit()
+    assert "is signed by mallory, who is no root" in told(project, None, project.raw_commit(project.tree(), by=mallory))
+    unsigned = project.git("commit-tree", "-m", "x", project.tree())
+    assert "it is not signed" in told(project, None, unsigned)
+
+
+def test_too_many_commits_and_unrelated_histories_are_refused(project: Project, base: Verified) -> None:
+    for number in range(3):
+        project.write("README.md", str(number))
+        project.commit()
+    with pytest.raises(RefusedError, match="more than 2 commits at once"):
+        check(project, base, commits_max=2)
+    with pytest.raises(NotFastForwardError, match="unrelated"):
+        check(project, base, project.raw_commit(project.tree()))
+
+
+def tree_with(project: Project, *extra: tuple[str, bytes, str]) -> str:
+    return project.raw_tree(
+        *sorted([*project.entries(), *extra], key=lambda entry: entry[1] + (b"/" if entry[0] == "40000" else b""))
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "expected"),
+    [
+        ("120000", b"l.md", "a symlink is not allowed"),
+        ("160000", b"sub", "a submodule is not allowed"),
+        ("100755", b"x.md", "may not be executable"),
+        ("100666", b"x.md", "the mode 100666 is not allowed"),
+        ("100644", b"..", "the name '..' is not allowed"),
+        ("100644", b".git", "the name '.git' is not allowed"),
+        ("100644", b".GIT", "is not allowed"),
+        ("100644", b"git~1", "is not allowed"),
+        ("100644", b".git ", "is not allowed"),
+        ("100644", b".gitmodules", "is not allowed"),
+        ("100644", b".gitattributes", "is not allowed"),
+        ("100644", b".env", "the dot name '.env' is not allowed here"),
+        ("100644", b"a\nb", "is not allowed"),
+        ("100644", b"a b", "is not allowed"),
+        ("100644", "ü.md".encode(), "is not allowed"),
+        ("100644", b"\xff.md", "is not allowed"),
+        ("100644", b"readme.MD", "differ only in case"),
+        ("100644", b"package.json", "the only JSON file at the root is project.json"),
+        ("100644", b"users2", None),
+        ("100644", b"LICENSE", None),
+    ],
+)
+def test_names_and_modes_at_the_root(
+    project: Project, base: Verified, mode: str, name: bytes, expected: str | None
+) -> None:
+    project.write("README.md", "x")
+    project.commit()
+    now = check(project, base).head
+    blob = project.raw("blob", b"x") if mode != "160000" else project.head()
+    commit = project.raw_commit(tree_with(project, (mode, name, blob)), project.head())
+    if expected is None:
+        check(project, now, commit)
+    else:
+        assert expected in told(project, now, commit)
+
+
+def test_malformed_trees_are_refused_whatever_git_thinks_of_them(project: Project, base: Verified) -> None:
+    blob = project.raw("blob", b"x")
+    entries = project.entries()
+    for bad, expected in [
+        (project.raw_tree(*entries, entries[0]), "twice or out of order"),
+        (project.raw_tree(*reversed(entries)), "twice or out of order"),
+        (project.raw_tree(*entries, ("0100644", b"z", blob)), "not a well-formed git tree"),
+        (project.raw_tree(*entries, ("100644", b"z/y", blob)), "not a well-formed git tree"),
+        (project.raw("tree", b"100644 z\0short"), "not a well-formed git tree"),
+        (project.raw_tree(*entries, ("40000", b"zz", project.raw("tree", b""))), "not a folder of the ledger"),
+        (project.raw_tree(*entries, ("40000", b"zz", blob)), ""),
+        (
+            project.raw_tree(*[(m, n, blob if n == b"project.json" else o) for m, n, o in entries]),
+            "project.json: not JSON",
+        ),
+        (
+            project.raw_tree(*[(m, n, o) for m, n, o in entries if n != b"project.json"]),
+            "the project itself is missing",
+        ),
+        (project.raw_tree(*[("40000" if n == b"project.json" else m, n, o) for m, n, o in entries]), ""),
+        (project.raw_tree(*[(m, n, "ab" * 20 if n == b"users" else o) for m, n, o in entries]), "is missing"),
+    ]:
+        assert expected in told(project, base, project.raw_commit(bad, project.head()))
+
+
+def test_a_tree_that_names_itself_many_times_is_bounded(project: Project, base: Verified) -> None:
+    tree = project.raw_tree(("100644", b"x", project.raw("blob", b"x")))
+    for _ in range(20):
+        tree = project.raw_tree(*(("40000", f"d{index}".encode(), tree) for index in range(10)))
+    document = project.raw("blob", b'{"runtime": "python", "handler": "a.b"}')
+    folder = project.raw_tree(("40000", b"deep", tree), ("100644", b"function.json", document))
+    functions = project.raw_tree(("40000", b"bomb", folder))
+    entries = [(mode, name, functions if name == b"functions" else oid) for mode, name, oid in project.entries()]
+    assert "files and folders change in one commit" in told(
+        project, base, project.raw_commit(project.raw_tree(*entries), project.head())
+    )
+
+
+def test_a_function_needs_its_document_and_its_folder(project: Project, base: Verified) -> None:
+    project.write("functions/g/app.py", "x")
+    project.write("functions/h.json", {})
+    project.write("users/x/y.json", {})
+    project.commit()
+    text = told(project, base)
+    assert "functions/g/function.json: function.json is missing" in text
+    assert "functions/h.json: a function is a folder" in text
+    assert "users/x: only <name>.json files lie in users/" in text
+
+
+def test_every_problem_of_a_push_is_told_but_not_a_million(project: Project, base: Verified) -> None:
+    for number in range(80):
+        project.write(f"users/u{number}.json", "{")
+    project.commit()
+    with pytest.raises(InvalidError) as caught:
+        check(project, base)
+    assert 50 <= len(caught.value.problems) <= 60
+
+
+def test_a_denial_names_every_missing_right(project: Project, base: Verified, bob: Person) -> None:
+    project.write("gateways/g.json", {"port": 80, "routes": {}})
+    project.write("nodes/n.json", {"key": people_key(), "address": "x"})
+    project.commit(by=bob)
+    with pytest.raises(NotAllowedError) as caught:
+        check(project, base)
+    assert [problem.file for problem in caught.value.problems] == ["gateways/g.json", "nodes/n.json"]
+
+
+def people_key() -> str:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

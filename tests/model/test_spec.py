@@ -1,0 +1,89 @@
+"""Specs refuse what they do not know, by name and place."""
+
+import json
+from typing import Any
+
+import pytest
+
+from owsgit.model.diff import ABSENT, differences
+from owsgit.model.errors import InvalidError
+from owsgit.services import KINDS
+
+
+def problems(kind: str, document: Any) -> list[tuple[str, str, str]]:
+    with pytest.raises(InvalidError) as caught:
+        KINDS[kind].spec.parse(json.dumps(document).encode(), "x.json")
+    return [(problem.path, problem.message, problem.remedy) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("kind", "document", "path", "told"),
+    [
+        (
+            "function",
+            {"runtime": "python", "handler": "a.b", "memroySize": 1},
+            "$.memroySize",
+            "did you mean the field 'memorySize'?",
+        ),
+        ("function", {"runtime": "python", "handler": "a.b", "memory_size": 128}, "$.memory_size", "memorySize"),
+        ("function", {"runtime": "java21", "handler": "a.b"}, "$.runtime", ""),
+        ("function", {"runtime": "python", "handler": "../x.y"}, "$.handler", ""),
+        ("function", {"runtime": "python", "handler": "nodot"}, "$.handler", ""),
+        ("function", {"runtime": "python", "handler": "a.b", "timeout": "3"}, "$.timeout", ""),
+        ("function", {"runtime": "python", "handler": "a.b", "timeout": 3.0}, "$.timeout", ""),
+        ("function", {"runtime": "python", "handler": "a.b", "timeout": True}, "$.timeout", ""),
+        ("function", {"runtime": "python", "handler": "a.b", "timeout": 901}, "$.timeout", ""),
+        (
+            "function",
+            {"runtime": "python", "handler": "a.b", "environment": {"AWS_REGION": "x"}},
+            "$.environment.AWS_REGION",
+            "",
+        ),
+        ("function", {"runtime": "python", "handler": "a.b", "environment": {"AB": "x" * 5000}}, "$", ""),
+        (
+            "gateway",
+            {"port": 80, "routes": {"GET /": {"function": "f", "payloadFormat": "1.0"}}},
+            "$.routes['GET /'].payloadFormat",
+            "payloadFormatVersion",
+        ),
+        ("gateway", {"port": 80, "routes": {"FETCH /": {"function": "f"}}}, "$.routes['FETCH /']", ""),
+        ("gateway", {"port": 80, "routes": {"GET /{a+}/b": {"function": "f"}}}, "$.routes['GET /{a+}/b']", ""),
+        ("gateway", {"port": 80, "routes": {"GET /{a}": {"function": "f"}, "GET /{b}": {"function": "f"}}}, "$", ""),
+        ("gateway", {"port": 0, "routes": {}}, "$.port", ""),
+        ("gateway", {"routes": {}}, "$.port", "add it"),
+        ("node", {"key": "ssh-rsa AAAA", "address": "a"}, "$.key", ""),
+        ("node", {"key": "x", "address": "a b"}, "$.address", ""),
+        ("user", {"policies": ["../x"]}, "$.policies[0]", ""),
+        ("project", [], "$", "start the file with '{'"),
+        ("project", {"name": "shop", "roots": []}, "$.roots", ""),
+        ("project", {"name": "shop", "roots": ["a"], "format": 2}, "$.format", ""),
+    ],
+)
+def test_bad_fields_are_refused_with_their_place(kind: str, document: Any, path: str, told: str) -> None:
+    found = problems(kind, document)
+    assert any(place == path and told in remedy for place, _, remedy in found), found
+
+
+def test_all_problems_of_a_file_are_told_at_once() -> None:
+    assert len(problems("gateway", {"prt": 1, "routes": {"x": {}}, "y": 2})) >= 4
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.by_name))
+def test_every_field_of_every_kind_is_described_and_the_schema_address_is_taken(kind: str) -> None:
+    schema = KINDS[kind].spec.model_json_schema(by_alias=True)
+    for definition in (schema, *schema.get("$defs", {}).values()):
+        for name, field in definition.get("properties", {}).items():
+            assert field.get("description"), f"{kind} {name}"
+    assert "$schema" in schema["properties"]
+
+
+def test_differences_are_the_smallest_fields() -> None:
+    before = {"a": {"b": 1, "c": [1, 2]}, "x": 1, "same": {"y": 1}}
+    after = {"a": {"b": 2, "c": [2, 1]}, "z": True, "same": {"y": 1}}
+    assert [(d.path, d.before, d.after) for d in differences(before, after)] == [
+        ("$.a.b", 1, 2),
+        ("$.a.c", [1, 2], [2, 1]),
+        ("$.x", 1, ABSENT),
+        ("$.z", ABSENT, True),
+    ]
+    assert list(differences({"a": 1}, {"a": True}))
