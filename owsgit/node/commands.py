@@ -165,7 +165,7 @@ class Commands:
         for line in await asyncio.to_thread(logs.last_lines, folder, int(count)):
             process.stdout.write(line + b"\n")
         await process.stdout.drain()
-        while follower is not None and not process.stdin.at_eof() and not process.is_closing():
+        while follower is not None and not process.is_closing():
             for line in next(follower):
                 process.stdout.write(line + b"\n")
             await process.stdout.drain()

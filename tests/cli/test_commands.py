@@ -1,0 +1,270 @@
+"""Every command of the command line, in every form of output, against a real node."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from owsgit.cli import COMMANDS, EXIT_USAGE
+from owsgit.cli import owsgit as group
+from tests.conftest import gateway_url, serve
+from tests.support import nodes, people, projects
+from tests.support.nodes import Node, owsgit, push
+from tests.support.people import Person
+from tests.support.projects import Project
+
+
+class Place:
+    """A clone, its node, and whoever types."""
+
+    def __init__(self, project: Project, node: Node) -> None:
+        self.project, self.node = project, node
+        project.git("remote", "add", "origin", node.url())
+        project.git("config", "user.signingKey", str(project.owner.private.with_suffix(".pub")))
+
+    def __call__(self, *arguments: str, by: Person | None = None, data: str | None = None) -> projects.Done:
+        return owsgit(*arguments, by=by or self.project.owner, cwd=self.project.folder, data=data)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    node = Node(folder / "node", alice)
+    yield Place(serve(folder / "shop", alice, bob, node), node)
+    node.stop()
+
+
+def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
+    """How each command is called in this test; `up` and `node run` do not end by themselves and have tests of their own."""
+    project = json.loads(place("status", "-o", "json").text)["project"]["id"]
+    return {
+        "clone": [place.node.url(), str(tmp_path / "cloned"), "--project", project],
+        "completion": ["bash"],
+        "connect": [],
+        "doctor": ["--home", str(place.node.home)],
+        "init": ["new", "--directory", str(tmp_path / "new")],
+        "invoke": ["hello", "--payload", '{"pathParameters": {"name": "you"}}'],
+        "log": [],
+        "logs": ["hello"],
+        "node": ["show", "--home", str(place.node.home)],
+        "plan": ["--against", ""],
+        "schema": ["function"],
+        "status": [],
+        "validate": [],
+        "verify": [],
+    }
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"up"}))
+@pytest.mark.parametrize("form", ["table", "json", "yaml"])
+def test_every_command_speaks_every_form(place: Place, tmp_path: Path, name: str, form: str) -> None:
+    before = place.project.git("config", "--local", "--list")
+    done = place(name, *calls(place, tmp_path)[name], "--output", form)
+    assert done.status in ((0, 2) if name == "plan" else (0,)), done.text
+    assert done.text.strip(), "it prints something"
+    assert "Traceback" not in done.text and "\x1b" not in done.text
+    if form != "table":
+        data: Any = json.loads(done.text) if form == "json" else yaml.safe_load(done.text)
+        assert isinstance(data, dict | list)
+    if name == "connect":
+        for line in place.project.git("config", "--local", "--list").splitlines():
+            key, _, value = line.partition("=")
+            if line not in before and key == "core.sshcommand":
+                place.project.git("config", "--unset", "core.sshCommand")
+                assert "StrictHostKeyChecking=yes" in value
+
+
+def test_every_command_has_help_and_an_output_option() -> None:
+    def walk(command: click.Command, name: str) -> None:
+        assert command.help, name
+        if isinstance(command, click.Group):
+            for below in command.list_commands(click.Context(command)):
+                found = command.get_command(click.Context(command), below)
+                assert found is not None
+                walk(found, f"{name} {below}")
+            return
+        assert "output" in {parameter.name for parameter in command.params}, name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.name}"
+
+    walk(group, "owsgit")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        (["statsu"], EXIT_USAGE, "Did you mean 'status'?"),
+        (["status", "--nope"], EXIT_USAGE, "--nope"),
+        (["plan", "nowhere", "--against", "HEAD"], 1, "'nowhere' names no commit"),
+        (["status", "--node", "nowhere"], 3, "this clone has no remote 'nowhere'"),
+        (["status", "--node", "ssh://127.0.0.1:1/shop"], 3, "cannot be reached"),
+        (["invoke", "helo"], 1, "there is no function 'helo'"),
+        (["invoke", "hello", "-p", "{a: 1}"], 1, "the payload is not JSON"),
+        (["invoke", "hello", "-p", "@nowhere"], 1, "nowhere cannot be read"),
+        (["logs", "helo"], 1, "there is no function 'helo'"),
+        (["verify", "--project", "ows1qqqq"], 1, "is not a project id"),
+        (["init", "a b"], 1, "is not a project's name"),
+        (["node", "show", "--home", "/nowhere"], 3, "is not the home of a node"),
+        (["node", "init", "x", "--owner", "ssh-ed25519 AAAA"], 1, "--owner:"),
+    ],
+)
+def test_errors_name_the_value_and_the_remedy(place: Place, arguments: list[str], status: int, told: str) -> None:
+    done = place(*arguments)
+    assert done.status == status, done.text
+    assert told in done.text and "Traceback" not in done.text
+
+
+def test_outside_of_a_repository_it_says_so(tmp_path: Path, alice: Person) -> None:
+    done = owsgit("status", by=alice, cwd=tmp_path)
+    assert done.status == 3 and "is not in a git repository" in done.text
+
+
+def test_plan_compares_like_terraform(place: Place) -> None:
+    assert place("plan").status == 0 and "nothing to do" in place("plan").text
+    file = place.project.folder / "functions/hello/function.json"
+    before = file.read_text()
+    try:
+        place.project.write("functions/hello/function.json", projects.function(timeout=7, environment={"AB": "c"}))
+        changed = place("plan")
+        assert changed.status == 2
+        assert "~ function hello" in changed.text and "$.timeout: (absent) -> 7" in changed.text
+        assert json.loads(place("plan", "-o", "json", "--against", "HEAD").text)["steps"][0]["changes"][0]["path"]
+        file.write_text("{")
+        assert place("plan").status == 1
+        assert place("plan", "HEAD").status == 0
+    finally:
+        file.write_text(before)
+
+
+def test_validate_finds_everything_in_the_working_tree(place: Place) -> None:
+    bad = place.project.folder / "users/zoe.json"
+    bad.write_text('{"polices": [], "keys": ["x"]}')
+    try:
+        done = place("validate", "-o", "json")
+        assert done.status == 1
+        problems = json.loads(done.text.split("\nerror")[0])["problems"]
+        assert {problem["path"] for problem in problems} == {"$.polices", "$.keys[0]"}
+        assert place.project.git("status", "--porcelain") == "?? users/zoe.json", "the index is as it was"
+    finally:
+        bad.unlink()
+
+
+def test_invoke_needs_the_right_and_shows_errors(place: Place, bob: Person, mallory: Person) -> None:
+    assert json.loads(place("invoke", "hello").text)["body"] == "hello world"
+    assert (
+        json.loads(place("invoke", "hello", "-p", "-", data='{"pathParameters": {"name": "x"}}').text)["body"]
+        == "hello x"
+    )
+    assert place("invoke", "hello", by=bob).status == 0
+    denied = place("logs", "hello", by=bob)
+    assert denied.status == 1 and "bob may not logs:GetLogEvents" in denied.text
+    unknown = place("invoke", "hello", by=mallory)
+    assert unknown.status == 3 and "Permission denied" in unknown.text
+    failed = place("invoke", "hello", "-p", "[]", "-o", "json")
+    assert failed.status == 4 and "AttributeError" in failed.text
+
+
+def test_logs_follow_goes_on_with_new_lines(place: Place) -> None:
+    follower = subprocess.Popen(
+        [*nodes.OWSGIT, "logs", "hello", "--follow", "--lines", "0", "-o", "json"], cwd=place.project.folder,
+        env=place.project.owner.environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        import httpx
+
+        assert follower.stdout is not None
+        import threading
+
+        caller = threading.Timer(1.5, lambda: httpx.get(f"{gateway_url(place.project)}/hello/you"))
+        caller.start()
+        line = json.loads(follower.stdout.readline())
+        assert line["message"].startswith("START RequestId")
+    finally:
+        follower.kill()
+        follower.wait()
+
+
+def test_clone_trusts_the_project_id_alone(place: Place, tmp_path: Path, alice: Person, mallory: Person) -> None:
+    project = json.loads(place("status", "-o", "json").text)["project"]["id"]
+    wrong = project[:-1] + ("q" if project[-1] != "q" else "p")
+    assert "is not a project id" in place("clone", place.node.url(), str(tmp_path / "a"), "--project", wrong).text
+    other = projects.create(tmp_path / "other", alice)
+    from owsgit.model.names import project_id
+
+    refused = place("clone", place.node.url(), str(tmp_path / "b"), "--project", project_id(other.head()))
+    assert refused.status == 1 and "the history of another project" in refused.text
+    assert not (tmp_path / "b").exists()
+
+
+def test_init_uses_the_key_that_git_signs_with_and_makes_one_where_there_is_none(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    bare = Person("zed", home / "none")
+    environment = {**people.CLEAN, "HOME": str(home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
+    done = subprocess.run(
+        [*nodes.OWSGIT, "init", "shop", "--user", "zed", "-o", "json"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (home / ".ssh/id_ed25519").stat().st_mode & 0o777 == 0o600
+    data = json.loads(done.stdout)
+    verified = subprocess.run(
+        [*nodes.OWSGIT, "verify", "shop", "--project", data["id"]], cwd=tmp_path, env=environment, capture_output=True
+    )
+    assert verified.returncode == 0
+    shown = subprocess.run(
+        ["git", "log", "--show-signature"], cwd=tmp_path / "shop", env=environment, capture_output=True, text=True
+    )
+    assert 'Good "git" signature for zed' in shown.stdout
+    again = subprocess.run(
+        [*nodes.OWSGIT, "init", "shop"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert again.returncode == 1 and "is a git repository already" in again.stderr
+    assert bare.name == "zed"
+
+
+def test_the_example_is_valid_and_serves(tmp_path: Path, alice: Person) -> None:
+    example = Path(__file__).parents[2] / "example-infra-repo"
+    node = Node(tmp_path / "node", alice)
+    (tmp_path / "a.json").write_text(json.dumps(node.init()))
+    done = owsgit(
+        "init", "shop", "--user", "alice", "--node", "a.json", "--template", str(example), by=alice, cwd=tmp_path
+    )
+    assert done.status == 0, done.text
+    project = Project(tmp_path / "shop", alice)
+    document = json.loads((project.folder / "gateways/api.json").read_text())
+    project.write("gateways/api.json", {**document, "port": nodes.free_port()})
+    project.commit("a free port")
+    node.start()
+    try:
+        pushed = push(project, node)
+        assert pushed.status == 0, pushed.text
+        import httpx
+
+        url = gateway_url(project)
+        assert httpx.get(f"{url}/products", params={"tag": "coffee", "limit": 1}).json()["count"] == 2
+        assert httpx.get(f"{url}/products/none").status_code == 404
+        assert httpx.post(f"{url}/price", json={"cents": 100, "country": "DE"}).json()["gross"] == 119
+        assert httpx.post(f"{url}/price", json={"cents": 100, "country": "XX"}).status_code == 400
+    finally:
+        node.stop()
+
+
+def test_starting_the_command_line_imports_click_and_little_else() -> None:
+    listed = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import sys; sys.argv = ['owsgit', '--version']; from owsgit.cli import main; main()"],
+        capture_output=True, text=True,
+    ).stderr  # fmt: skip
+    modules = {line.rsplit("|", 1)[1].strip() for line in listed.splitlines() if "|" in line}
+    assert "click" in modules
+    assert not modules & {"pydantic", "pygit2", "asyncssh", "rich", "yaml", "uvloop", "starlette", "owsgit.model.spec"}

@@ -1,0 +1,234 @@
+"""The gateway through real HTTP, in front of a target that is a small real class."""
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from owsgit.gateway.app import GatewayApp, Integration
+from owsgit.gateway.listener import Listeners
+from owsgit.model.errors import UnavailableError
+from owsgit.model.service import Answer, Invocation
+from tests.support.nodes import free_port
+
+
+class Echo:
+    """A target: 'echo' answers with its event, 'say' with what the body says, others fail in their way."""
+
+    async def invoke(self, name: str, invocation: Invocation) -> Answer:
+        event = json.loads(invocation.payload)
+        if name == "echo":
+            return Answer(json.dumps({"statusCode": 200, "body": json.dumps(event)}).encode())
+        if name == "say":
+            return Answer(event["body"].encode())
+        if name == "slow":
+            await asyncio.sleep(30)
+        if name == "gone":
+            raise UnavailableError("not running")
+        return Answer(b'{"errorType": "X"}', "Unhandled")
+
+    def logs(self, name: str) -> Path:
+        raise NotImplementedError
+
+
+class Served:
+    """A gateway in an event loop of its own thread."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.loop = asyncio.new_event_loop()
+        self.listeners = Listeners("127.0.0.1")
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")
+        self.serve({})
+
+    def do(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    def serve(self, routes: dict[str, tuple[str, str]], timeout: float = 5.0) -> None:
+        target = Echo()
+        app = GatewayApp(
+            "api",
+            "123456789012",
+            [(key, Integration(target, name, version, timeout)) for key, (name, version) in routes.items()],
+        )
+        self.do(self.listeners.serve("api", self.port, app))
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Served]:
+    made = Served()
+    yield made
+    made.client.close()
+    made.do(made.listeners.close())
+    made.loop.call_soon_threadsafe(made.loop.stop)
+
+
+def test_format_2_events(gateway: Served) -> None:
+    gateway.serve({"POST /a/{id}": ("echo", "2.0")})
+    event = gateway.client.post(
+        "/a/x%2Fy?q=1&q=2&e=&s=a%20b",
+        content=b'{"k": 1}',
+        headers={"content-type": "application/json", "X-Two": "1", "cookie": "a=1; b=2"},
+    ).json()
+    assert event["version"] == "2.0" and event["routeKey"] == "POST /a/{id}"
+    assert event["pathParameters"] == {"id": "x/y"}
+    assert event["rawQueryString"] == "q=1&q=2&e=&s=a%20b"
+    assert event["queryStringParameters"] == {"q": "1,2", "e": "", "s": "a b"}
+    assert event["cookies"] == ["a=1", "b=2"] and "cookie" not in event["headers"] and event["headers"]["x-two"] == "1"
+    assert event["body"] == '{"k": 1}' and event["isBase64Encoded"] is False
+    context = event["requestContext"]
+    assert context["http"]["method"] == "POST" and context["http"]["sourceIp"] == "127.0.0.1"
+    assert (
+        context["accountId"] == "123456789012"
+        and context["stage"] == "$default"
+        and context["domainName"] == "127.0.0.1"
+    )
+
+
+def test_format_1_events(gateway: Served) -> None:
+    gateway.serve({"ANY /a/{proxy+}": ("echo", "1.0")})
+    event = gateway.client.put("/a/b/c?q=1&q=2", content=b"\xff\x00", headers=[("x-two", "1"), ("x-two", "2")]).json()
+    assert event["version"] == "1.0" and event["resource"] == "/a/{proxy+}" and event["path"] == "/a/b/c"
+    assert event["httpMethod"] == "PUT" and event["pathParameters"] == {"proxy": "b/c"}
+    assert event["queryStringParameters"] == {"q": "2"} and event["multiValueQueryStringParameters"] == {
+        "q": ["1", "2"]
+    }
+    assert event["multiValueHeaders"]["x-two"] == ["1", "2"] and event["headers"]["x-two"] == "2"
+    assert event["isBase64Encoded"] is True and base64.b64decode(event["body"]) == b"\xff\x00"
+    assert event["requestContext"]["identity"]["sourceIp"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("version", "answer", "status", "body", "headers"),
+    [
+        ("2.0", {"a": 1}, 200, b'{"a": 1}', {"content-type": "application/json"}),
+        ("2.0", "plain", 200, b"plain", {}),
+        ("2.0", None, 200, b"null", {}),
+        (
+            "2.0",
+            {"statusCode": 201, "headers": {"X-A": "b"}, "body": "hi", "cookies": ["a=1", "b=2"]},
+            201,
+            b"hi",
+            {"x-a": "b", "set-cookie": "a=1, b=2"},
+        ),
+        ("2.0", {"statusCode": "204"}, 204, b"", {}),
+        ("2.0", {"statusCode": 200, "body": "/w==", "isBase64Encoded": True}, 200, b"\xff", {}),
+        ("1.0", {"statusCode": 200, "multiValueHeaders": {"X-A": ["1", "2"]}, "body": "x"}, 200, b"x", {"x-a": "1, 2"}),
+        (
+            "1.0",
+            {"statusCode": 200, "headers": {"content-length": "999", "connection": "x"}, "body": "x"},
+            200,
+            b"x",
+            {"content-length": "1"},
+        ),
+        ("1.0", {"a": 1}, 502, b'{"message":"Internal server error"}', {}),
+        ("1.0", {"statusCode": 99}, 502, b"", {}),
+        ("1.0", {"statusCode": 200, "body": {"a": 1}}, 502, b"", {}),
+        (
+            "2.0",
+            {"statusCode": 200, "body": "!", "isBase64Encoded": True},
+            500,
+            b'{"message":"Internal Server Error"}',
+            {},
+        ),
+        ("2.0", {"statusCode": 200, "headers": {"x": "a\r\nset-cookie: evil=1"}}, 500, b"", {}),
+        ("2.0", {"statusCode": 200, "headers": {"a b": "c"}}, 500, b"", {}),
+        ("2.0", {"statusCode": 200, "headers": ["x"]}, 500, b"", {}),
+    ],
+)
+def test_answers(gateway: Served, version: str, answer: Any, status: int, body: bytes, headers: dict[str, str]) -> None:
+    gateway.serve({"POST /": ("say", version)})
+    found = gateway.client.post("/", content=json.dumps(answer), headers={"content-type": "application/json"})
+    assert found.status_code == status
+    assert not body or found.content == body
+    assert {name: found.headers.get(name) for name in headers} == headers
+    assert "evil" not in str(found.headers) and len(found.headers["apigw-requestid"]) == 36
+
+
+def test_errors_are_api_gateways(gateway: Served) -> None:
+    gateway.serve(
+        {
+            "GET /e1": ("fail", "1.0"),
+            "GET /e2": ("fail", "2.0"),
+            "GET /gone": ("gone", "2.0"),
+            "GET /s1": ("slow", "1.0"),
+            "GET /s2": ("slow", "2.0"),
+        },
+        timeout=0.2,
+    )
+    for path, status, message in [
+        ("/e1", 502, "Internal server error"),
+        ("/e2", 500, "Internal Server Error"),
+        ("/gone", 503, "Service Unavailable"),
+        ("/s1", 504, "Endpoint request timed out"),
+        ("/s2", 503, "Service Unavailable"),
+        ("/none", 404, "Not Found"),
+    ]:
+        found = gateway.client.get(path)
+        assert (found.status_code, found.json()) == (status, {"message": message})
+
+
+def test_bodies_and_paths_are_bounded_and_dots_refused(gateway: Served) -> None:
+    gateway.serve({"ANY /{proxy+}": ("echo", "2.0")})
+    assert gateway.client.post("/x", content=b"x" * (10 * 1024 * 1024 + 1)).status_code == 413
+    for path in (b"/a/../b", b"/a/%2e%2e/b", b"/%2E", b"/a%00b", b"/%ff", b"/" + b"x" * 9000):
+        assert raw(gateway.port, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(
+            (b"HTTP/1.1 400", b"HTTP/1.1 431")
+        ), path
+
+
+def raw(port: int, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 5) as client:
+        client.sendall(data)
+        pieces = b""
+        try:
+            while piece := client.recv(65536):
+                pieces += piece
+        except ConnectionError:
+            pass
+        return pieces
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+    ],
+)
+def test_hostile_http_gets_an_error_and_harms_nobody(gateway: Served, data: bytes) -> None:
+    gateway.serve({"GET /": ("echo", "2.0")})
+    answer = raw(gateway.port, data + (b"" if data.endswith(b"\n") else b"\r\n\r\n"))
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
+    assert gateway.client.get("/").status_code == 200
+
+
+def test_a_gateway_that_is_renamed_keeps_its_port_open(gateway: Served) -> None:
+    app = GatewayApp("other", "1", [("GET /", Integration(Echo(), "say", "2.0", 5.0))])
+    listener = gateway.do(gateway.listeners.serve("other", gateway.port, app))
+    gateway.do(gateway.listeners.release("api"))
+    assert listener.is_open and gateway.listeners.of("api") is None
+    gateway.serve({})
+
+
+def test_a_port_that_is_taken_is_named(gateway: Served) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            UnavailableError, match=f"port {port} of 127.0.0.1 cannot be opened: Address already in use"
+        ):
+            gateway.do(gateway.listeners.serve("b", port, GatewayApp("b", "1", [])))
