@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from owsgit.ledger import trees
 from owsgit.ledger.objects import Objects
-from owsgit.ledger.trees import Entry, Tree
+from owsgit.ledger.trees import Difference, Entry
 from owsgit.model.change import Change
 from owsgit.model.errors import InvalidError, OwsgitError, Problem
 from owsgit.model.names import NAME_RULE, is_name
@@ -56,16 +56,6 @@ def between(objects: Objects, state: State, old: str | None, new: str) -> TreeCh
     return walk.found
 
 
-Difference = tuple[str, Entry | None, Entry | None]
-"""A name, and its entry before and after."""
-
-
-def differing(old: Tree, new: Tree) -> Iterator[Difference]:
-    """Every name whose entry differs."""
-    for name in sorted({name for name, _ in old.items() ^ new.items()}):
-        yield name, old.get(name), new.get(name)
-
-
 def _folder(entry: Entry | None) -> bytes | None:
     return entry[1] if entry is not None and entry[0] == trees.FOLDER else None
 
@@ -98,7 +88,7 @@ class _Walk:
 
     def _differing(self, old: bytes | None, new: bytes | None, place: str) -> list[Difference]:
         try:
-            found = list(differing(trees.read(self.objects, old, place), trees.read(self.objects, new, place)))
+            found = trees.differences(self.objects, old, new, place)
         except OwsgitError as error:
             self.problems.extend(error.problems)
             return []

@@ -47,27 +47,26 @@ class Objects:
 
     def blob_size(self, oid: bytes) -> int:
         """Size in bytes of a blob, without inflating it."""
-        key = pygit2.Oid(raw=oid)
-        found, size = self._database(key).read_header(key)
-        if found != ObjectType.BLOB:
-            raise RefusedError(f"object {key} is a {NAMES.get(found, found)} where a blob is needed")
-        return int(size)
+        return self._find(pygit2.Oid(raw=oid), ObjectType.BLOB)[1]
 
     def has(self, oid: str) -> bool:
         key = pygit2.Oid(hex=oid)
         return any(key in database for database in self._databases)
 
-    def _database(self, oid: pygit2.Oid) -> pygit2.Odb:
+    def _find(self, oid: pygit2.Oid, wanted: ObjectType) -> tuple[pygit2.Odb, int]:
+        """The database that has the object, and its size."""
         for database in self._databases:
-            if oid in database:
-                return database
+            try:
+                found, size = database.read_header(oid)
+            except KeyError:
+                continue
+            if found != wanted:
+                raise RefusedError(f"object {oid} is a {NAMES.get(found, found)} where a {NAMES[wanted]} is needed")
+            return database, size
         raise MissingObjectError(f"object {oid} is missing", remedy="push or fetch again; the transfer was not whole")
 
     def _read(self, oid: pygit2.Oid, wanted: ObjectType, bytes_max: int) -> bytes:
-        database = self._database(oid)
-        found, size = database.read_header(oid)
-        if found != wanted:
-            raise RefusedError(f"object {oid} is a {NAMES.get(found, found)} where a {NAMES[wanted]} is needed")
+        database, size = self._find(oid, wanted)
         if size > bytes_max:
             raise RefusedError(f"{NAMES[wanted]} {oid} has {size:,} bytes; at most {bytes_max:,} are taken")
-        return bytes(database.read(oid)[1])
+        return database.read(oid)[1]

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, StringConstraints, Tag, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
@@ -66,6 +66,7 @@ class Spec(Document):
     json_schema: str | None = Field(
         None, alias="$schema", description="Address of the JSON Schema, for editors; nothing is fetched."
     )
+    _written: dict[str, Any] | None = PrivateAttr(None)
 
     @classmethod
     def parse(cls, data: bytes, file: str) -> Self:
@@ -74,9 +75,11 @@ class Spec(Document):
         if not isinstance(value, dict):
             raise InvalidError("a JSON object is needed", file=file, path="$", remedy="start the file with '{'")
         try:
-            return cls.model_validate_json(data)
+            spec = cls.model_validate_json(data)
         except ValidationError as error:
             raise InvalidError.of(_problems(cls, value, file, error)) from None
+        spec._written = value
+        return spec
 
     def references(self) -> Iterator[Reference]:
         """The other resources that this one needs."""
@@ -87,7 +90,9 @@ class Spec(Document):
         yield from ()
 
     def document(self) -> dict[str, Any]:
-        """The fields that are set, as JSON values, under their JSON names."""
+        """The fields that are set, as JSON values, under their JSON names. Not to be changed."""
+        if self._written is not None:
+            return self._written
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 

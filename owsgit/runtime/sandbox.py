@@ -29,8 +29,8 @@ UID, GID = 993, 990
 PROBE_SECONDS_MAX = 20
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 PROC_HIDDEN = ("acpi", "asound", "kcore", "keys", "kmsg", "latency_stats", "scsi", "timer_list")
-"""Parts of /proc that speak of the whole machine, as Docker masks them. Where a node runs as root, its functions' user is
-root outside (with no capability, in a user namespace), and the kernel lets root's user write some of these."""
+"""Parts of /proc that speak of the whole machine, as Docker masks them. Where a node runs as root, the user of its
+functions is root outside (without any capability), and the kernel lets root's user write some of these."""
 
 SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/certs", "/etc/alternatives")
 
