@@ -1,5 +1,6 @@
 """How the command line tells an error."""
 
+import os
 import sys
 import tempfile
 import traceback
@@ -10,12 +11,18 @@ from owsgit import __version__
 from owsgit.model.errors import OwsgitError
 
 
+def _heading() -> None:
+    """'error: ', in red where a person looks who did not turn colours off (https://no-color.org)."""
+    coloured = not os.environ.get("NO_COLOR")
+    click.secho("error: ", fg="red" if coloured else None, bold=coloured, nl=False, err=True)
+
+
 def tell(error: Exception) -> int:
     """Print `error` for a person on standard error; the exit status."""
     if isinstance(error, OwsgitError):
         for problem in error.problems:
             first, *more = problem.lines()
-            click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+            _heading()
             click.echo("\n".join([first, *more]), err=True)
         return error.exit_code
     with tempfile.NamedTemporaryFile("w", prefix="owsgit-", suffix=".log", delete=False) as file:
