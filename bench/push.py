@@ -27,9 +27,8 @@ class Bare:
     def __init__(self, folder: Path, host_key: Path) -> None:
         self.repository = folder / "bare.git"
         run(None, "init", "-q", "--bare", "-b", "main", str(self.repository))
-        for name in ("core.fsync", "receive.fsckObjects", "receive.denyNonFastForwards", "receive.autogc"):
-            run(self.repository, "config", name, {"core.fsync": "all", "receive.autogc": "false"}.get(name, "true"))
-        run(self.repository, "config", "gc.auto", "0")
+        for name, value in {"core.fsync": "all", "receive.fsckObjects": "true"}.items():  # as a node's repository
+            run(self.repository, "config", name, value)
         self.port = free_port()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.bare_server", str(self.repository), str(self.port), str(host_key)],

@@ -11,6 +11,7 @@ import click
 from owsgit.cli import output, remote
 from owsgit.cli.output import Result, Table
 from owsgit.ledger.repository import Clone
+from owsgit.model.errors import UnavailableError
 
 WATCH_SECONDS = 1.0
 
@@ -21,10 +22,9 @@ WATCH_SECONDS = 1.0
 def command(watch: bool, remote: str) -> Result:
     """Show what runs on a node and how it is. Exit code 1 if a resource failed or the node does not follow main."""
     clone = Clone(Path())
-    result = _result(clone, remote)
     if watch:
         _watch(clone, remote)
-    return result
+    return _result(clone, remote)
 
 
 def _result(clone: Clone, name: str) -> Result:
@@ -68,6 +68,9 @@ def _watch(clone: Clone, name: str) -> None:
 
     with Live(auto_refresh=False, screen=False) as live:
         while True:
-            table = _result(clone, name).table
-            live.update(Group(output.rich_table(table), Text("\n".join(table.lines))), refresh=True)
+            try:
+                table = _result(clone, name).table
+                live.update(Group(output.rich_table(table), Text("\n".join(table.lines))), refresh=True)
+            except UnavailableError as error:  # it may come back: go on watching
+                live.update(Text(str(error), style="red"), refresh=True)
             time.sleep(WATCH_SECONDS)

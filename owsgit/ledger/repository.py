@@ -41,10 +41,8 @@ _SETTINGS = {
     "receive.denyCurrentBranch": "ignore",
     "receive.advertisePushOptions": "true",
     "receive.maxInputSize": str(PACK_BYTES_MAX),
-    "receive.autogc": "false",
     "transfer.hideRefs": "refs/owsgit",
     "uploadpack.allowFilter": "true",
-    "gc.auto": "0",
 }
 
 
