@@ -10,7 +10,8 @@ import click
 from owsgit.cli import COMMANDS, EXIT_CODES
 from owsgit.cli import owsgit as command_line
 from owsgit.cli.schema import schema
-from owsgit.model import core
+from owsgit.model import resource
+from owsgit.model.iam import lint
 from owsgit.model.resource import Kind
 from owsgit.node.home import NodeSettings
 from owsgit.services import KINDS
@@ -28,6 +29,14 @@ def pages() -> dict[str, str]:
         "docs/reference/node-settings.md": NOTE + "\n".join(settings()),
         **{f"schemas/{kind.name}.json": json.dumps(schema(kind.name), indent=2) + "\n" for kind in KINDS},
     }
+
+
+OWS_KEYS = {
+    "ows:Path": "paths of the changed files; several",
+    "ows:ChangedFields": "top-level fields that change; several",
+    "ows:Branch": "`main`",
+    "ows:SignatureType": "`ssh-ed25519`, `ssh-rsa`, `ecdsa-sha2-nistp256`, `sk-ssh-ed25519@openssh.com`, ..., or `openpgp`",
+}
 
 
 def resources() -> Iterator[str]:
@@ -98,7 +107,24 @@ def permissions() -> Iterator[str]:
     for kind in KINDS:
         if kind.passes:
             yield f"| any | refers to a {kind.name} anew | `{kind.passes}` | `{kind.arn}` |"
-    yield f"| any other file | changed | `{core.FILE_ACTION}` | `{core.FILE_ARN.replace('{name}', '{path}')}` |"
+    yield f"| any other file | changed | `{resource.FILE_ACTION}` | `{resource.FILE_ARN.replace('{name}', '{path}')}` |"
+    yield ""
+    yield "## Condition keys\n"
+    yield "What a policy's `Condition` can ask of a change, beside AWS's global keys"
+    yield f"({', '.join(f'`{key}`' for key in lint.SUPPLIED_KEYS)}). Keys with several values need `ForAnyValue` or `ForAllValues`."
+    yield "Time, source address and the like are unknown for a signed commit, as every node has to come to the same decision, now"
+    yield "and in ten years: an `Allow` that asks for them does not allow, a `Deny` that asks for them denies.\n"
+    yield "| key | of | values |"
+    yield "|---|---|---|"
+    for key, what in OWS_KEYS.items():
+        yield f"| `{key}` | every change | {what} |"
+    yield "| `iam:PolicyARN` | attaching and detaching policies | ARN of the policy |"
+    yield "| `iam:PermissionsBoundary` | setting and removing boundaries | ARN of the policy |"
+    yield "| `iam:PassedToService`, `iam:AssociatedResourceArn` | `iam:PassRole` | the service; ARN of the resource that gets the role |"
+    for kind in KINDS:
+        for key in kind.condition_keys:
+            several = "several" if key.lower() in lint.MULTIVALUED else "one"
+            yield f"| `{key}` | changes of a {kind.name} | {several} |"
     yield ""
     yield "The client's commands need `lambda:InvokeFunction` (`owsgit invoke`) and `logs:GetLogEvents` (`owsgit logs`) on the"
     yield "function. Every user of the ledger may fetch it and see the status of a node."

@@ -29,6 +29,7 @@ COMMANDS = {
     "up": "Run the working tree on this machine, applying it at every save.",
     "validate": "Check the working tree against all rules; no node is needed.",
     "verify": "Check a whole history: signatures, permissions, rules.",
+    "why": "Explain whether a user may do something, and by which statement.",
 }
 
 EXIT_CODES = {

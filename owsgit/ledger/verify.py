@@ -15,7 +15,8 @@ from owsgit.ledger.signatures import Signer
 from owsgit.model.change import Change, Need, file_need
 from owsgit.model.core import ProjectSpec
 from owsgit.model.errors import NotAllowedError, OwsgitError, Problem, RefusedError
-from owsgit.model.iam import Decision
+from owsgit.model.iam.context import VARYING_KEYS, Context
+from owsgit.model.iam.decision import Decision
 from owsgit.model.resource import Kinds
 from owsgit.model.state import State
 
@@ -24,6 +25,10 @@ PUSH_COMMITS_MAX = 1000
 
 HISTORY_COMMITS_MAX = 10_000_000
 """A bound for whole histories: a commit every minute for 19 years."""
+
+
+PUSH = Context(unknowable=VARYING_KEYS)
+"""What is known of every push: nothing that would differ between nodes, or between today and a check in ten years."""
 
 
 class NotFastForwardError(RefusedError):
@@ -190,7 +195,8 @@ def _grants(state: State, signer: Signer, found: changes.TreeChanges) -> Iterato
     """The decision for everything that is needed. Raises NotAllowedError with all that is not allowed."""
     denied: list[Problem] = []
     for need in _needs(state, found):
-        decision = state.decide(signer.user, need.action, need.arn)
+        context = PUSH.with_values({**need.keys, "ows:SignatureType": signer.algorithm, "ows:Branch": "main"})
+        decision = state.decide(signer.user, need.action, need.arn, context)
         if decision.allowed:
             yield Grant(need, decision)
         else:

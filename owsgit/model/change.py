@@ -1,13 +1,12 @@
 """A change of one resource between two commits, and the permissions that it needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from owsgit.model import core
 from owsgit.model.names import Scope
-from owsgit.model.resource import FieldActions, Kind, Kinds, Resource
+from owsgit.model.resource import FILE_ACTION, FILE_ARN, Kind, Kinds, Resource
 
 
 class Verb(StrEnum):
@@ -16,13 +15,17 @@ class Verb(StrEnum):
     DELETE = "delete"
 
 
+Keys = Mapping[str, str | tuple[str, ...]]
+
+
 @dataclass(frozen=True)
 class Need:
-    """A permission that a change needs, and the file that needs it."""
+    """A permission that a change needs, the file that needs it, and what policies can ask of it (condition keys)."""
 
     action: str
     arn: str
     file: str
+    keys: Keys
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class Change:
     def needs(self, scope: Scope, kinds: Kinds) -> Iterator[Need]:
         """Every permission that this change needs: that of its verb, of the fields it touches, of what it passes."""
         code = self.resource.kind.actions.code
-        seen: set[tuple[str, str]] = set()
-        for action, arn in self._needs(scope, kinds):
-            if (action, arn) not in seen:
-                seen.add((action, arn))
-                yield Need(action, arn, self._changed_files if action == code else self.resource.file)
+        shared = self._keys()
+        seen: list[tuple[str, str, Keys]] = []
+        for action, arn, keys in self._needs(scope, kinds):
+            if (action, arn, keys) not in seen:
+                seen.append((action, arn, keys))
+                file = self._changed_files if action == code else self.resource.file
+                yield Need(action, arn, file, {**shared, **keys})
 
     @property
     def _changed_files(self) -> str:
@@ -64,59 +69,74 @@ class Change:
         more = len(self.files) - 1
         return self.files[0] + (f" and {more} more" if more else "")
 
-    def _needs(self, scope: Scope, kinds: Kinds) -> Iterator[tuple[str, str]]:
+    def _keys(self) -> dict[str, str | tuple[str, ...]]:
+        """The condition keys of this change: those of every change, and those that its kind offers."""
+        before, after = self._documents()
+        resource = self.resource
+        changed = tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
+        paths = (*((resource.file,) if changed else ()), *self.files) or (resource.file,)
+        offered = {key: tuple(values(resource.spec)) for key, values in resource.kind.condition_keys.items()}
+        return {"ows:Path": paths, "ows:ChangedFields": changed, **offered}
+
+    def _documents(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.before.document() if self.before else {}, self.after.document() if self.after else {}
+
+    def _needs(self, scope: Scope, kinds: Kinds) -> Iterator[tuple[str, str, Keys]]:
         kind, arn = self.resource.kind, self.resource.arn(scope)
         if self.verb is Verb.CREATE:
-            yield kind.actions.create, arn
+            yield kind.actions.create, arn, {}
         elif self.verb is Verb.DELETE:
-            yield kind.actions.delete, arn
+            yield kind.actions.delete, arn, {}
             return
         elif self.files and kind.actions.code:
-            yield kind.actions.code, arn
-        before = self.before.document() if self.before else {}
-        after = self.after.document() if self.after else {}
+            yield kind.actions.code, arn, {}
+        before, after = self._documents()
         for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
             if old != new:
-                yield from ((action, arn) for action in _field_actions(kind, self.verb, name, old, new))
+                yield from (
+                    (action, arn, keys) for action, keys in _field_needs(kind, self.verb, name, old, new, scope)
+                )
         yield from self._passes(scope, kinds)
 
-    def _passes(self, scope: Scope, kinds: Kinds) -> Iterator[tuple[str, str]]:
+    def _passes(self, scope: Scope, kinds: Kinds) -> Iterator[tuple[str, str, Keys]]:
         """iam:PassRole and the like, for each reference that was not there before."""
         assert self.after is not None
+        resource = self.after
         old = {(ref.kind, ref.name) for ref in self.before.spec.references()} if self.before else set()
-        for ref in self.after.spec.references():
+        for ref in resource.spec.references():
             target = kinds[ref.kind]
             if target.passes and (ref.kind, ref.name) not in old:
-                yield target.passes, scope.arn(target.arn, ref.name)
+                keys = {
+                    "iam:PassedToService": resource.kind.principal,
+                    "iam:AssociatedResourceArn": resource.arn(scope),
+                }
+                yield target.passes, scope.arn(target.arn, ref.name), keys
 
 
-def _field_actions(kind: Kind, verb: Verb, name: str, old: Any, new: Any) -> Iterator[str]:
+def _field_needs(kind: Kind, verb: Verb, name: str, old: Any, new: Any, scope: Scope) -> Iterator[tuple[str, Keys]]:
     actions = kind.actions.fields.get(name)
     if actions is None:
         if verb is Verb.UPDATE:
-            yield kind.actions.update
+            yield kind.actions.update, {}
         return
-    yield from _element_actions(actions, old, new)
-
-
-def _element_actions(actions: FieldActions, old: Any, new: Any) -> Iterator[str]:
-    if isinstance(old, list | dict) or isinstance(new, list | dict):
-        before, after = _elements(old), _elements(new)
-        if any(element not in before for element in after):
-            yield actions.added
-        if any(element not in after for element in before):
-            yield actions.removed
-        if before != after and sorted(map(repr, before)) == sorted(map(repr, after)):
-            yield actions.added  # only the order changed: still a change that somebody has to be allowed
-    else:
-        yield actions.added if new is not None else actions.removed
+    before, after = _elements(old), _elements(new)
+    added = [element for element in after if element not in before]
+    removed = [element for element in before if element not in after]
+    if not added and not removed:  # only the order changed: still a change that somebody has to be allowed
+        added = after[:1]
+    for action, elements in ((actions.added, added), (actions.removed, removed)):
+        for element in elements:
+            yield action, {actions.key: scope.arn(actions.arn, element)} if actions.key else {}
 
 
 def _elements(value: Any) -> list[Any]:
-    return list(value.items()) if isinstance(value, dict) else list(value or ())
+    """What a field consists of: members, elements, or its one value."""
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
 def file_need(scope: Scope, path: str) -> Need:
     """The permission for a file that is no resource."""
-    return Need(core.FILE_ACTION, scope.arn(core.FILE_ARN, path), path)
+    return Need(FILE_ACTION, scope.arn(FILE_ARN, path), path, {"ows:Path": path})

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_pascal
 
 from owsgit.model import keys
-from owsgit.model.iam import PolicyDocument, PolicySpec
+from owsgit.model.iam.document import PolicyDocument, PolicySpec
 from owsgit.model.resource import Actions, FieldActions, Kind
 from owsgit.model.spec import Claim, Document, Name, Reference, Spec
 
@@ -95,7 +95,21 @@ class Principal(Spec):
             yield Reference("policy", policy, f"$.policies[{index}]")
 
 
-class UserSpec(Principal):
+class Boundaried(Principal):
+    """A principal whose rights can have a boundary."""
+
+    permissions_boundary: Name | None = Field(
+        None,
+        description="A managed policy that has to allow everything as well: the most that other policies can give.",
+    )
+
+    def references(self) -> Iterator[Reference]:
+        yield from super().references()
+        if self.permissions_boundary is not None:
+            yield Reference("policy", self.permissions_boundary, "$.permissionsBoundary")
+
+
+class UserSpec(Boundaried):
     """A person or machine that signs commits: `users/<name>.json`."""
 
     full_name: str | None = Field(None, max_length=256, description="The person's name, for people.")
@@ -143,15 +157,25 @@ class TrustPolicy(Document):
     statement: list[TrustStatement] = Field(description="Who may take on the role.")
 
 
-class RoleSpec(Principal):
+class RoleSpec(Boundaried):
     """The rights that a function runs with: `roles/<name>.json`."""
 
     trust: TrustPolicy | None = Field(None, description="Who may take on the role (AssumeRolePolicyDocument).")
 
 
+POLICY_ARN = "arn:aws:iam::{account}:policy/{name}"
+
+
+def _boundary(owner: str) -> FieldActions:
+    names = f"iam:Put{owner}PermissionsBoundary", f"iam:Delete{owner}PermissionsBoundary"
+    return FieldActions(*names, key="iam:PermissionsBoundary", arn=POLICY_ARN)
+
+
 def _attachments(owner: str) -> dict[str, FieldActions]:
     return {
-        "policies": FieldActions(f"iam:Attach{owner}Policy", f"iam:Detach{owner}Policy"),
+        "policies": FieldActions(
+            f"iam:Attach{owner}Policy", f"iam:Detach{owner}Policy", key="iam:PolicyARN", arn=POLICY_ARN
+        ),
         "inlinePolicies": FieldActions(f"iam:Put{owner}Policy", f"iam:Delete{owner}Policy"),
     }
 
@@ -183,7 +207,11 @@ USER = Kind(
         "iam:CreateUser",
         "iam:UpdateUser",
         "iam:DeleteUser",
-        fields=_fields("User", keys=FieldActions("iam:UploadSSHPublicKey", "iam:DeleteSSHPublicKey")),
+        fields=_fields(
+            "User",
+            keys=FieldActions("iam:UploadSSHPublicKey", "iam:DeleteSSHPublicKey"),
+            permissionsBoundary=_boundary("User"),
+        ),
     ),
 )
 GROUP = Kind(
@@ -207,7 +235,11 @@ ROLE = Kind(
         "iam:CreateRole",
         "iam:UpdateRole",
         "iam:DeleteRole",
-        fields=_fields("Role", trust=FieldActions("iam:UpdateAssumeRolePolicy", "iam:UpdateAssumeRolePolicy")),
+        fields=_fields(
+            "Role",
+            trust=FieldActions("iam:UpdateAssumeRolePolicy", "iam:UpdateAssumeRolePolicy"),
+            permissionsBoundary=_boundary("Role"),
+        ),
     ),
     passes="iam:PassRole",
 )
@@ -215,14 +247,9 @@ POLICY = Kind(
     "policy",
     "policies",
     PolicySpec,
-    "arn:aws:iam::{account}:policy/{name}",
+    POLICY_ARN,
     Actions("iam:CreatePolicy", "iam:CreatePolicyVersion", "iam:DeletePolicy"),
 )
 
 KINDS = (PROJECT, NODE, USER, GROUP, ROLE, POLICY)
 """The kinds that the ledger itself understands; those of services come from owsgit.services."""
-
-FILE_ACTION = "ows:UpdateFile"
-"""Guards every file that is no resource: README.md, docs/, a forge's CI."""
-
-FILE_ARN = "arn:aws:ows:{region}:{account}:file/{name}"

@@ -4,8 +4,9 @@ A kind is data: where its file lies, how its ARN reads, and which IAM actions gu
 are given as `Kinds`; the kinds of services are added by their folders.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -15,10 +16,15 @@ from owsgit.model.spec import Spec
 
 @dataclass(frozen=True)
 class FieldActions:
-    """The IAM actions for one top-level field; a list or an object is compared element by element."""
+    """The IAM actions for one top-level field; a list or an object is compared element by element.
+
+    Where the elements are names of resources, `key` is the condition key that carries the ARN (a template) of each.
+    """
 
     added: str
     removed: str
+    key: str | None = None
+    arn: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Kind:
     """One kind of resource.
 
     `folder` is where its resources lie: `<folder>/<name>.json`, or `<folder>/<name>/<kind>.json` with files beside it
-    where `has_files`. The project itself has no folder: `project.json`.
+    where `has_files`. The project itself has no folder: `project.json`. `condition_keys` are what policies can ask of a
+    change of it: by key, the values for a spec.
     """
 
     name: str
@@ -58,6 +65,8 @@ class Kind:
     actions: Actions
     has_files: bool = False
     passes: str | None = None  # the action that a reference to this kind needs: iam:PassRole for roles
+    principal: str = ""  # the service that takes a passed role: lambda.amazonaws.com
+    condition_keys: Mapping[str, Callable[[Any], list[str]]] = field(default_factory=lambda: MappingProxyType({}))
 
     def file(self, name: str) -> str:
         """The path of the JSON file of the resource `name`."""
@@ -97,8 +106,19 @@ class Resource:
     def arn(self, scope: Scope) -> str:
         return scope.arn(self.kind.arn, self.name)
 
-    def document(self) -> dict[str, Any]:
+    @cached_property
+    def _document(self) -> dict[str, Any]:
         return self.spec.document()
+
+    def document(self) -> dict[str, Any]:
+        """The resource's JSON document. Not to be changed."""
+        return self._document
+
+
+FILE_ACTION = "ows:UpdateFile"
+"""Guards every file that is no resource: README.md, docs/, a forge's CI."""
+
+FILE_ARN = "arn:aws:ows:{region}:{account}:file/{name}"
 
 
 class Kinds:
@@ -107,6 +127,8 @@ class Kinds:
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.by_name = {kind.name: kind for kind in kinds}
         self.by_folder = {kind.folder: kind for kind in self.by_name.values() if kind.folder}
+        named = {action for kind in self.by_name.values() for action in kind.actions.all()} | {FILE_ACTION}
+        self.ows_actions = frozenset(action for action in named if action.startswith("ows:"))
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self.by_name.values())

@@ -11,9 +11,12 @@ from functools import cached_property
 from immutables import Map
 
 from owsgit.model.change import Change
-from owsgit.model.core import GroupSpec, Principal, ProjectSpec, UserSpec
+from owsgit.model.core import Boundaried, GroupSpec, Principal, ProjectSpec, UserSpec
 from owsgit.model.errors import InvalidError, Problem
-from owsgit.model.iam import AttachedPolicy, Decision, PolicySpec, decide
+from owsgit.model.iam import lint
+from owsgit.model.iam.context import EMPTY, Context
+from owsgit.model.iam.decision import AttachedPolicy, Decision, Policies, compile_policies, decide
+from owsgit.model.iam.document import PolicyDocument, PolicySpec
 from owsgit.model.names import Scope, account_id, project_id
 from owsgit.model.resource import Kinds, Resource
 from owsgit.model.spec import nearest
@@ -88,11 +91,40 @@ class State:
         for name, document in member.spec.inline_policies.items():
             yield AttachedPolicy(member.file, f"$.inlinePolicies['{name}']", document)
 
-    def decide(self, user: str, action: str, arn: str) -> Decision:
-        """Whether `user` may do `action` on `arn`. Roots may do everything."""
+    def boundary_of(self, kind: str, name: str) -> Policies | None:
+        """The permissions boundary of a user or a role."""
+        resource = self.get(kind, name)
+        if resource is None or not isinstance(resource.spec, Boundaried) or resource.spec.permissions_boundary is None:
+            return None
+        policy = self.get("policy", resource.spec.permissions_boundary)
+        assert policy is not None and isinstance(policy.spec, PolicySpec)
+        return compile_policies([AttachedPolicy(policy.file, "$", policy.spec)])
+
+    def identity(self, user: str) -> dict[str, str]:
+        """The global condition keys that tell who asks, and in which project.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+        """
+        return {
+            "aws:PrincipalArn": self.scope.arn(self.kinds["user"].arn, user),
+            "aws:PrincipalAccount": self.scope.account,
+            "aws:PrincipalType": "User",
+            "aws:PrincipalIsAWSService": "false",
+            "aws:ViaAWSService": "false",
+            "aws:SecureTransport": "true",
+            "aws:username": user,
+            "aws:userid": user,
+            "aws:RequestedRegion": self.scope.region,
+            "aws:ResourceAccount": self.scope.account,
+        }
+
+    def decide(self, user: str, action: str, arn: str, context: Context = EMPTY) -> Decision:
+        """Whether `user` may do `action` on `arn`, `context` being what else is known. Roots may do everything."""
         if self.is_root(user):
             return Decision(True, f"allowed: {user} is a root of the project")
-        return decide(user, self.policies_of("user", user), action, arn)
+        policies = compile_policies(self.policies_of("user", user))
+        known = context.with_values(self.identity(user))
+        return decide(user, policies, action, arn, known, boundary=self.boundary_of("user", user))
 
     def after(self, changes: Sequence[Change]) -> "State":
         """The state after `changes`. Raises InvalidError with every rule that it would break."""
@@ -138,10 +170,20 @@ class State:
         for change in changes:
             if change.after is not None:
                 yield from self._dangling(change.after)
+                yield from self._policy_problems(change.after)
             elif change.before is not None:
                 for key in sorted(self.referrers.get(change.key, ())):
                     if not any(other.after is not None and other.key == key for other in changes):
                         yield from self._dangling(self.resources[key])
+
+    def _policy_problems(self, resource: Resource) -> Iterator[Problem]:
+        """What the policies of a changed resource say and cannot mean."""
+        spec = resource.spec
+        documents: dict[str, PolicyDocument] = {"$": spec} if isinstance(spec, PolicySpec) else {}
+        if isinstance(spec, Principal):
+            documents = {f"$.inlinePolicies['{name}']": document for name, document in spec.inline_policies.items()}
+        for path, document in documents.items():
+            yield from lint.problems(document, resource.file, path, self.kinds.ows_actions)
 
     def _dangling(self, resource: Resource) -> Iterator[Problem]:
         for ref in resource.spec.references():

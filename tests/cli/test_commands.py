@@ -58,6 +58,7 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "status": [],
         "validate": [],
         "verify": [],
+        "why": ["bob", "lambda:UpdateFunctionCode", "functions/hello"],
     }
 
 
@@ -169,6 +170,23 @@ def test_invoke_needs_the_right_and_shows_errors(place: Place, bob: Person, mall
     assert unknown.status == 3 and "Permission denied" in unknown.text
     failed = place("invoke", "hello", "-p", "[]", "-o", "json")
     assert failed.status == 4 and "AttributeError" in failed.text
+
+
+def test_why_names_the_statement(place: Place) -> None:
+    assert (
+        "allowed by policies/code.json $.Statement[0]"
+        in place("why", "bob", "lambda:UpdateFunctionCode", "functions/hello").text
+    )
+    denied = place("why", "bob", "lambda:DeleteFunction", "arn:aws:lambda:us-east-1:1:function:x", "-o", "json")
+    assert denied.status == 1 and json.loads(denied.text)["reason"] == "no policy of bob allows it"
+    assert place("why", "alice", "iam:CreateUser", "users/zoe").status == 0
+    for arguments in (
+        ["bo", "a:b", "functions/x"],
+        ["bob", "a:b", "function/x"],
+        ["bob", "a:b", "functions/x", "--context", "y"],
+    ):
+        done = place("why", *arguments)
+        assert done.status == 1 and "remedy" in done.text
 
 
 def test_logs_follow_goes_on_with_new_lines(place: Place) -> None:

@@ -309,3 +309,71 @@ def people_key() -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     return Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def test_conditions_see_the_change(project: Project, base: Verified, bob: Person) -> None:
+    """Protected paths, fields, kinds of keys and passed roles, in the policy language itself."""
+    document = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": "lambda:*", "Resource": "*", "Condition": {"ForAllValues:StringEquals": {"ows:ChangedFields": ["timeout", "memorySize"]}, "NumericLessThanEquals": {"lambda:MemorySize": "512"}, "StringEquals": {"ows:SignatureType": "ssh-ed25519", "lambda:Runtime": "python"}}},
+            {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": {"ForAnyValue:StringLike": {"ows:Path": "functions/f/secret*"}}},
+            {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "*", "Condition": {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}},
+            {"Effect": "Allow", "Action": "iam:AttachUserPolicy", "Resource": "arn:aws:iam::*:user/${aws:username}", "Condition": {"ArnLike": {"iam:PolicyARN": "arn:aws:iam::*:policy/harmless*"}}},
+        ],
+    }  # fmt: skip
+    project.write("policies/dev.json", document)
+    project.write("policies/harmless.json", allow("s3:Get*"))
+    project.write("policies/harmful.json", allow("*"))
+    project.commit()
+    ruled = check(project, base).head
+
+    def may(path: str, content: object) -> str:
+        project.git("reset", "-q", "--hard", ruled.commit)
+        project.write(path, content)
+        project.commit(by=bob)
+        try:
+            check(project, ruled)
+        except NotAllowedError as error:
+            return str(error)
+        return "yes"
+
+    assert may("functions/f/function.json", function(timeout=9)) == "yes"
+    assert "no policy of bob allows it" in may(
+        "functions/f/function.json", function(timeout=9, environment={"AB": "c"})
+    )
+    assert "no policy of bob allows it" in may("functions/f/function.json", function(memorySize=1024))
+    assert may("functions/f/app.py", "x = 1\n") == "yes"
+    assert "denied by policies/dev.json $.Statement[1]" in may("functions/f/secret.py", "x = 1\n")
+    keys = {"keys": [bob.public]}
+    assert may("users/bob.json", {**keys, "policies": ["dev", "harmless"]}) == "yes"
+    assert "iam:AttachUserPolicy" in may("users/bob.json", {**keys, "policies": ["dev", "harmless", "harmful"]})
+
+
+def test_a_boundary_holds_whatever_is_attached(project: Project, base: Verified, bob: Person) -> None:
+    project.write("policies/edge.json", allow("lambda:UpdateFunctionCode", "iam:*"))
+    project.write("users/bob.json", {"keys": [bob.public], "policies": ["dev"], "permissionsBoundary": "edge"})
+    project.commit()
+    bounded = check(project, base).head
+    project.write("functions/f/function.json", function(timeout=9))
+    project.commit(by=bob)
+    assert "but not by the permissions boundary policies/edge.json" in told(project, bounded)
+    project.git("reset", "-q", "--hard", bounded.commit)
+    project.write("users/bob.json", {"keys": [bob.public], "policies": ["dev"]})
+    project.commit(by=bob)
+    assert check(project, bounded).commits[0].grants[0].need.action == "iam:DeleteUserPermissionsBoundary"
+
+
+def test_a_time_limited_right_is_none_for_a_signed_commit(project: Project, base: Verified, bob: Person) -> None:
+    statement = {
+        "Effect": "Allow",
+        "Action": "*",
+        "Resource": "*",
+        "Condition": {"DateGreaterThan": {"aws:CurrentTime": "2000-01-01T00:00:00Z"}},
+    }
+    project.write("policies/dev.json", {"Version": "2012-10-17", "Statement": statement})
+    project.commit()
+    after = check(project, base).head
+    project.write("functions/f/app.py", "x = 1\n")
+    project.commit(by=bob)
+    assert "no policy of bob allows it" in told(project, after)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from owsgit.model.errors import InvalidError
-from owsgit.model.iam import AttachedPolicy, PolicyDocument, PolicySpec, decide
+from owsgit.model.iam.decision import AttachedPolicy, compile_policies, decide
+from owsgit.model.iam.document import PolicyDocument, PolicySpec
 
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:orders"
 
@@ -22,7 +23,7 @@ def statement(effect: str = "Allow", **parts: Any) -> dict[str, Any]:
 
 
 def allowed(action: str, arn: str, *policies: AttachedPolicy) -> bool:
-    return decide("bob", policies, action, arn).allowed
+    return decide("bob", compile_policies(policies), action, arn).allowed
 
 
 @pytest.mark.parametrize(
@@ -68,14 +69,14 @@ def test_resources(pattern: str, arn: str, matches: bool) -> None:
 
 
 def test_nothing_is_allowed_by_nothing() -> None:
-    decision = decide("bob", [], "lambda:X", FUNCTION)
+    decision = decide("bob", compile_policies([]), "lambda:X", FUNCTION)
     assert not decision.allowed and decision.reason == "no policy of bob allows it"
 
 
 def test_a_deny_wins_wherever_it_stands_and_is_named() -> None:
     deny = attached(statement("Allow"), statement("Deny", Action="lambda:Delete*", Sid="NoDeletes"))
     assert allowed("lambda:GetFunction", FUNCTION, deny)
-    decision = decide("bob", [deny, attached(statement())], "lambda:DeleteFunction", FUNCTION)
+    decision = decide("bob", compile_policies([deny, attached(statement())]), "lambda:DeleteFunction", FUNCTION)
     assert decision.reason == "denied by policies/p.json $.Statement[1] (NoDeletes)"
 
 
@@ -121,14 +122,77 @@ def test_a_grant_of_two_statements_does_not_add_up() -> None:
             "not a whole ARN",
         ),
         (
-            {"Statement": {"Effect": "Deny", "Action": "*", "Resource": "arn:aws:s3:::${aws:username}/*"}},
+            {
+                "Version": "2012-10-17",
+                "Statement": {"Effect": "Deny", "Action": "*", "Resource": "arn:aws:s3:::${nocolon}/*"},
+            },
             "$.Statement.Resource",
-            "variables",
+            "is not a policy variable",
         ),
         (
-            {"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {}}},
+            {
+                "Statement": {
+                    "Effect": "Allow",
+                    "Action": "*",
+                    "Resource": "*",
+                    "Condition": {"StringEqual": {"aws:username": "x"}},
+                }
+            },
+            "$.Statement.Condition.StringEqual",
+            "did you mean the operator 'StringEquals'",
+        ),
+        (
+            {
+                "Statement": {
+                    "Effect": "Allow",
+                    "Action": "*",
+                    "Resource": "*",
+                    "Condition": {"Bool": {"aws:SecureTransport": "maybe"}},
+                }
+            },
             "$.Statement",
-            "Condition is not supported",
+            "neither 'true' nor 'false'",
+        ),
+        (
+            {
+                "Statement": {
+                    "Effect": "Allow",
+                    "Action": "*",
+                    "Resource": "*",
+                    "Condition": {"IpAddress": {"aws:SourceIp": "10.0.0.300"}},
+                }
+            },
+            "$.Statement",
+            "10.0.0.300",
+        ),
+        (
+            {
+                "Statement": {
+                    "Effect": "Allow",
+                    "Action": "*",
+                    "Resource": "*",
+                    "Condition": {"ForAllValues:Null": {"aws:TagKeys": "true"}},
+                }
+            },
+            "$.Statement.Condition['ForAllValues:Null']",
+            "not a condition operator",
+        ),
+        (
+            {
+                "Statement": {
+                    "Effect": "Allow",
+                    "Action": "*",
+                    "Resource": "*",
+                    "Condition": {"StringEquals": {"aws:username": []}},
+                }
+            },
+            "$.Statement",
+            "needs a value",
+        ),
+        (
+            {"Statement": {"Effect": "Allow", "Action": "*", "Resource": "*", "Principal": "*"}},
+            "$.Statement",
+            "Principal stands in policies of resources",
         ),
         (
             {"Statement": {"Effect": "Allow", "Actions": "*", "Resource": "*"}},

@@ -332,7 +332,10 @@ BAD: dict[str, tuple[Craft, str]] = {
     "a policy still held": (without("policies/code.json"), "there is no policy 'code'"),
     "no root left": (with_file("users/alice.json", {"keys": []}), "the root user alice has no key left"),
     "no node left": (without("nodes/a.json"), "the last node of a project cannot be removed"),
-    "Condition": (with_file("policies/p.json", {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {}}]}), "Condition is not supported yet"),
+    "unknown condition key": (
+        with_file("policies/p.json", {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {"StringEquals": {"aws:usrname": "x"}}}]}),
+        "did you mean the key 'aws:username'",
+    ),
     "private key": (with_file("users/eve.json", {"keys": ["-----BEGIN OPENSSH PRIVATE KEY-----"]}), "this is a private key"),
     "symlink": (with_entry("120000", b"link.json"), "a symlink is not allowed"),
     "symlink in code": (with_entry("120000", b"link.py", code=True), "a symlink is not allowed"),

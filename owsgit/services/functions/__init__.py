@@ -1,5 +1,7 @@
 """Serverless functions (AWS Lambda): what a function is, and how it is made to run."""
 
+from types import MappingProxyType
+
 from owsgit.model.resource import Actions, Kind
 from owsgit.model.service import Service
 from owsgit.services.functions.spec import FunctionSpec
@@ -16,6 +18,15 @@ KIND = Kind(
         code="lambda:UpdateFunctionCode",
     ),
     has_files=True,
+    principal="lambda.amazonaws.com",
+    condition_keys=MappingProxyType(
+        {
+            "lambda:Runtime": lambda spec: [spec.runtime],
+            "lambda:Handler": lambda spec: [spec.handler],
+            "lambda:MemorySize": lambda spec: [str(spec.memory_size)],
+            "lambda:Timeout": lambda spec: [str(spec.timeout)],
+        }
+    ),
 )
 
 SERVICE = Service(KIND, "owsgit.services.functions.handler:FunctionHandler")

@@ -1,5 +1,7 @@
 """REST and HTTP APIs (Amazon API Gateway): what a gateway is, and how it is made to listen."""
 
+from types import MappingProxyType
+
 from owsgit.model.resource import Actions, Kind
 from owsgit.model.service import Service
 from owsgit.services.gateways.spec import GatewaySpec
@@ -10,6 +12,12 @@ KIND = Kind(
     GatewaySpec,
     "arn:aws:apigateway:{region}::/apis/{name}",
     Actions(create="apigateway:POST", update="apigateway:PATCH", delete="apigateway:DELETE"),
+    condition_keys=MappingProxyType(
+        {
+            "apigateway:Port": lambda spec: [str(spec.port)],
+            "apigateway:Request/RouteKey": lambda spec: list(spec.routes),
+        }
+    ),
 )
 
 SERVICE = Service(KIND, "owsgit.services.gateways.handler:GatewayHandler")

@@ -1,0 +1,79 @@
+"""What is known of a request: condition keys and their values."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Unknowable(Enum):
+    """A key that has a value in principle, but not one that everybody who checks the decision would see."""
+
+    UNKNOWABLE = "unknowable"
+
+
+UNKNOWABLE = Unknowable.UNKNOWABLE
+Values = tuple[str, ...]
+
+VARYING_KEYS = frozenset(
+    {
+        "aws:currenttime", "aws:epochtime", "aws:tokenissuetime", "aws:sourceip", "aws:vpcsourceip", "aws:sourcevpc",
+        "aws:sourcevpce", "aws:useragent", "aws:referer", "aws:multifactorauthage", "aws:multifactorauthpresent",
+    }
+)  # fmt: skip
+"""Keys that a signed commit has no value for that every node would agree on, now and in ten years."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Condition keys (lower case, as they are case-insensitive) and their values."""
+
+    values: Mapping[str, Values] = field(default_factory=dict)
+    unknowable: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, values: Mapping[str, str | Iterable[str]], unknowable: frozenset[str] = frozenset()) -> "Context":
+        """From keys in any case to one value or several."""
+        return cls(
+            {key.lower(): (value,) if isinstance(value, str) else tuple(value) for key, value in values.items()},
+            unknowable,
+        )
+
+    def with_values(self, values: Mapping[str, str | Iterable[str]]) -> "Context":
+        """This context with more keys; given ones win."""
+        return Context({**self.values, **Context.of(values).values}, self.unknowable)
+
+    def get(self, key: str) -> Values | Unknowable | None:
+        """The values of `key` (lower case); None if the request does not have it."""
+        if key in self.unknowable:
+            return UNKNOWABLE
+        return self.values.get(key)
+
+
+EMPTY = Context()
+
+
+def all_of(answers: Iterable[bool | None]) -> bool | None:
+    """Three-valued and."""
+    result: bool | None = True
+    for answer in answers:
+        if answer is False:
+            return False
+        if answer is None:
+            result = None
+    return result
+
+
+def any_of(answers: Iterable[bool | None]) -> bool | None:
+    """Three-valued or."""
+    result: bool | None = False
+    for answer in answers:
+        if answer:
+            return True
+        if answer is None:
+            result = None
+    return result
+
+
+def negation(answer: bool | None) -> bool | None:
+    """Three-valued not."""
+    return None if answer is None else not answer

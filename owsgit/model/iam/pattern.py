@@ -1,0 +1,160 @@
+"""Texts of policies: wildcards `*` and `?`, and policy variables such as `${aws:username}`.
+
+A wildcard in a variable's *value* is literal. A variable that has no value makes the answer unknown, unless the rest of
+the text does not match anyway.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from owsgit.model.iam.context import EMPTY, Context
+
+ARN_SEGMENTS = 6  # arn:partition:service:region:account:resource
+PATTERNS_MAX = 8192
+"""Compiled patterns that are kept: policies of one project share most of theirs."""
+
+_VARIABLE = re.compile(r"\$\{([^{}]*)\}")
+_NAME = re.compile(r"([A-Za-z0-9-]+:[A-Za-z0-9/._:-]+)\s*(?:,\s*'([^']*)'\s*)?")
+_LITERALS = ("*", "?", "$")
+
+
+class PatternError(ValueError):
+    """A text that is no pattern."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """`${name}` or `${name, 'default'}`."""
+
+    name: str  # lower case
+    default: str | None
+
+
+Part = str | Variable | tuple[str]
+"""Text with wildcards, a variable, or (in a tuple) literal text."""
+
+
+def parse(text: str, variables: bool) -> list[Part]:
+    """The parts of a text. `variables`: whether `${...}` is one (not under Version 2008). Raises PatternError."""
+    if not variables or "${" not in text:
+        return [text]
+    parts: list[Part] = []
+    at = 0
+    for match in _VARIABLE.finditer(text):
+        parts.append(text[at : match.start()])
+        at = match.end()
+        if match[1] in _LITERALS:
+            parts.append((match[1],))
+            continue
+        name = _NAME.fullmatch(match[1].strip())
+        if name is None:
+            raise PatternError(f"{match[0]} is not a policy variable: write ${{key}} or ${{key, 'default'}}")
+        parts.append(Variable(name[1].lower(), name[2]))
+    parts.append(text[at:])
+    if "${" in "".join(part for part in parts if isinstance(part, str)):
+        raise PatternError("a policy variable is not closed")
+    return [part for part in parts if part != ""]
+
+
+def _wild(text: str, anything: str, one: str) -> str:
+    return "".join({"*": anything, "?": one}.get(part, re.escape(part)) for part in re.split(r"([*?])", text))
+
+
+def _source(parts: list[Part], values: "dict[str, str | None]", anything: str, one: str) -> str:
+    """A regular expression; a variable without a value is as wide as a wildcard."""
+    pieces = []
+    for part in parts:
+        if isinstance(part, str):
+            pieces.append(_wild(part, anything, one))
+        elif isinstance(part, tuple):
+            pieces.append(re.escape(part[0]))
+        else:
+            value = values[part.name]
+            pieces.append(anything if value is None else re.escape(value))
+    return "".join(pieces)
+
+
+@lru_cache(maxsize=4096)
+def _compiled(source: str, flags: int) -> re.Pattern[str]:
+    return re.compile(source, flags)
+
+
+class Pattern:
+    """A text to match with. `source` gives its regular expression for given values of its variables."""
+
+    def __init__(self, parts: list[Part], source: "Callable[[dict[str, str | None]], str]", flags: int = 0) -> None:
+        self.variables = [part for part in parts if isinstance(part, Variable)]
+        self._source = source
+        self._flags = flags | re.DOTALL
+        self.fixed = _compiled(source({}), self._flags) if not self.variables else None
+
+    @property
+    def expression(self) -> str | None:
+        """The regular expression, if it does not depend on the request."""
+        return self.fixed.pattern if self.fixed is not None else None
+
+    def match(self, value: str, context: Context = EMPTY) -> bool | None:
+        """Whether `value` matches; None if that depends on a variable that has no value."""
+        if self.fixed is not None:
+            return self.fixed.fullmatch(value) is not None
+        values = {variable.name: _value(variable, context) for variable in self.variables}
+        matches = _compiled(self._source(values), self._flags).fullmatch(value) is not None
+        return None if matches and None in values.values() else matches
+
+
+def _value(variable: Variable, context: Context) -> str | None:
+    found = context.get(variable.name)
+    if isinstance(found, tuple) and len(found) == 1:
+        return found[0]
+    return variable.default if found is None or found == () else None
+
+
+@lru_cache(maxsize=PATTERNS_MAX)
+def exact(text: str, variables: bool, *, ignore_case: bool = False) -> Pattern:
+    """Matches the same text; wildcards are literal."""
+    parts: list[Part] = [(part,) if isinstance(part, str) else part for part in parse(text, variables)]
+    return Pattern(parts, lambda values: _source(parts, values, ".*", "."), re.IGNORECASE if ignore_case else 0)
+
+
+@lru_cache(maxsize=PATTERNS_MAX)
+def like(text: str, variables: bool) -> Pattern:
+    """Matches with wildcards."""
+    parts = parse(text, variables)
+    return Pattern(parts, lambda values: _source(parts, values, ".*", "."))
+
+
+@lru_cache(maxsize=PATTERNS_MAX)
+def arn(text: str, variables: bool) -> Pattern:
+    """Matches ARNs segment by segment: a wildcard stays within its segment; only the last may itself have colons.
+
+    Raises PatternError for what is neither a whole ARN nor `*`.
+    """
+    if text == "*":
+        return like(text, variables)
+    parts = parse(text, variables)
+    segments: list[list[Part]] = [[]]
+    for part in parts:
+        pieces = part.split(":", ARN_SEGMENTS - len(segments)) if isinstance(part, str) else [part]
+        segments[-1].append(pieces[0])
+        segments.extend([piece] for piece in pieces[1:])
+    if (
+        len(segments) != ARN_SEGMENTS
+        or segments[0] != ["arn"]
+        or segments[2] in ([], [""])
+        or segments[5] in ([], [""])
+    ):
+        raise PatternError("not a whole ARN (arn:aws:service:region:account:resource) and not '*'")
+
+    def source(values: "dict[str, str | None]") -> str:
+        first = [_source(segment, values, "[^:]*", "[^:]") for segment in segments[:-1]]
+        return ":".join([*first, _source(segments[-1], values, ".*", ".")])
+
+    return Pattern(parts, source)
+
+
+@lru_cache(maxsize=PATTERNS_MAX)
+def actions(texts: tuple[str, ...]) -> re.Pattern[str]:
+    """Matches the actions that any of the patterns names; actions are case-insensitive."""
+    return re.compile("|".join(_wild(text, ".*", ".") for text in texts), re.IGNORECASE)
