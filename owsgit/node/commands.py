@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import asyncssh
 
 from owsgit import __version__
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, UnavailableError
+from owsgit.model.iam.context import Context
 from owsgit.model.service import Invocation, Target
 from owsgit.model.state import State
 from owsgit.node.home import NodeSettings
@@ -48,6 +50,13 @@ class Facts:
 Process = asyncssh.SSHServerProcess[bytes]
 
 
+def _context(process: Process) -> Context:
+    """What is known of a call: unlike a commit, it has a time and a place."""
+    peer = process.get_extra_info("peername")
+    keys = {"aws:CurrentTime": inventory.now(), "aws:EpochTime": str(int(time.time()))}
+    return Context.of({**keys, **({"aws:SourceIp": str(peer[0])} if peer else {})})
+
+
 class Commands:
     """Runs the client's commands for a session."""
 
@@ -81,12 +90,12 @@ class Commands:
             raise UnavailableError("the ledger is still empty", remedy="push a genesis commit: owsgit init, git push")
         return state
 
-    def _allow(self, session: Session, action: str, kind: str, name: str) -> None:
+    def _allow(self, session: Session, action: str, kind: str, name: str, process: Process) -> None:
         """Raises NotAllowedError unless the session's user may do `action`."""
         state = self._state()
         resource = state.get(kind, name)
         arn = resource.arn(state.scope) if resource else state.scope.arn(state.kinds[kind].arn, name)
-        decision = state.decide(session.user, action, arn)
+        decision = state.decide(session.user, action, arn, _context(process))
         if not decision.allowed:
             raise NotAllowedError(
                 f"{session.user} may not {action} on {arn}: {decision.reason}",
@@ -134,7 +143,7 @@ class Commands:
     async def _invoke(self, session: Session, words: list[str], process: Process) -> int:
         """Words: the function's name, then the client context as JSON if any. The event comes on standard input."""
         name = words[0] if words else ""
-        self._allow(session, "lambda:InvokeFunction", "function", name)
+        self._allow(session, "lambda:InvokeFunction", "function", name, process)
         payload = bytearray()
         while piece := await process.stdin.read(1 << 16):
             payload += piece
@@ -155,7 +164,7 @@ class Commands:
     async def _logs(self, session: Session, words: list[str], process: Process) -> int:
         """Words: the function's name, the number of lines, and 'follow' if wanted."""
         name, count = words[0] if words else "", words[1] if len(words) > 1 else "100"
-        self._allow(session, "logs:GetLogEvents", "function", name)
+        self._allow(session, "logs:GetLogEvents", "function", name, process)
         if not count.isdigit() or int(count) > LOG_LINES_MAX:
             raise InvalidError(f"{count!r} is not a number of lines up to {LOG_LINES_MAX:,}")
         folder = self._facts.targets["function"].logs(name)

@@ -166,6 +166,26 @@ def test_invoke_needs_the_right_and_shows_errors(place: Place, bob: Person, mall
     assert place("invoke", "hello", by=bob).status == 0
     denied = place("logs", "hello", by=bob)
     assert denied.status == 1 and "bob may not logs:GetLogEvents" in denied.text
+    here = {
+        "Effect": "Allow",
+        "Action": "logs:*",
+        "Resource": "*",
+        "Condition": {
+            "IpAddress": {"aws:SourceIp": "127.0.0.0/8"},
+            "DateGreaterThan": {"aws:CurrentTime": "2020-01-01T00:00:00Z"},
+        },
+    }
+    place.project.write(
+        "users/bob.json",
+        {
+            "keys": [bob.public],
+            "policies": ["code"],
+            "inlinePolicies": {"logs": {"Version": "2012-10-17", "Statement": here}},
+        },
+    )
+    place.project.commit()
+    assert push(place.project, place.node).status == 0
+    assert place("logs", "hello", by=bob).status == 0
     unknown = place("invoke", "hello", by=mallory)
     assert unknown.status == 3 and "Permission denied" in unknown.text
     failed = place("invoke", "hello", "-p", "[]", "-o", "json")
