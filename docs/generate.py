@@ -108,6 +108,11 @@ def permissions() -> Iterator[str]:
         if kind.passes:
             yield f"| any | refers to a {kind.name} anew | `{kind.passes}` | `{kind.arn}` |"
     yield f"| any other file | changed | `{resource.FILE_ACTION}` | `{resource.FILE_ARN.replace('{name}', '{path}')}` |"
+    yield f"| history | a merge, or a commit that changes nothing | `{resource.HISTORY_ACTION}` | `arn:aws:ows:{{region}}:{{account}}:project` |"
+    yield ""
+    yield "Deleting a resource needs the actions of losing its fields' elements as well: who may delete a group but not take users"
+    yield "out of it cannot free them of its policies. Roots alone change the roots and the region; each root's user file is changed"
+    yield "by that root alone."
     yield ""
     yield "## Condition keys\n"
     yield "What a policy's `Condition` can ask of a change, beside AWS's global keys"

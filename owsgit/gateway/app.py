@@ -104,7 +104,8 @@ class GatewayApp:
 
 def _response(found: HttpResponse) -> Response:
     response = Response(found.body, found.status)
-    response.raw_headers = [*found.headers, (b"content-length", str(len(found.body)).encode())]
+    length = [] if found.status in payload.BODILESS else [(b"content-length", str(len(found.body)).encode())]
+    response.raw_headers = [*found.headers, *length]
     return response
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from owsgit.gateway.protocol import BoundedProtocol
 from owsgit.model.errors import UnavailableError
 
 BACKLOG = 2048
@@ -54,7 +55,7 @@ class Listener:
         bound = _bind(self.address, self.port)
         config = uvicorn.Config(
             self,
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             loop="none",
             lifespan="off",

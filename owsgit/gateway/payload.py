@@ -22,6 +22,9 @@ _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
+BODILESS = (204, 205, 304)
+"""Statuses without a body (RFC 9110): bytes after their head would be read as the next response."""
+
 QUERY_FIELDS_MAX = 1000
 
 
@@ -217,7 +220,8 @@ def response(version: str, payload: bytes) -> HttpResponse:
     headers = _response_headers(answer)
     if not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", b"application/json" if version == "1.0" else b"text/plain; charset=utf-8"))
-    return HttpResponse(_status(answer["statusCode"]), headers, _response_body(answer))
+    status = _status(answer["statusCode"])
+    return HttpResponse(status, headers, b"" if status in BODILESS else _response_body(answer))
 
 
 def _status(value: Any) -> int:

@@ -12,6 +12,10 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ANY = "ANY"
 DEFAULT = "$default"
 PATH_BYTES_MAX = 8192
+ROUTE_CHARACTERS_MAX = 1024
+SEGMENTS_MAX = 64
+"""Of a route's path: longer than anybody's, and short enough that a thousand of them are read in no time."""
+
 _SEGMENT = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%-]+")
 _PARAMETER = re.compile(r"\{([A-Za-z0-9._-]+)(\+?)\}")
 
@@ -50,6 +54,8 @@ def parse_key(text: str) -> RouteKey:
     if method not in (*METHODS, ANY) or not path.startswith("/"):
         raise RouteKeyError(f"not 'METHOD /path' with a method of {', '.join((*METHODS, ANY))}, and not '{DEFAULT}'")
     parts = path[1:].split("/") if path != "/" else []
+    if len(path) > ROUTE_CHARACTERS_MAX or len(parts) > SEGMENTS_MAX:
+        raise RouteKeyError(f"longer than {ROUTE_CHARACTERS_MAX} characters or {SEGMENTS_MAX} segments")
     segments: list[str | None] = []
     names: list[str] = []
     greedy = False

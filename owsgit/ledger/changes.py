@@ -29,6 +29,9 @@ FOLDER_DEPTH_MAX = 32
 ENTRIES_MAX = 200_000
 """Entries that may differ in one commit. Trees that name the same subtree many times could have 10^32."""
 
+JSON_COMMIT_BYTES_MAX = 16 * 1024 * 1024
+"""JSON that may change in one commit: thousands of resources. It is parsed before it is known to be allowed."""
+
 PROBLEMS_MAX = 50
 """Enough to work on; a hostile tree could have a million."""
 
@@ -42,14 +45,16 @@ class TreeChanges:
 
     resources: list[Change] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    json_bytes: int = 0
 
 
-def between(objects: Objects, state: State, old: str | None, new: str) -> TreeChanges:
+def between(objects: Objects, state: State, old: str | None, new: str, *, trusted: bool = False) -> TreeChanges:
     """The changes from tree `old` (that `state` was read from; None: nothing) to tree `new`.
 
+    `trusted`: the tree was verified before, commit by commit; only its resources are read, however many they are.
     Raises InvalidError with all problems of what changed.
     """
-    walk = _Walk(objects, state)
+    walk = _Walk(objects, state, trusted)
     walk.root(bytes.fromhex(old) if old else None, bytes.fromhex(new))
     if walk.problems:
         raise InvalidError.of(walk.problems)
@@ -61,8 +66,9 @@ def _folder(entry: Entry | None) -> bytes | None:
 
 
 class _Walk:
-    def __init__(self, objects: Objects, state: State) -> None:
+    def __init__(self, objects: Objects, state: State, trusted: bool) -> None:
         self.objects = objects
+        self.trusted = trusted
         self.state = state
         self.kinds = state.kinds
         self.found = TreeChanges()
@@ -81,7 +87,7 @@ class _Walk:
                     self._kind_folder(kind, _folder(before), _folder(after))
             elif name == self.kinds["project"].file(""):
                 self._document(self.kinds["project"], "", before, after, ())
-            elif _folder(before) or _folder(after):
+            elif name in FREE_FOLDERS or _folder(before) or _folder(after):
                 self._free_folder(name, before, after)
             else:
                 self._file_at_root(name, after)
@@ -93,7 +99,7 @@ class _Walk:
             self.problems.extend(error.problems)
             return []
         self.visited += len(found)
-        if self.visited > ENTRIES_MAX:
+        if self.visited > ENTRIES_MAX and not self.trusted:
             raise InvalidError(f"more than {ENTRIES_MAX:,} files and folders change in one commit", file=place)
         return found
 
@@ -122,7 +128,11 @@ class _Walk:
                 Problem("not a folder of the ledger", f"{name}/", remedy=nearest(name, known, "folder", "folders"))
             )
             return
-        self.found.files.extend(self._files(f"{name}/", _folder(before), _folder(after)))
+        if after is not None and after[0] != trees.FOLDER:
+            self._say(Problem("this is the name of a folder", name, remedy="remove the file, or rename it"))
+            return
+        if not self.trusted:
+            self.found.files.extend(self._files(f"{name}/", _folder(before), _folder(after)))
 
     def _kind_folder(self, kind: Kind, old: bytes | None, new: bytes | None) -> None:
         place = f"{kind.folder}/"
@@ -130,6 +140,8 @@ class _Walk:
             if self._bad_entry(place, name, after, code=False):
                 continue
             if name in (".gitignore", "README.md"):
+                if after is not None and after[0] != trees.FILE:
+                    self._say(Problem("this is the name of a file", place + name, remedy="remove the folder"))
                 self.found.files.append(place + name)
             elif kind.has_files:
                 self._resource_folder(kind, name, before, after)
@@ -186,7 +198,9 @@ class _Walk:
                 if previous is not None and previous.blob == after[1].hex():
                     spec = previous.spec
                 else:
-                    spec = kind.spec.parse(self.objects.blob(after[1], JSON_BYTES_MAX), file)
+                    data = self.objects.blob(after[1], JSON_BYTES_MAX)
+                    self._count_json(len(data), file)
+                    spec = kind.spec.parse(data, file)
             except InvalidError as error:
                 for problem in error.problems:
                     self._say(problem)
@@ -198,6 +212,15 @@ class _Walk:
             resource = Resource(kind, name, spec, after[1].hex(), tree.hex() if tree else None, code)
         if previous is not None or resource is not None:
             self.found.resources.append(Change(previous, resource, files))
+
+    def _count_json(self, size: int, file: str) -> None:
+        self.found.json_bytes += size
+        if self.found.json_bytes > JSON_COMMIT_BYTES_MAX and not self.trusted:
+            raise InvalidError(
+                f"more than {JSON_COMMIT_BYTES_MAX:,} bytes of JSON change in one commit",
+                file=file,
+                remedy="make smaller commits",
+            )
 
     def _files(self, place: str, old: bytes | None, new: bytes | None, *, code: bool = False) -> list[str]:
         """Paths of the files that differ below a folder, each checked."""

@@ -5,15 +5,19 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 
 from owsgit.ledger import changes, trees, verify
 from owsgit.ledger.objects import Objects
-from owsgit.ledger.repository import NODE_ENVIRONMENT, Repository, run
+from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, Repository, run
 from owsgit.ledger.verify import Report, Verified
-from owsgit.model.errors import RefusedError
+from owsgit.model.errors import OwsgitError, RefusedError
 from owsgit.model.resource import Kinds
 from owsgit.model.service import CodeFile
+
+REJECTED = "refs/owsgit/rejected"
+"""Where a commit is kept that stood at main and did not verify. Hidden from clients."""
 
 ACCEPTED_MAX = 16
 """Pushes that were verified and whose commit may become main in a moment."""
@@ -59,11 +63,26 @@ class Ledger:
         if self.head is not None and self.head.commit == main:
             return self.head
         accepted = self._accepted.get((self.head.commit if self.head else None, main))
-        head = accepted or verify.walk(self.repository.objects, self.kinds, self.head, main, lambda _: None)
+        try:
+            head = accepted or verify.walk(self.repository.objects, self.kinds, self.head, main, lambda _: None)
+        except OwsgitError as error:
+            self._set_back(main)
+            raise RefusedError(
+                f"main was at {main[:10]}, which was not let in by this node and does not verify: {error.problems[0]}",
+                remedy=f"main was set back; the commit is kept as {REJECTED}/{main}",
+            ) from error
         self._write(head.commit)
         self.head = head
         self._accepted.clear()
         return head
+
+    def _set_back(self, bad: str) -> None:
+        """Move main back to the verified head: nothing could follow a main that does not verify."""
+        run(self.repository.path, "update-ref", f"{REJECTED}/{bad}", bad, env=NODE_ENVIRONMENT)
+        if self.head is None:
+            run(self.repository.path, "update-ref", "-d", MAIN, bad, env=NODE_ENVIRONMENT)
+        else:
+            run(self.repository.path, "update-ref", MAIN, self.head.commit, bad, env=NODE_ENVIRONMENT)
 
     def _write(self, commit: str) -> None:
         scratch = self._record.with_suffix(".new")
@@ -73,15 +92,12 @@ class Ledger:
             os.fsync(file.fileno())
         scratch.replace(self._record)
 
-    def read_files(self, tree: str) -> list[CodeFile]:
+    def read_files(self, tree: str) -> Iterator[CodeFile]:
         """Every file below a tree, with its content."""
-        objects = self.repository.objects
-        return read_files(objects, tree)
+        return read_files(self.repository.objects, tree)
 
 
-def read_files(objects: Objects, tree: str) -> list[CodeFile]:
-    """Every file below a tree, with its content."""
-    return [
-        CodeFile(path, mode == trees.EXECUTABLE, objects.blob(oid, changes.CODE_FILE_BYTES_MAX))
-        for path, mode, oid in changes.files_of(objects, bytes.fromhex(tree))
-    ]
+def read_files(objects: Objects, tree: str) -> Iterator[CodeFile]:
+    """Every file below a tree, with its content, one after the other."""
+    for path, mode, oid in changes.files_of(objects, bytes.fromhex(tree)):
+        yield CodeFile(path, mode == trees.EXECUTABLE, objects.blob(oid, changes.CODE_FILE_BYTES_MAX))

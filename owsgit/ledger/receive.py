@@ -1,5 +1,6 @@
 """A push as git's hooks see it: which refs it may touch, and what the pusher is told."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from owsgit.ledger.verify import CommitReport, Report
 from owsgit.model.change import Verb
 from owsgit.model.errors import OwsgitError, RefusedError
 
+_UPDATE = re.compile(r"([0-9a-f]{40}) ([0-9a-f]{40}) (.+)", re.DOTALL)
 COMMITS_SHOWN_MAX = 20
 GRANTS_SHOWN_MAX = 50
 """Of one commit; a thousand lines tell a pusher nothing."""
@@ -25,20 +27,22 @@ class RefUpdate:
 
 def main_update(commands: str) -> RefUpdate:
     """The update of main that a push consists of. Raises RefusedError for any other ref, and for a deletion."""
-    updates = [line.split(" ", 2) for line in commands.splitlines() if line]
-    for update in updates:
-        if len(update) != 3:
-            raise RefusedError("git handed over a push that cannot be read")
-        ref = "".join(char if char.isprintable() else "?" for char in update[2])[:200]
-        if update[2] != MAIN:
+    updates = [line for line in commands.split("\n") if line]
+    matches = [_UPDATE.fullmatch(line) for line in updates]
+    for line, match in zip(updates, matches, strict=True):
+        ref = match[3] if match else line
+        if match is None or ref != MAIN:
+            shown = "".join(char if char.isprintable() else "?" for char in ref)[:200]
             raise RefusedError(
-                f"{ref} is not a ref of the ledger: it has only {MAIN}", remedy="git push <remote> HEAD:main"
+                f"{shown} is not a ref of the ledger: it has only {MAIN}", remedy="git push <remote> HEAD:main"
             )
-        if update[1] == NONE:
+        if match[2] == NONE:
             raise RefusedError("main is never deleted", remedy="to undo a change: git revert <commit>, then push")
-    if not updates:
-        raise RefusedError("nothing was pushed")
-    old, new, _ = updates[0]
+    if (
+        len(matches) != 1 or matches[0] is None
+    ):  # git itself would carry out two updates of one ref, one after the other
+        raise RefusedError(f"a push moves main once, and this one {len(matches)} times")
+    old, new = matches[0][1], matches[0][2]
     return RefUpdate(None if old == NONE else old, new)
 
 

@@ -20,6 +20,7 @@ from owsgit.model.keys import ALGORITHMS, KeyFormatError, SshKey, Wire, check_bl
 
 NAMESPACE = b"git"
 SIGNATURE_BYTES_MAX = 16 * 1024
+LINE_CHARACTERS = 70
 BEGIN = b"-----BEGIN SSH SIGNATURE-----"
 _ARMOUR = re.compile(rb"-----BEGIN SSH SIGNATURE-----\n((?:[A-Za-z0-9+/=]{1,200}\n)+)-----END SSH SIGNATURE-----\n?")
 _MAGIC = b"SSHSIG"
@@ -43,9 +44,18 @@ def verify(payload: bytes, armoured: bytes) -> SshKey:
     if match is None or len(armoured) > SIGNATURE_BYTES_MAX:
         raise BadSignatureError("the SSH signature's armour is damaged, or holds more than one signature")
     try:
-        return _verify(payload, base64.b64decode(match[1].replace(b"\n", b""), validate=True))
+        data = base64.b64decode(match[1].replace(b"\n", b""), validate=True)
+        if _wrapped(data) != match[1]:
+            raise BadSignatureError("the SSH signature's armour is not wrapped as OpenSSH does it, at 70 characters")
+        return _verify(payload, data)
     except (binascii.Error, KeyFormatError) as error:
         raise BadSignatureError(f"the SSH signature is damaged: {error}") from None
+
+
+def _wrapped(data: bytes) -> bytes:
+    """The one form of the armour's text: in any other the same signature would make another commit id."""
+    text = base64.b64encode(data)
+    return b"".join(text[at : at + LINE_CHARACTERS] + b"\n" for at in range(0, len(text), LINE_CHARACTERS))
 
 
 def _verify(payload: bytes, data: bytes) -> SshKey:
@@ -145,7 +155,7 @@ def _rsa(blob: bytes) -> rsa.RSAPublicKey:
     exponent = wire.mpint()
     try:
         return rsa.RSAPublicNumbers(exponent, wire.mpint()).public_key()
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise KeyFormatError(str(error)) from None
 
 

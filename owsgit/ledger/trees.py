@@ -19,6 +19,9 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 CODE_NAME = re.compile(r"(?!-)[!#-&(-9;-\[\]-_a-~ ]{1,255}")
 """Any printable ASCII without quotes, backquote, backslash and colon: vendored packages need `@` and `+`."""
 
+_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+"""Names that Windows takes for devices, whatever their ending."""
+
 _GIT_LIKE = re.compile(r"(?i)\.?git(~[0-9]+)?[. ]*|\.git.*")
 """Names that git, or a file system that folds or shortens names, takes for its own folder or its own files."""
 
@@ -118,8 +121,8 @@ def _checked(objects: Objects, oid: bytes, place: str) -> _Checked:
 
 def _check(data: bytes, place: str) -> _Checked:
     """Check a whole tree. Raises InvalidError."""
-    if not data and place:
-        raise InvalidError("an empty folder is not allowed", file=place, remedy="git itself never commits one")
+    if not data:
+        raise InvalidError("an empty folder is not allowed", file=place or "/", remedy="git itself never commits one")
     found = _parse(data, place)
     _check_order(found, place)
     if len({name.lower() for _, name, _ in found}) != len(found):
@@ -234,8 +237,8 @@ def problem_with(place: str, name: str, mode: bytes, *, code: bool) -> Problem |
     if not (CODE_NAME if code else PLAIN_NAME).fullmatch(name):
         allowed = "printable ASCII without quotes, backslash, colon, leading '-'" if code else "A-Z a-z 0-9 . _ -"
         return Problem(f"the name {name!a} is not allowed", shown, remedy=f"use {allowed}")
-    if code and name.endswith((" ", ".")):
-        return Problem(f"the name {name!r} ends with a space or a dot", shown, remedy="rename it")
+    if name.endswith((" ", ".")) or _DEVICE.fullmatch(name):
+        return Problem(f"the name {name!r} cannot be checked out on every system", shown, remedy="rename it")
     return None
 
 

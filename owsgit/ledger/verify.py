@@ -12,7 +12,7 @@ from owsgit.ledger import changes, commits, signatures
 from owsgit.ledger.commits import Commit
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.signatures import Signer
-from owsgit.model.change import Change, Need, file_need
+from owsgit.model.change import Change, Need, file_need, history_need
 from owsgit.model.core import ProjectSpec
 from owsgit.model.errors import NotAllowedError, OwsgitError, Problem, RefusedError
 from owsgit.model.iam.context import VARYING_KEYS, Context
@@ -61,6 +61,7 @@ class CommitReport:
     changes: tuple[Change, ...]
     files: tuple[str, ...]
     grants: tuple[Grant, ...]
+    json_bytes: int = 0  # that were parsed
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Report:
     commits: tuple[CommitReport, ...]
 
 
+PUSH_JSON_BYTES_MAX = 64 * 1024 * 1024
+"""JSON that may change in one push, over all of its commits."""
+
+
 def push(
     objects: Objects, kinds: Kinds, base: Verified | None, tip: str, *, commits_max: int = PUSH_COMMITS_MAX
 ) -> Report:
@@ -79,7 +84,18 @@ def push(
     Raises RefusedError, InvalidError and their kin; each names the commit, the file, the place and the remedy.
     """
     reports: list[CommitReport] = []
-    head = walk(objects, kinds, base, tip, reports.append, commits_max=commits_max)
+    json_bytes = 0
+
+    def seen(report: CommitReport) -> None:
+        nonlocal json_bytes
+        reports.append(report)
+        json_bytes += report.json_bytes
+        if json_bytes > PUSH_JSON_BYTES_MAX:
+            raise RefusedError(
+                f"more than {PUSH_JSON_BYTES_MAX:,} bytes of JSON change", remedy="push in smaller steps"
+            )
+
+    head = walk(objects, kinds, base, tip, seen, commits_max=commits_max)
     return Report(head, tuple(reports))
 
 
@@ -169,32 +185,34 @@ def _genesis(objects: Objects, kinds: Kinds, commit: Commit) -> tuple[Verified, 
             remedy=f"add {signer.user} to the roots, or have a root sign",
         )
     founding = Decision(True, f"allowed: {signer.user} founds the project")
-    grants = tuple(Grant(need, founding) for need in _needs(state, found))
-    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), grants)
+    grants = tuple(Grant(need, founding) for need in _needs(state, found, commit))
+    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), grants, found.json_bytes)
     return Verified(commit.id, commit.tree, state), report
 
 
 def _successor(objects: Objects, parent: Verified, commit: Commit) -> tuple[Verified, CommitReport]:
     signer = signatures.signer(commit, parent.state)
     found = changes.between(objects, parent.state, parent.tree, commit.tree)
-    grants = tuple(_grants(parent.state, signer, found))
+    grants = tuple(_grants(parent.state, signer, found, commit))
     _protect_roots(parent.state, signer, found.resources)
     state = parent.state.after(found.resources)
-    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), grants)
+    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), grants, found.json_bytes)
     return Verified(commit.id, commit.tree, state), report
 
 
-def _needs(state: State, found: changes.TreeChanges) -> Iterator[Need]:
+def _needs(state: State, found: changes.TreeChanges, commit: Commit) -> Iterator[Need]:
     for change in found.resources:
         yield from change.needs(state.scope, state.kinds)
     for path in found.files:
         yield file_need(state.scope, path)
+    if len(commit.parents) > 1 or not (found.resources or found.files):
+        yield history_need(state.scope)
 
 
-def _grants(state: State, signer: Signer, found: changes.TreeChanges) -> Iterator[Grant]:
+def _grants(state: State, signer: Signer, found: changes.TreeChanges, commit: Commit) -> Iterator[Grant]:
     """The decision for everything that is needed. Raises NotAllowedError with all that is not allowed."""
     denied: list[Problem] = []
-    for need in _needs(state, found):
+    for need in _needs(state, found, commit):
         context = PUSH.with_values({**need.keys, "ows:SignatureType": signer.algorithm, "ows:Branch": "main"})
         decision = state.decide(signer.user, need.action, need.arn, context)
         if decision.allowed:
@@ -215,13 +233,23 @@ def _protect_roots(state: State, signer: Signer, changed: list[Change]) -> None:
     by_root = signer.user in roots
     for change in changed:
         resource = change.resource
-        if resource.kind.name == "user" and resource.name in roots and not by_root:
+        if resource.kind.name == "user" and resource.name in roots and signer.user != resource.name:
             raise NotAllowedError(
-                f"{resource.name} is a root: only roots may change this file", file=resource.file, remedy="ask a root"
+                f"{resource.name} is a root: only {resource.name} may change this file",
+                file=resource.file,
+                remedy=f"ask {resource.name}; whoever changes a root's keys could sign as this root",
             )
         if resource.kind.name != "project":
             continue
-        after = change.after.spec.roots if change.after and isinstance(change.after.spec, ProjectSpec) else []
+        spec = change.after.spec if change.after else None
+        if isinstance(spec, ProjectSpec) and spec.region != state.project.region and not by_root:
+            raise NotAllowedError(
+                "only roots may change the region: it is in every ARN that policies name",
+                file=resource.file,
+                path="$.region",
+                remedy="ask a root",
+            )
+        after = spec.roots if isinstance(spec, ProjectSpec) else []
         if set(after) != set(roots) and not by_root:
             raise NotAllowedError(
                 "only roots may change the roots", file=resource.file, path="$.roots", remedy="ask a root"
@@ -241,10 +269,10 @@ def load(objects: Objects, kinds: Kinds, genesis: str, commit: str) -> Verified:
     Raises InvalidError if the tree is not valid after all.
     """
     tree = commits.parse(commit, objects.commit(commit)).tree
-    return Verified(commit, tree, load_tree(objects, kinds, genesis, tree))
+    return Verified(commit, tree, load_tree(objects, kinds, genesis, tree, trusted=True))
 
 
-def load_tree(objects: Objects, kinds: Kinds, genesis: str, tree: str) -> State:
+def load_tree(objects: Objects, kinds: Kinds, genesis: str, tree: str, *, trusted: bool = False) -> State:
     """The state that a tree describes, signed or not: for `owsgit validate` and `owsgit up`. Raises InvalidError."""
     empty = State.empty(kinds).born(genesis)
-    return empty.after(changes.between(objects, empty, None, tree).resources)
+    return empty.after(changes.between(objects, empty, None, tree, trusted=trusted).resources)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from owsgit.model.names import Scope
-from owsgit.model.resource import FILE_ACTION, FILE_ARN, Kind, Kinds, Resource
+from owsgit.model.resource import FILE_ACTION, FILE_ARN, HISTORY_ACTION, Kind, Kinds, Resource
 
 
 class Verb(StrEnum):
@@ -87,17 +87,23 @@ class Change:
             yield kind.actions.create, arn, {}
         elif self.verb is Verb.DELETE:
             yield kind.actions.delete, arn, {}
-            return
         elif self.files and kind.actions.code:
             yield kind.actions.code, arn, {}
         before, after = self._documents()
+        if self.verb is Verb.UPDATE and before == after and self._blob_changed:
+            yield kind.actions.update, arn, {}  # written in another way, with the same meaning: still a change
         for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
             if old != new:
                 yield from (
                     (action, arn, keys) for action, keys in _field_needs(kind, self.verb, name, old, new, scope)
                 )
-        yield from self._passes(scope, kinds)
+        if self.after is not None:
+            yield from self._passes(scope, kinds)
+
+    @property
+    def _blob_changed(self) -> bool:
+        return self.before is not None and self.after is not None and self.before.blob != self.after.blob
 
     def _passes(self, scope: Scope, kinds: Kinds) -> Iterator[tuple[str, str, Keys]]:
         """iam:PassRole and the like, for each reference that was not there before."""
@@ -135,6 +141,11 @@ def _elements(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return list(value.items())
     return list(value) if isinstance(value, list) else [] if value is None else [value]
+
+
+def history_need(scope: Scope) -> Need:
+    """The permission for a merge, or for a commit that changes nothing."""
+    return Need(HISTORY_ACTION, scope.arn("arn:aws:ows:{region}:{account}:project", ""), "(history)", {})
 
 
 def file_need(scope: Scope, path: str) -> Need:

@@ -123,7 +123,8 @@ class UserSpec(Boundaried):
 
     def claims(self) -> Iterator[Claim]:
         for index, key in enumerate(self.keys):
-            yield Claim("key", keys.identity(key), f"$.keys[{index}]")
+            for identity in keys.identities(key):
+                yield Claim("key", identity, f"$.keys[{index}]")
 
 
 class GroupSpec(Principal):

@@ -8,6 +8,7 @@ import base64
 import binascii
 import hashlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 RSA_BITS_MIN = 2048
@@ -54,7 +55,15 @@ class Wire:
         return self.take(self.uint32())
 
     def mpint(self) -> int:
-        return int.from_bytes(self.string(), "big", signed=True)
+        """A number in its only form: not negative, without leading zeros."""
+        data = self.string()
+        number = int.from_bytes(data, "big", signed=True)
+        if number < 0 or (number == 0 and data) or (len(data) > 1 and data[0] == 0 and data[1] < 0x80):
+            raise KeyFormatError("has a number that is negative or not in its shortest form")
+        return number
+
+    def at_end(self) -> bool:
+        return self._at == len(self._data)
 
     def end(self) -> None:
         if self._at != len(self._data):
@@ -125,13 +134,76 @@ def is_openpgp(text: str) -> bool:
     return text.lstrip().startswith(OPENPGP_BEGIN)
 
 
+def identities(text: str) -> tuple[str, ...]:
+    """What makes a key the same key, whatever its comments: the SSH fingerprint, or the fingerprints of an OpenPGP
+    certificate's primary key and subkeys. Raises KeyFormatError.
+    """
+    if is_openpgp(text):
+        return tuple(f"OPENPGP:{fingerprint}" for fingerprint in openpgp_fingerprints(text))
+    return (parse_ssh(text).fingerprint,)
+
+
 def identity(text: str) -> str:
-    """What makes a key the same key, for both kinds: the SSH fingerprint, or a digest of the OpenPGP certificate.
+    """The first of the key's identities."""
+    return identities(text)[0]
+
+
+def openpgp_fingerprints(text: str) -> list[str]:
+    """Fingerprints (lower case hex) of the primary key and the subkeys of one armoured certificate (RFC 9580, 5.5.4).
 
     Raises KeyFormatError.
     """
-    if not is_openpgp(text):
-        return parse_ssh(text).fingerprint
-    if not text.rstrip().endswith(OPENPGP_END) or text.count(OPENPGP_BEGIN) != 1:
+    lines = text.strip().splitlines()
+    if len(lines) < 3 or lines[0] != OPENPGP_BEGIN or lines[-1] != OPENPGP_END or text.count(OPENPGP_BEGIN) != 1:
         raise KeyFormatError("not one whole armoured OpenPGP certificate (gpg --armor --export KEY)")
-    return "OPENPGP:" + hashlib.sha256("".join(text.split()).encode()).hexdigest()
+    try:
+        start = lines.index("") + 1
+        body = [line for line in lines[start:-1] if not line.startswith("=")]
+        data = base64.b64decode("".join(body), validate=True)
+    except ValueError:
+        raise KeyFormatError("the OpenPGP certificate's armour is damaged") from None
+    found = []
+    for tag, packet in _packets(data):
+        if tag in (5, 7):
+            raise KeyFormatError("this is a private key: never commit it; use gpg --armor --export KEY")
+        if tag in (6, 14):
+            found.append(_openpgp_fingerprint(packet))
+        if not found or (tag == 6 and len(found) > 1):
+            raise KeyFormatError("not one OpenPGP certificate, which begins with its primary key")
+    if not found:
+        raise KeyFormatError("the OpenPGP certificate has no key")
+    return found
+
+
+def _openpgp_fingerprint(packet: bytes) -> str:
+    version = packet[0] if packet else 0
+    if version == 4:
+        return hashlib.sha1(b"\x99" + len(packet).to_bytes(2, "big") + packet, usedforsecurity=False).hexdigest()
+    if version == 6:
+        return hashlib.sha256(b"\x9b" + len(packet).to_bytes(4, "big") + packet).hexdigest()
+    raise KeyFormatError(f"OpenPGP keys of version {version} are not taken")
+
+
+def _packets(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The packets of an OpenPGP message: (tag, body) (RFC 9580, section 4.2)."""
+    wire = Wire(data)
+    while not wire.at_end():
+        header = wire.take(1)[0]
+        if not header & 0x80:
+            raise KeyFormatError("the OpenPGP certificate is damaged")
+        if header & 0x40:
+            tag, first = header & 0x3F, wire.take(1)[0]
+            if first < 192:
+                length = first
+            elif first < 224:
+                length = ((first - 192) << 8) + wire.take(1)[0] + 192
+            elif first == 255:
+                length = wire.uint32()
+            else:
+                raise KeyFormatError("the OpenPGP certificate has packets of partial length")
+        else:
+            tag, kind = (header >> 2) & 0x0F, header & 0x03
+            if kind == 3:
+                raise KeyFormatError("the OpenPGP certificate has packets of unknown length")
+            length = int.from_bytes(wire.take(1 << kind), "big")
+        yield tag, wire.take(length)

@@ -118,6 +118,9 @@ class Resource:
 FILE_ACTION = "ows:UpdateFile"
 """Guards every file that is no resource: README.md, docs/, a forge's CI."""
 
+HISTORY_ACTION = "ows:AddHistory"
+"""Guards commits that bring history and change nothing by themselves: merges, and empty commits. On the project."""
+
 FILE_ARN = "arn:aws:ows:{region}:{account}:file/{name}"
 
 
@@ -127,7 +130,10 @@ class Kinds:
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.by_name = {kind.name: kind for kind in kinds}
         self.by_folder = {kind.folder: kind for kind in self.by_name.values() if kind.folder}
-        named = {action for kind in self.by_name.values() for action in kind.actions.all()} | {FILE_ACTION}
+        named = {action for kind in self.by_name.values() for action in kind.actions.all()} | {
+            FILE_ACTION,
+            HISTORY_ACTION,
+        }
         self.ows_actions = frozenset(action for action in named if action.startswith("ows:"))
 
     def __iter__(self) -> Iterator[Kind]:

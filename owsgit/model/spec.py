@@ -7,6 +7,7 @@ refused with the nearest known one, and specs are immutable.
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, StringConstraints, Tag, ValidationError
@@ -16,6 +17,9 @@ from pydantic_core import ErrorDetails
 from owsgit.model import strictjson
 from owsgit.model.errors import InvalidError, Problem
 from owsgit.model.names import NAME
+
+PROBLEMS_MAX = 50
+"""Told of one file: a hostile one could have a million."""
 
 Item = TypeVar("Item")
 
@@ -105,7 +109,7 @@ class Suspendable(Spec):
 
 
 def _problems(spec: type[Spec], value: Any, file: str, error: ValidationError) -> Iterator[Problem]:
-    for detail in error.errors(include_url=False):
+    for detail in error.errors(include_url=False)[:PROBLEMS_MAX]:
         yield _problem(spec, value, file, detail)
 
 
@@ -143,7 +147,7 @@ def _is_tag(part: str) -> bool:
 
 def _fields_at(spec: type[BaseModel], location: tuple[str | int, ...]) -> Iterable[str]:
     """The JSON names of the fields of the object at `location`, found in the JSON Schema of `spec`."""
-    schema = spec.model_json_schema(by_alias=True)
+    schema = _schema(spec)
     definitions = schema.get("$defs", {})
     nodes = [schema]
     for part in location:
@@ -153,6 +157,11 @@ def _fields_at(spec: type[BaseModel], location: tuple[str | int, ...]) -> Iterab
         for option in _resolved(node, definitions):
             found.update(option.get("properties", {}))
     return found
+
+
+@lru_cache(maxsize=64)
+def _schema(spec: type[BaseModel]) -> dict[str, Any]:
+    return spec.model_json_schema(by_alias=True)
 
 
 def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:

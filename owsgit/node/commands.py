@@ -25,6 +25,7 @@ from owsgit.runtime import logs
 PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
 """Lambda's limit for a synchronous event."""
 
+PAYLOAD_SECONDS_MAX = 60
 LOG_LINES_MAX = 100_000
 FOLLOW_SECONDS = 0.2
 log = logging.getLogger("owsgit.commands")
@@ -36,6 +37,7 @@ class Facts:
 
     settings: NodeSettings
     state: Callable[[], State | None]
+    user_of: Callable[[str], str | None]  # by a key's fingerprint
     head: Callable[[], str | None]  # of the repository
     verified: Callable[[], str | None]
     settled: Callable[[], str]
@@ -48,6 +50,19 @@ class Facts:
 
 
 Process = asyncssh.SSHServerProcess[bytes]
+
+
+async def _payload(process: Process) -> bytearray:
+    payload = bytearray()
+    try:
+        async with asyncio.timeout(PAYLOAD_SECONDS_MAX):
+            while piece := await process.stdin.read(1 << 16):
+                payload += piece
+                if len(payload) > PAYLOAD_BYTES_MAX:
+                    raise InvalidError(f"the payload has more than {PAYLOAD_BYTES_MAX:,} bytes")
+    except TimeoutError:
+        raise InvalidError(f"the payload did not arrive within {PAYLOAD_SECONDS_MAX} s") from None
+    return payload
 
 
 def _context(process: Process) -> Context:
@@ -93,6 +108,8 @@ class Commands:
     def _allow(self, session: Session, action: str, kind: str, name: str, process: Process) -> None:
         """Raises NotAllowedError unless the session's user may do `action`."""
         state = self._state()
+        if self._facts.user_of(session.key) != session.user:
+            raise NotAllowedError("your key is not in the ledger any more", remedy="log in with the one that is")
         resource = state.get(kind, name)
         arn = resource.arn(state.scope) if resource else state.scope.arn(state.kinds[kind].arn, name)
         decision = state.decide(session.user, action, arn, _context(process))
@@ -144,11 +161,7 @@ class Commands:
         """Words: the function's name, then the client context as JSON if any. The event comes on standard input."""
         name = words[0] if words else ""
         self._allow(session, "lambda:InvokeFunction", "function", name, process)
-        payload = bytearray()
-        while piece := await process.stdin.read(1 << 16):
-            payload += piece
-            if len(payload) > PAYLOAD_BYTES_MAX:
-                raise InvalidError(f"the payload has more than {PAYLOAD_BYTES_MAX:,} bytes")
+        payload = await _payload(process)
         try:
             json.loads(payload)
         except ValueError as error:
@@ -175,6 +188,7 @@ class Commands:
             process.stdout.write(line + b"\n")
         await process.stdout.drain()
         while follower is not None and not process.is_closing():
+            self._allow(session, "logs:GetLogEvents", "function", name, process)  # rights may be taken away meanwhile
             for line in next(follower):
                 process.stdout.write(line + b"\n")
             await process.stdout.drain()

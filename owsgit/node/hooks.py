@@ -177,5 +177,6 @@ def _parse(data: bytes) -> Push:
 
 
 def _say(writer: asyncio.StreamWriter, lines: "list[str] | Iterator[str]") -> None:
-    text = "".join(f"{line}\n" for line in lines).replace("\0", "")
+    """Lines for the pusher's terminal. What comes from code or commits can hold no control character."""
+    text = "".join("".join(char if char.isprintable() else "?" for char in line) + "\n" for line in lines)
     writer.write(text.encode("utf-8", "backslashreplace"))

@@ -91,7 +91,7 @@ class LocalNode:
         assert self._state is not None
         return self._state.scope
 
-    def _read_files(self, tree: str) -> list[CodeFile]:
+    def _read_files(self, tree: str) -> Iterator[CodeFile]:
         return ledger.read_files(self._objects, tree)
 
     async def _desired(self) -> Desired | None:

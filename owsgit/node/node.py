@@ -131,6 +131,7 @@ class Node:
             Facts(
                 settings=self.settings,
                 state=self._state,
+                user_of=self._user_of,
                 head=self._ledger.repository.head,
                 verified=lambda: self._ledger.head.commit if self._ledger.head else None,
                 settled=lambda: self._reconciler.settled,
@@ -170,10 +171,11 @@ class Node:
             try:
                 head = await asyncio.to_thread(self._ledger.advance)
                 self._problem = ""
-            except OwsgitError as error:
-                if str(error) != self._problem:
+            except Exception as error:
+                problem = str(error) if isinstance(error, OwsgitError) else f"{type(error).__name__}: {error}"
+                if problem != self._problem:
                     log.exception("main is not followed")
-                self._problem = str(error)
+                self._problem = problem
                 head = self._ledger.head
         return Desired(head.commit, head.state) if head else None
 

@@ -20,7 +20,11 @@ CIPHERS = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly130
 
 LOGIN_SECONDS_MAX = 30
 KEEPALIVE_SECONDS = 30
-CONNECTIONS_MAX = 256
+CONNECTIONS_MAX = 512
+SESSIONS_MAX = 512
+GITS_MAX = 32
+"""Clones and pushes at once; further ones wait."""
+
 CHUNK_BYTES = 1 << 16
 GIT_SECONDS_MAX = 900
 """A clone over a slow line takes minutes; a client that hangs is cut off in the end."""
@@ -39,6 +43,7 @@ class Session:
 
     id: str
     user: str
+    key: str  # fingerprint of the key that logged in
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,18 @@ class Access:
 
 
 class _Server(asyncssh.SSHServer):
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, connections: "set[_Server]") -> None:
         self._access = access
-        self._user: str | None = None
+        self._connections = connections
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
+        self._connections.add(self)
+        if len(self._connections) > CONNECTIONS_MAX:
+            conn.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -69,9 +80,9 @@ class _Server(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """The user name does not matter: the key says who it is. The last key asked about is the one that proves."""
-        self._user = self._access.user_of(key.get_fingerprint())
-        self._connection.set_extra_info(owsgit_user=self._user)
-        return self._user is not None
+        fingerprint = key.get_fingerprint()
+        self._connection.set_extra_info(owsgit_key=fingerprint)
+        return self._access.user_of(fingerprint) is not None
 
 
 class SshServer:
@@ -82,12 +93,14 @@ class SshServer:
         self._host_key = host_key
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._sessions: set[asyncio.Task[None]] = set()
+        self._connections: set[_Server] = set()
+        self._gits = asyncio.Semaphore(GITS_MAX)
 
     async def open(self, address: str, port: int) -> None:
         self._acceptor = await asyncssh.listen(
             address,
             port,
-            server_factory=lambda: _Server(self._access),
+            server_factory=lambda: _Server(self._access, self._connections),
             server_host_keys=[str(self._host_key)],
             process_factory=self._process,
             encoding=None,
@@ -118,10 +131,16 @@ class SshServer:
         task.add_done_callback(self._sessions.discard)
 
     async def _session(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        session = Session(os.urandom(8).hex(), process.get_extra_info("owsgit_user") or "")
         status = 1
         try:
-            status = await self._run(session, process)
+            key = process.get_extra_info("owsgit_key") or ""
+            user = self._access.user_of(key)  # again: since the login, the key may have been taken out of the ledger
+            if user is None:
+                process.stderr.write(b"owsgit: your key is not in the ledger any more\n")
+            elif len(self._sessions) > SESSIONS_MAX:
+                process.stderr.write(b"owsgit: this node has too many sessions; try again later\n")
+            else:
+                status = await self._run(Session(os.urandom(8).hex(), user, key), process)
         except (asyncssh.Error, ConnectionError, BrokenPipeError):
             pass  # the client is gone; there is nobody to tell
         except Exception:
@@ -139,7 +158,8 @@ class SshServer:
             words = []
         if len(words) == 2 and words[0] in ("git-upload-pack", "git-receive-pack"):
             if self._access.accepts_path(words[1]):
-                return await self._git(session, words[0], process)
+                async with self._gits:
+                    return await self._git(session, words[0], process)
             process.stderr.write(f"owsgit: there is no repository {words[1]!r} here\n".encode())
             return 128
         if words and words[0] == "owsgit":

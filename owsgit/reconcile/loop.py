@@ -119,8 +119,8 @@ class Reconciler:
                 desired = await self._desired()
                 if desired is not None:
                     await self.reconcile(desired)
-            except OwsgitError:
-                log.exception("the desired state cannot be read; what runs goes on running")
+            except Exception:  # whatever it is: what runs goes on running, and the next round may do better
+                log.exception("reconciling failed")
             if time.monotonic() >= observe_at:
                 await self._observe()
                 observe_at = time.monotonic() + self._observe_seconds
@@ -235,6 +235,7 @@ class Reconciler:
         else:
             log.error("%s failed", row.key, exc_info=error)
             message = f"{type(error).__name__}: {error}"
+        message = "".join(char if char.isprintable() or char == "\n" else "?" for char in message)
         if row.applied is not None and row.key in self._live and row.applied.version == self._live[row.key]:
             message += "\n  what was applied before goes on serving"
         return self._inventory.put(replace(row, phase=Phase.FAILED, message=message, attempts=retry.attempts))

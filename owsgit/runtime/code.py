@@ -45,7 +45,7 @@ class CodeStore:
         manifest = json.dumps(_describe(scratch))
         scratch.rename(target)
         _sync(self.folder)
-        temporary = self.folder / f".{tree}.manifest.new"
+        temporary = self.folder / f".{tree}.{os.getpid()}.manifest.new"
         temporary.write_text(manifest)
         _sync(temporary)
         temporary.replace(self._manifest(tree))
@@ -73,7 +73,8 @@ class CodeStore:
         if not self.folder.exists():
             return
         for path in self.folder.glob(".*.new"):
-            _remove(path)
+            if f".{os.getpid()}." not in path.name:  # what this process is making is not left over
+                _remove(path)
         spare = [path for path in self.folder.glob("*.manifest") if path.stem not in used]
         spare.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for path in spare[SPARE_MAX:]:

@@ -20,6 +20,9 @@ WORKERS_MAX = 64
 """Workers of one node, of all functions: about 1 GiB of idle Python."""
 
 
+FEW_WORKERS = 2
+
+
 class ThrottledError(OwsgitError):
     """More requests than workers and places to wait."""
 
@@ -32,13 +35,19 @@ class Budget:
         self.count = 0
         self.pools: set[Pool] = set()
 
-    def take(self) -> None:
-        """Make room for one more worker. Raises ThrottledError when all are busy."""
-        if self.count >= self.workers_max:
-            idle = [(pool.idle[0].last_used, id(pool), pool) for pool in self.pools if pool.idle]
+    def take(self, pool: "Pool") -> None:
+        """Make room for one more worker of `pool`. Raises ThrottledError when there is none.
+
+        A quarter of the places is kept for functions that have fewer than two workers, so that no function, however
+        many requests it gets, keeps another one from its first worker.
+        """
+        few = pool.size < FEW_WORKERS
+        limit = self.workers_max if few else self.workers_max - self.workers_max // 4
+        if self.count >= limit:
+            idle = [each for each in self.pools if each.idle and (few or each is pool or each.size > FEW_WORKERS)]
             if not idle:
                 raise ThrottledError("all workers of this node are busy", remedy="try again, or add a node")
-            min(idle)[2].evict()
+            min(idle, key=lambda each: each.idle[0].last_used).evict()
         self.count += 1
 
     def give(self) -> None:
@@ -54,9 +63,10 @@ class Pool:
 
     def __init__(self, spawn: Callable[[], Awaitable[Worker]], workers_max: int, budget: Budget) -> None:
         self._spawn = spawn
-        self._slots = asyncio.Semaphore(workers_max)
+        self._slots = asyncio.Semaphore(min(workers_max, budget.workers_max - budget.workers_max // 4))
         self._budget = budget
         self._waiting = 0
+        self._starting = 0
         self.idle: list[Worker] = []  # the longest idle first
         self.busy = 0
         self.closed = False
@@ -97,12 +107,20 @@ class Pool:
             if worker.alive and not worker.exited():
                 return worker
             self._discard(worker)
-        self._budget.take()
+        self._budget.take(self)
+        self._starting += 1
         try:
             return await self._spawn()
         except BaseException:
             self._budget.give()
             raise
+        finally:
+            self._starting -= 1
+
+    @property
+    def size(self) -> int:
+        """Workers that it has, or is starting."""
+        return len(self.idle) + self.busy + self._starting
 
     def _put_back(self, worker: Worker) -> None:
         if worker.alive and not self.closed:

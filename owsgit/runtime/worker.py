@@ -27,6 +27,9 @@ INIT_SECONDS_MAX = 10.0
 LOG_BYTES_PER_REQUEST_MAX = 1024 * 1024
 """A handler that writes more is noisy by mistake or by malice; the rest of that request's output is dropped."""
 
+LOG_LINES_PER_REQUEST_MAX = 10_000
+"""Each becomes a line of JSON: a MiB of line ends would be a hundred MiB of log."""
+
 LOG_TAIL_BYTES_MAX = 4096
 """What Lambda returns of the log with an answer."""
 
@@ -82,9 +85,11 @@ class Worker:
         self._request_id = ""
         self._output = b""
         self._output_bytes = 0
+        self._output_lines = 0
         self._tail: deque[str] = deque()
         self._tail_bytes = 0
         self._output_fd = -1
+        self._more = False  # whether the last read found anything
         self._numbers = itertools.count(1)
 
     async def start(self, sandbox: Sandbox) -> None:
@@ -179,7 +184,7 @@ class Worker:
         """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after."""
         config = self.config
         self._request_id = invocation.request_id
-        self._output_bytes = 0
+        self._output_bytes = self._output_lines = 0
         self._tail.clear()
         self._tail_bytes = 0
         self._write_log([f"START RequestId: {invocation.request_id} Version: {config.version}"])
@@ -282,19 +287,22 @@ class Worker:
         try:
             data = os.read(self._output_fd, 65536)
         except BlockingIOError:
+            self._more = False
             return True
         except OSError:
             return False
-        before = self._output_bytes
-        self._output_bytes += len(data)
-        if before > LOG_BYTES_PER_REQUEST_MAX:
+        self._more = True
+        if self._output_bytes > LOG_BYTES_PER_REQUEST_MAX:
             return bool(data)
-        *lines, self._output = (self._output + data).split(b"\n")
+        self._output_bytes += len(data)
+        *lines, self._output = (self._output + data).split(b"\n", LOG_LINES_PER_REQUEST_MAX)
+        self._output_lines += len(lines)
         if len(self._output) > LINE_BYTES_MAX or (not data and self._output):
             lines.append(self._output)
             self._output = b""
-        if self._output_bytes > LOG_BYTES_PER_REQUEST_MAX:
-            lines.append(b"[owsgit] this request wrote more than 1 MiB of log; the rest is dropped")
+        if self._output_bytes > LOG_BYTES_PER_REQUEST_MAX or self._output_lines >= LOG_LINES_PER_REQUEST_MAX:
+            self._output_bytes, self._output = LOG_BYTES_PER_REQUEST_MAX + 1, b""
+            lines.append(b"[owsgit] this request wrote more than 1 MiB or 10,000 lines of log; the rest is dropped")
         if lines:
             self._write_log([line.decode("utf-8", "replace").replace("\r", "\n") for line in lines])
         return bool(data)
@@ -302,8 +310,7 @@ class Worker:
     def _drain_output(self) -> None:
         """Take what was written before the answer, so that it stands in the log before END."""
         for _ in range(32):
-            before = self._output_bytes
-            if self._output_fd < 0 or not self._read_once() or self._output_bytes == before:
+            if self._output_fd < 0 or not self._read_once() or not self._more:
                 break
 
     def _write_log(self, lines: list[str]) -> None:

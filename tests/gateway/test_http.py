@@ -232,3 +232,32 @@ def test_a_port_that_is_taken_is_named(gateway: Served) -> None:
             UnavailableError, match=f"port {port} of 127.0.0.1 cannot be opened: Address already in use"
         ):
             gateway.do(gateway.listeners.serve("b", port, GatewayApp("b", "1", [])))
+
+
+def test_endless_headers_are_cut_off(gateway: Served) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), 10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        sent = 0
+        with pytest.raises(OSError):
+            while sent < 50_000_000:
+                client.sendall(b"x-%d: " % sent + b"y" * 65536 + b"\r\n")
+                sent += 65536
+        assert sent < 5_000_000
+    assert raw(gateway.port, b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000).startswith(b"HTTP/1.1 431")
+
+
+def test_a_client_that_sends_nothing_or_slowly_is_cut_off(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("owsgit.gateway.protocol.HEAD_SECONDS_MAX", 0.3)
+    for start in (b"", b"GET / HTTP/1.1\r\nHost"):
+        with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+            client.sendall(start)
+            assert client.recv(100) == b""
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_a_status_without_a_body_has_none_on_the_wire(gateway: Served, status: int) -> None:
+    gateway.serve({"POST /": ("say", "2.0"), "GET /": ("echo", "2.0")})
+    body = json.dumps({"statusCode": status, "body": "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nFORGE"}).encode()
+    head = b"POST / HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    answer = raw(gateway.port, head + body + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert b"FORGE" not in answer and answer.count(b"HTTP/1.1 ") == 2

@@ -7,6 +7,7 @@ import pytest
 
 from owsgit.ledger import openpgp, verify
 from owsgit.ledger.sshsig import BadSignatureError
+from owsgit.model import keys
 from owsgit.services import KINDS
 from tests.support import people, projects
 from tests.support.people import Person
@@ -74,7 +75,7 @@ def test_signing_subkeys_count_for_their_certificate(gpg: Gpg) -> None:
 def test_what_is_not_one_good_signature_of_a_known_key_is_refused(gpg: Gpg, ann: str, ben: str) -> None:
     both = [("ann", ann), ("ben", ben)]
     one = gpg.sign("ann")
-    for payload, signature, keys in [
+    for payload, signature, known in [
         (PAYLOAD + b"x", one, both),
         (PAYLOAD, one, [("ben", ben)]),
         (PAYLOAD, one, []),
@@ -85,7 +86,7 @@ def test_what_is_not_one_good_signature_of_a_known_key_is_refused(gpg: Gpg, ann:
         (PAYLOAD, one * 200, both),
     ]:
         with pytest.raises(BadSignatureError):
-            openpgp.verify(payload, signature, lambda keys=keys: keys)
+            openpgp.verify(payload, signature, lambda known=known: known)
 
 
 def test_a_ledger_can_be_signed_with_openpgp_alone(tmp_path: Path, gpg: Gpg, ann: str, alice: Person) -> None:
@@ -108,3 +109,28 @@ def wrapper(folder: Path, gpg: Gpg) -> Path:
     script.write_text(f'#!/bin/sh\nGNUPGHOME={gpg.home} exec gpg --batch --passphrase "" "$@"\n')
     script.chmod(0o755)
     return script
+
+
+def test_a_certificate_is_the_same_whatever_its_armour_says(gpg: Gpg, ann: str) -> None:
+    """Otherwise another user could list it too, and be taken for its owner."""
+    shown = gpg.run("--with-colons", "--list-keys", "ann").decode()
+    fingerprints = [line.split(":")[9].lower() for line in shown.splitlines() if line.startswith("fpr")]
+    assert keys.openpgp_fingerprints(ann) == fingerprints
+    commented = ann.replace("BLOCK-----\n", "BLOCK-----\nComment: mine\n", 1)
+    assert keys.identities(commented) == keys.identities(ann)
+    for bad in (
+        ann + ann,
+        ann.replace("mDM", "mDN", 1),
+        ann.split("\n\n")[0],
+        gpg.run("--armor", "--export-secret-keys", "ann").decode(),
+    ):
+        with pytest.raises(keys.KeyFormatError):
+            keys.identities(bad)
+
+
+def test_subkeys_are_claimed_too(gpg: Gpg) -> None:
+    gpg.key("tom", "ed25519", "cert", "never")
+    shown = gpg.run("--with-colons", "--list-keys", "tom").decode()
+    fingerprint = next(line.split(":")[9] for line in shown.splitlines() if line.startswith("fpr"))
+    gpg.run("--quick-add-key", fingerprint, "ed25519", "sign", "never")
+    assert len(keys.identities(gpg.run("--armor", "--export", "tom").decode())) == 2

@@ -181,3 +181,25 @@ def test_garbage_is_refused(data: bytes) -> None:
     for text in (data, armour(data), armour(b"SSHSIG\0\0\0\1" + data)):
         with pytest.raises(BadSignatureError):
             sshsig.verify(PAYLOAD, text)
+
+
+def test_the_armour_has_one_form_only() -> None:
+    """Any other width would give the same signed commit another id."""
+    blob, private = ed25519_key()
+    good = made(blob, plain(private))
+    body = b"".join(good.splitlines()[1:-1])
+    for width in (64, 76, 69, 199):
+        lines = [body[at : at + width] for at in range(0, len(body), width)]
+        wrapped = b"\n".join([b"-----BEGIN SSH SIGNATURE-----", *lines, b"-----END SSH SIGNATURE-----", b""])
+        with pytest.raises(BadSignatureError, match="wrapped"):
+            sshsig.verify(PAYLOAD, wrapped)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(b"\xff", b"\x00" + b"\xff" * 256), (b"\x01\x00\x01", b"\xff" * 256), (b"\x00\x00\x03", b"\x00" + b"\xff" * 256)],
+)
+def test_rsa_keys_with_odd_numbers_are_refused(numbers: tuple[bytes, bytes]) -> None:
+    blob = b"".join(string(part) for part in (b"ssh-rsa", *numbers))
+    with pytest.raises(BadSignatureError):
+        sshsig.verify(PAYLOAD, made(blob, lambda signed: string(b"rsa-sha2-512") + string(b"x" * 256)))

@@ -1,10 +1,11 @@
 """The one verification, in process, on raw objects: every rule holds without git's own checks."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from owsgit.ledger import verify
+from owsgit.ledger import receive, verify
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.verify import NotFastForwardError, Report, Verified
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, RefusedError
@@ -101,7 +102,7 @@ def test_a_widening_undone_in_the_same_push_is_still_seen(project: Project, base
 def test_nobody_but_a_root_touches_roots(project: Project, base: Verified, bob: Person, alice: Person) -> None:
     project.write("users/alice.json", {"keys": [alice.public], "policies": ["dev"]})
     project.commit(by=bob)
-    assert "alice is a root: only roots may change this file" in told(project, base)
+    assert "alice is a root: only alice may change this file" in told(project, base)
     project.git("reset", "-q", "--hard", base.commit)
     project.write("project.json", {"name": "shop", "roots": ["alice", "bob"]})
     project.commit(by=bob)
@@ -377,3 +378,129 @@ def test_a_time_limited_right_is_none_for_a_signed_commit(project: Project, base
     project.write("functions/f/app.py", "x = 1\n")
     project.commit(by=bob)
     assert "no policy of bob allows it" in told(project, after)
+
+
+def test_two_updates_of_main_in_one_push_are_refused() -> None:
+    """git carries out both, one after the other; only the first would have been looked at."""
+    a, b = "a" * 40, "b" * 40
+    for commands in (
+        f"{a} {b} refs/heads/main\n{b} {'c' * 40} refs/heads/main\n",
+        f"{a} {b} refs/heads/main\n{'0' * 40} {b} refs/heads/main\u2028\n",
+        f"{a} {b} refs/heads/main\u2028{a} {b} refs/heads/main",
+        f"{a} {b} refs/heads/main\x85\n",
+        f"{a} {'0' * 40} refs/heads/main\n",
+        f"{a} {b} refs/heads/Main\n",
+        "nonsense\n",
+        "",
+    ):
+        with pytest.raises(RefusedError):
+            receive.main_update(commands)
+    assert receive.main_update(f"{'0' * 40} {b} refs/heads/main\n") == receive.RefUpdate(None, b)
+
+
+def test_an_empty_folder_is_refused_however_often_it_is_seen(project: Project, base: Verified) -> None:
+    empty = project.raw("tree", b"")
+    told(project, base, project.raw_commit(empty, project.head()))
+    nested = project.raw_tree(*sorted([*project.entries(), ("40000", b"tests", empty)], key=lambda entry: entry[1]))
+    for _ in range(2):
+        assert "an empty folder is not allowed" in told(project, base, project.raw_commit(nested, project.head()))
+
+
+def test_a_ledger_that_grew_large_is_still_loaded(
+    project: Project, base: Verified, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("owsgit.ledger.changes.ENTRIES_MAX", 20)
+    for number in range(5):
+        for index in range(8):
+            project.write(f"policies/p{number}-{index}.json", allow("s3:*"))
+            project.write(f"docs/{number}/{index}.md", "x")
+        project.commit()
+    head = base
+    monkeypatch.setattr("owsgit.ledger.changes.ENTRIES_MAX", 40)
+    head = check(project, head).head
+    loaded = verify.load(project.objects(), KINDS, head.state.genesis, head.commit)
+    assert dict(loaded.state.resources) == dict(head.state.resources)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda project: project.git("commit", "-q", "--allow-empty", "-S", "-m", "nothing"),
+        lambda project: (project.folder / "project.json").write_text(
+            (project.folder / "project.json").read_text() + "\n\n"
+        ),
+        lambda project: (project.folder / "functions/f/function.json").write_text(json.dumps(function(), indent=7)),
+        lambda project: (project.folder / "users/README.md").write_text("x"),
+        lambda project: project.git(
+            "merge",
+            "-q",
+            "-s",
+            "ours",
+            "--allow-unrelated-histories",
+            "--no-ff",
+            "-m",
+            "x",
+            project.git("commit-tree", "-m", "side", project.tree()),
+        ),
+    ],
+)
+def test_nothing_at_all_is_changed_without_a_right(project: Project, base: Verified, bob: Person, change) -> None:  # type: ignore[no-untyped-def]
+    project.write("policies/dev.json", allow("s3:*"))
+    project.commit()
+    powerless = check(project, base).head
+    project.git("config", "commit.gpgSign", "true")
+    project.git("config", "user.name", "x")
+    before = Project(project.folder, bob)
+    change(before)
+    before.git("add", "--all")
+    before.git("commit", "-q", "-S", "--allow-empty", "-m", "x")
+    with pytest.raises(NotAllowedError, match="bob may not"):
+        check(project, powerless)
+
+
+def test_files_that_stand_for_folders_and_folders_for_files_are_refused(project: Project, base: Verified) -> None:
+    blob = project.raw("blob", b"x")
+    tree = project.raw_tree(("120000", b"evil", blob))
+    users = project.raw_tree(
+        *sorted([*project.entries("HEAD:users"), ("40000", b"README.md", tree)], key=lambda entry: entry[1])
+    )
+    entries = [(mode, name, users if name == b"users" else oid) for mode, name, oid in project.entries()]
+    assert "this is the name of a file" in told(
+        project, base, project.raw_commit(project.raw_tree(*entries), project.head())
+    )
+    docs = sorted([*project.entries(), ("100644", b"docs", blob)], key=lambda entry: entry[1])
+    assert "this is the name of a folder" in told(
+        project, base, project.raw_commit(project.raw_tree(*docs), project.head())
+    )
+
+
+def test_deleting_a_group_needs_the_right_to_take_its_members_out(
+    project: Project, base: Verified, bob: Person
+) -> None:
+    deny = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "lambda:*", "Resource": "*"}]}
+    project.write("policies/deny.json", deny)
+    project.write("groups/held.json", {"members": ["bob"], "policies": ["deny"]})
+    project.write("policies/dev.json", allow("iam:DeleteGroup", "lambda:*"))
+    project.commit()
+    held = check(project, base).head
+    project.git("rm", "-q", "groups/held.json")
+    project.commit(by=bob)
+    text = told(project, held)
+    assert "iam:RemoveUserFromGroup" in text and "iam:DetachGroupPolicy" in text
+
+
+def test_only_roots_change_the_region(project: Project, base: Verified, bob: Person) -> None:
+    project.write("project.json", {"name": "shop", "roots": ["alice"], "region": "eu-west-1"})
+    project.commit(by=bob)
+    assert "only roots may change the region" in told(project, base)
+
+
+def test_a_root_is_not_taken_over_by_another_root(
+    project: Project, base: Verified, bob: Person, mallory: Person
+) -> None:
+    project.write("project.json", {"name": "shop", "roots": ["alice", "bob"]})
+    project.commit()
+    two = check(project, base).head
+    project.write("users/bob.json", {"keys": [mallory.public], "policies": ["dev"]})
+    project.commit()
+    assert "only bob may change this file" in told(project, two)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owsgit.model.iam import lint
+from owsgit.model.iam import lint, pattern
 from owsgit.model.iam.context import UNKNOWABLE, Context
 from owsgit.model.iam.decision import AttachedPolicy, compile_policies, decide
 from owsgit.model.iam.document import PolicyDocument
@@ -279,3 +279,25 @@ def test_a_deny_never_widens_and_not_knowing_never_opens(
     known = ask(Context(values))
     assert known or not ask(Context(values), statement("Deny", **condition))
     assert known or not ask(Context(values, hidden)), "what is hidden may close, never open"
+
+
+def test_no_pattern_takes_long() -> None:
+    import time
+
+    began = time.perf_counter()
+    for text in (
+        "*a" * 30 + "*b",
+        "arn:aws:s3:::" + "*a?" * 40 + "b",
+        "arn:" + "*a" * 20 + "b:s3:*a*a*a*b:x*y*y*z:" + "a*" * 30 + "b",
+    ):
+        assert not allowed({"StringLike": {"x:Key": text}}, x_key="a" * 5000)
+        if text.startswith("arn"):
+            assert not reach(text, "arn:aws:s3:::" + "a" * 5000)
+    assert time.perf_counter() - began < 5
+
+
+@given(st.text("ab*?:", max_size=8), st.text("ab:", max_size=8))
+def test_wildcards_match_as_fnmatch_does(text: str, value: str) -> None:
+    import fnmatch
+
+    assert pattern.like(text, False).match(value) is fnmatch.fnmatchcase(value, text)

@@ -115,7 +115,11 @@ def test_each_field_needs_its_own_action(state: State, bob: Person) -> None:
         ("iam:AttachUserPolicy", "user/bob"),
         ("iam:DetachUserPolicy", "user/bob"),
     ]
-    assert needs(Change(before, None), state) == [("iam:DeleteUser", "user/bob")]
+    assert needs(Change(before, None), state) == [
+        ("iam:DeleteUser", "user/bob"),
+        ("iam:DeleteSSHPublicKey", "user/bob"),
+        ("iam:DetachUserPolicy", "user/bob"),
+    ]
 
 
 def test_inline_policies_and_members_are_guarded_one_by_one(state: State) -> None:

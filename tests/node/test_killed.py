@@ -66,7 +66,8 @@ def _sandboxes(node: Node) -> list[str]:
 
 
 def test_main_moved_behind_the_nodes_back_is_verified_and_not_followed(served: Project, node: Node) -> None:
-    """Somebody with a shell on the machine writes to the repository itself."""
+    """Somebody with a shell on the machine writes to the repository itself: main is set back."""
+    good = node.main()
     served.write("functions/hello/app.py", projects.HELLO.replace("hello", "evil"))
     evil = served.commit(signed=False)
     bare = node.home / "ledger.git"
@@ -74,9 +75,15 @@ def test_main_moved_behind_the_nodes_back_is_verified_and_not_followed(served: P
     subprocess.run(["git", "update-ref", "refs/heads/main", evil], cwd=bare, check=True)
     node.kill()
     node.start()
-    nodes.until(lambda: node.status()["applied"])
-    assert "it is not signed" in node.status()["problem"]
+    nodes.until(lambda: node.status()["applied"] == good)
+    nodes.until(lambda: node.main() == good)
+    assert evil not in served.git("ls-remote", node.url())
     assert httpx.get(f"{gateway_url(served)}/hello/you").text == "hello you"
+    served.git("reset", "-q", "--hard", good)
+    served.write("functions/hello/app.py", projects.HELLO.replace("hello", "good"))
+    served.commit()
+    assert push(served, node).status == 0
+    assert httpx.get(f"{gateway_url(served)}/hello/you").text == "good you"
 
 
 def test_what_is_changed_on_the_node_by_hand_is_repaired_and_reported(served: Project, node: Node) -> None:

@@ -428,3 +428,70 @@ def test_a_pack_bomb_is_refused(here: tuple[Project, Node]) -> None:
     done = push(project, node, f"{commit}:main")
     assert done.status != 0 and "bytes; a file may have 52,428,800" in done.text
     (project.folder / "functions/hello/zeros.bin").unlink()
+
+
+def pkt(line: bytes) -> bytes:
+    return b"%04x" % (len(line) + 4) + line
+
+
+def test_a_second_update_of_main_in_the_same_push_is_refused(here: tuple[Project, Node], bob: Person) -> None:
+    """git would carry out both: what was looked at, and what was not."""
+    project, node = here
+    old = project.head()
+    project.write("functions/hello/app.py", projects.HELLO + "# by bob\n")
+    good = project.commit(by=bob)
+    project.write("users/bob.json", {"keys": [bob.public], "inlinePolicies": {"all": projects.allow("*")}})
+    evil = project.commit(signed=False)
+    pack = subprocess.run(
+        ["git", "pack-objects", "--revs", "--stdout", "-q"],
+        cwd=project.folder,
+        input=f"{evil}\n^{old}\n".encode(),
+        capture_output=True,
+        check=True,
+    ).stdout
+    for second in (f"{good} {evil} refs/heads/main", f"{'0' * 40} {evil} refs/heads/main\u2028"):
+        commands = pkt(f"{old} {good} refs/heads/main\0report-status".encode()) + pkt(second.encode()) + b"0000"
+        done = subprocess.run(
+            [*bob.environment["GIT_SSH_COMMAND"].split(), "-p", str(node.port), "127.0.0.1", "git-receive-pack 'shop'"],
+            input=commands + pack, capture_output=True, timeout=60,
+        )  # fmt: skip
+        assert b"hook declined" in done.stdout, done
+    refs = subprocess.run(
+        ["git", "for-each-ref"], cwd=node.home / "ledger.git", capture_output=True, text=True, check=True
+    ).stdout
+    assert refs.split() == [old, "commit", "refs/heads/main"]
+
+
+def test_a_key_that_left_the_ledger_is_out_at_once_also_on_an_open_connection(
+    served: Project, node: Node, bob: Person, tmp_path: Path
+) -> None:
+    socket_path = tmp_path / "m"
+    ssh = [
+        *bob.environment["GIT_SSH_COMMAND"].split(),
+        "-o",
+        f"ControlPath={socket_path}",
+        "-p",
+        str(node.port),
+        "127.0.0.1",
+    ]
+    master = subprocess.Popen([*ssh, "-M", "-N"], stdin=subprocess.DEVNULL)
+    try:
+        nodes.until(socket_path.exists)
+        assert subprocess.run([*ssh, "owsgit status"], capture_output=True, timeout=20).returncode == 0
+        served.git("rm", "-q", "users/bob.json")
+        served.commit()
+        assert push(served, node).status == 0
+        for command in ("owsgit status", "git-upload-pack 'shop'"):
+            done = subprocess.run([*ssh, command], capture_output=True, stdin=subprocess.DEVNULL, timeout=20)
+            assert done.returncode != 0 and b"not in the ledger any more" in done.stderr
+    finally:
+        master.terminate()
+        master.wait()
+
+
+def test_what_code_says_cannot_draw_on_the_pushers_screen(served: Project, node: Node) -> None:
+    served.write("functions/bad/function.json", projects.function())
+    served.write("functions/bad/app.py", "raise ValueError('\\x1b]0;title\\x07\\r')\n")
+    served.commit()
+    done = push(served, node)
+    assert "FAILED    function bad" in done.text and "\x1b" not in done.text and "\x07" not in done.text

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from owsgit.model.service import Invocation
 from owsgit.runtime.worker import InitError
 from tests.runtime.conftest import Function
 
@@ -219,3 +220,29 @@ def test_a_worker_that_dies_between_requests_is_replaced(function: Make) -> None
     time.sleep(0.3)
     dying.lab.loop.run_until_complete(asyncio.sleep(0.05))
     dying()
+
+
+def test_a_flood_of_empty_lines_is_cut_too(function: Make) -> None:
+    noisy = function(
+        "import sys\ndef handler(event, context): sys.stdout.write('\\n' * 1_000_000); return 'done'", timeout=20.0
+    )
+    assert noisy() == "done"
+    assert len(noisy.log()) < 10_100
+
+
+def test_a_busy_function_leaves_room_for_the_first_workers_of_others(function: Make, lab) -> None:  # type: ignore[no-untyped-def]
+    lab.budget.workers_max = lab.budget.count + 8
+    try:
+        greedy = function("import time\ndef handler(event, context): time.sleep(1.5)", workers=100)
+        modest = function("def handler(event, context): return 'here'")
+
+        async def both() -> list[object]:
+            calls = [asyncio.ensure_future(greedy.pool.invoke(Invocation(b"{}", str(n)))) for n in range(30)]
+            await asyncio.sleep(0.5)
+            answer = await modest.pool.invoke(Invocation(b"{}", "m"))
+            return [answer, *await asyncio.gather(*calls, return_exceptions=True)]
+
+        answer, *_ = lab.loop.run_until_complete(both())
+        assert answer.payload == b'"here"'
+    finally:
+        lab.budget.workers_max = 64

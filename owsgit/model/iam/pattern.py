@@ -5,7 +5,7 @@ the text does not match anyway.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -58,22 +58,30 @@ def parse(text: str, variables: bool) -> list[Part]:
     return [part for part in parts if part != ""]
 
 
-def _wild(text: str, anything: str, one: str) -> str:
-    return "".join({"*": anything, "?": one}.get(part, re.escape(part)) for part in re.split(r"([*?])", text))
+def _source(parts: "Iterable[Part]", values: "dict[str, str | None]", one: str) -> str:
+    """A regular expression in which `one` is any character. A variable without a value is as wide as a wildcard.
 
-
-def _source(parts: list[Part], values: "dict[str, str | None]", anything: str, one: str) -> str:
-    """A regular expression; a variable without a value is as wide as a wildcard."""
-    pieces = []
+    Between two wildcards, the first place where the text fits is the right one, so nothing is ever tried again (an
+    atomic group): a pattern such as `*a*a*a*b` takes linear time, whatever it is matched with.
+    """
+    pieces = [""]  # the texts between wildcards
     for part in parts:
         if isinstance(part, str):
-            pieces.append(_wild(part, anything, one))
+            for text in re.split(r"([*?])", part):
+                if text == "*":
+                    pieces.append("")
+                else:
+                    pieces[-1] += one if text == "?" else re.escape(text)
         elif isinstance(part, tuple):
-            pieces.append(re.escape(part[0]))
+            pieces[-1] += re.escape(part[0])
+        elif (value := values[part.name]) is None:
+            pieces.append("")
         else:
-            value = values[part.name]
-            pieces.append(anything if value is None else re.escape(value))
-    return "".join(pieces)
+            pieces[-1] += re.escape(value)
+    if len(pieces) == 1:
+        return pieces[0]
+    first, *middle, last = pieces
+    return first + "".join(f"(?>{one}*?{piece})" for piece in middle if piece) + f"{one}*{last}"
 
 
 @lru_cache(maxsize=4096)
@@ -115,14 +123,14 @@ def _value(variable: Variable, context: Context) -> str | None:
 def exact(text: str, variables: bool, *, ignore_case: bool = False) -> Pattern:
     """Matches the same text; wildcards are literal."""
     parts: list[Part] = [(part,) if isinstance(part, str) else part for part in parse(text, variables)]
-    return Pattern(parts, lambda values: _source(parts, values, ".*", "."), re.IGNORECASE if ignore_case else 0)
+    return Pattern(parts, lambda values: _source(parts, values, "."), re.IGNORECASE if ignore_case else 0)
 
 
 @lru_cache(maxsize=PATTERNS_MAX)
 def like(text: str, variables: bool) -> Pattern:
     """Matches with wildcards."""
     parts = parse(text, variables)
-    return Pattern(parts, lambda values: _source(parts, values, ".*", "."))
+    return Pattern(parts, lambda values: _source(parts, values, "."))
 
 
 @lru_cache(maxsize=PATTERNS_MAX)
@@ -148,8 +156,8 @@ def arn(text: str, variables: bool) -> Pattern:
         raise PatternError("not a whole ARN (arn:aws:service:region:account:resource) and not '*'")
 
     def source(values: "dict[str, str | None]") -> str:
-        first = [_source(segment, values, "[^:]*", "[^:]") for segment in segments[:-1]]
-        return ":".join([*first, _source(segments[-1], values, ".*", ".")])
+        first = [_source(segment, values, "[^:]") for segment in segments[:-1]]
+        return ":".join([*first, _source(segments[-1], values, ".")])
 
     return Pattern(parts, source)
 
@@ -157,4 +165,4 @@ def arn(text: str, variables: bool) -> Pattern:
 @lru_cache(maxsize=PATTERNS_MAX)
 def actions(texts: tuple[str, ...]) -> re.Pattern[str]:
     """Matches the actions that any of the patterns names; actions are case-insensitive."""
-    return re.compile("|".join(_wild(text, ".*", ".") for text in texts), re.IGNORECASE)
+    return re.compile("|".join(_source([text], {}, ".") for text in texts), re.IGNORECASE)

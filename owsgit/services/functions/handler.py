@@ -53,8 +53,7 @@ class FunctionHandler:
         if previous is not None and previous.resource.version == resource.version and self._intact(previous):
             return self._applied(previous)
         interpreters.find(spec.runtime)
-        files = (file for file in self._site.read_files(resource.tree) if file.path != "function.json")
-        code = await asyncio.to_thread(self._store.lay_out, resource.tree, files)
+        code = await asyncio.to_thread(self._lay_out, resource.tree)
         config = self._config(resource, spec, code)
         log = previous.log if previous is not None else FunctionLog(self.logs(resource.name))
         pool = Pool(lambda: self._spawn(config, log), spec.max_concurrency, self._budget)
@@ -66,7 +65,13 @@ class FunctionHandler:
         self._deployed[resource.name] = deployment = Deployment(resource, config, pool, log)
         if previous is not None:
             previous.pool.close()
+        used = {each.resource.tree for each in self._deployed.values() if each.resource.tree}
+        await asyncio.to_thread(self._store.sweep, used)
         return self._applied(deployment)
+
+    def _lay_out(self, tree: str) -> Path:
+        files = (file for file in self._site.read_files(tree) if file.path != "function.json")
+        return self._store.lay_out(tree, files)
 
     def _config(self, resource: Resource, spec: FunctionSpec, code: Path) -> FunctionConfig:
         scope = self._site.scope()
@@ -136,9 +141,6 @@ class FunctionHandler:
 
     def logs(self, name: str) -> Path:
         return self._site.home / "logs" / "functions" / name
-
-    def sweep(self, used: set[str]) -> None:
-        self._store.sweep(used)
 
     async def close(self) -> None:
         for name in list(self._deployed):
