@@ -18,7 +18,7 @@ async def _no_command(session: Session, words: list[str], process: "asyncssh.SSH
 
 
 async def serve(repository: Path, port: int, host_key: Path) -> None:
-    access = Access(lambda _: "anyone", lambda _: True, repository, sys.executable, _no_command, lambda _: None)
+    access = Access(lambda _: "anyone", lambda _: True, str, repository, sys.executable, _no_command, lambda _: None)
     server = SshServer(access, host_key)
     await server.open("127.0.0.1", port)
     print("serves", flush=True)

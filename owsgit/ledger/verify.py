@@ -140,7 +140,7 @@ def _chain(objects: Objects, base: str | None, tip: str, commits_max: int) -> li
     others: list[Commit] = []
     while oid != base:
         if oid is None:
-            raise _not_following(base, chain, others)
+            raise _not_following(objects, base, chain, others)
         if len(chain) >= commits_max:
             raise RefusedError(
                 f"more than {commits_max:,} commits at once",
@@ -154,8 +154,25 @@ def _chain(objects: Objects, base: str | None, tip: str, commits_max: int) -> li
     return chain
 
 
-def _not_following(base: str | None, chain: list[Commit], merges: list[Commit]) -> NotFastForwardError:
+def _is_older(objects: Objects, base: str, tip: str) -> bool:
+    """Whether `tip` is among the last commits before `base`."""
+    oid: str | None = base
+    for _ in range(PUSH_COMMITS_MAX):
+        if oid is None or oid == tip:
+            break
+        oid = commits.parse(oid, objects.commit(oid)).first_parent
+    return oid == tip
+
+
+def _not_following(
+    objects: Objects, base: str | None, chain: list[Commit], merges: list[Commit]
+) -> NotFastForwardError:
     assert base is not None
+    if _is_older(objects, base, chain[0].id):
+        return NotFastForwardError(
+            f"main is past commit {chain[0].short} already, and never moves back",
+            remedy="to undo what came after it: git revert <commit>, then push",
+        )
     for merge in merges:
         if base in merge.parents[1:]:
             return NotFastForwardError(
@@ -163,10 +180,8 @@ def _not_following(base: str | None, chain: list[Commit], merges: list[Commit]) 
                 remedy=f"git reset --hard {base[:10]} && git merge --no-ff -S {merge.parents[0][:10]}; "
                 "and use git pull --rebase next time",
             )
-    known = {commit.id for commit in chain}
     return NotFastForwardError(
-        f"this history does not follow main (at {base[:10]}) along first parents"
-        + ("; it is unrelated" if base not in known and len(chain) and not chain[-1].parents else ""),
+        f"this history does not follow main (at {base[:10]}) along first parents",
         remedy="git pull --rebase, then push again; main never moves back",
     )
 

@@ -42,6 +42,7 @@ class Facts:
     verified: Callable[[], str | None]
     settled: Callable[[], str]
     problem: Callable[[], str]  # why main is not followed, if it is not
+    warnings: Callable[[], list[str]]
     inventory: Inventory
     details: Callable[[str, str], Mapping[str, Any]]  # kind, name → live facts
     targets: Mapping[str, Target]
@@ -144,6 +145,7 @@ class Commands:
             "verified": facts.verified(),
             "applied": facts.settled() or None,
             "problem": facts.problem(),
+            "warnings": facts.warnings(),
             "time": inventory.now(),
             "resources": resources,
         }

@@ -15,16 +15,18 @@ from owsgit.ledger import receive
 from owsgit.ledger.receive import RefUpdate
 from owsgit.ledger.verify import NotFastForwardError, Report
 from owsgit.model.errors import OwsgitError, RefusedError
+from owsgit.model.spec import nearest
 from owsgit.reconcile import story
 from owsgit.reconcile.loop import Event, Reconciler, Settled
 
 MESSAGE_BYTES_MAX = 2 << 20
-TURN_SECONDS_MAX = 60.0
+TURN_SECONDS_MAX = 20.0
 """How long one push may take between its check and its move of main."""
 
 SETTLE_SECONDS_MAX = 300.0
 """How long a pusher is kept waiting for applying; what is left goes on without them."""
 
+PUSH_OPTIONS = ("no-wait",)
 log = logging.getLogger("owsgit.hooks")
 
 
@@ -112,15 +114,18 @@ class HookServer:
     async def _pre_receive(self, push: Push, writer: asyncio.StreamWriter) -> int:
         try:
             update = receive.main_update(push.commands)
+            _check_options(push.options)
             await self.turns.take(push.session)
             report = await self._checked(update, push)
         except OwsgitError as error:
             self.turns.end(push.session)
+            log.info("push is refused: %s", error.problems[0])
             _say(writer, receive.refusal(error))
             return 1
         except BaseException:
             self.turns.end(push.session)
             raise
+        log.info("push of %s is let in", update.new[:10])
         _say(writer, receive.welcome(report))
         if not push.session:  # pushed by path on this machine: nobody would tell when it ends
             self.turns.end(push.session)
@@ -167,6 +172,15 @@ class HookServer:
             return False
         _say(writer, story.lines(event))
         return isinstance(event, Settled)
+
+
+def _check_options(options: tuple[str, ...]) -> None:
+    for option in options:
+        if option not in PUSH_OPTIONS:
+            shown = "".join(char if char.isprintable() else "?" for char in option)[:60]
+            raise RefusedError(
+                f"unknown push option {shown!r}", remedy=nearest(shown, PUSH_OPTIONS, "option", "options")
+            )
 
 
 def _parse(data: bytes) -> Push:

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping
@@ -59,6 +60,8 @@ class Node:
     async def serve(self) -> None:
         """Serve until stopped by SIGINT, SIGTERM or `stop`."""
         with self.home.lock():
+            _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each connection and each worker needs some
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._stop.set)
@@ -89,7 +92,13 @@ class Node:
         self._reconciler = Reconciler(self._handlers, self._inventory, self._desired)
         hooks = HookServer(Verdicts(self._check, repository.head, self._reconciler), home.ledger)
         access = Access(
-            self._user_of, self._accepts_path, home.ledger, sys.executable, self._commands(targets).run, hooks.turns.end
+            self._user_of,
+            self._accepts_path,
+            self._path_remedy,
+            home.ledger,
+            sys.executable,
+            self._commands(targets).run,
+            hooks.turns.end,
         )
         ssh = SshServer(access, home.key)
         reconciling = asyncio.ensure_future(self._reconciler.run())
@@ -136,6 +145,7 @@ class Node:
                 verified=lambda: self._ledger.head.commit if self._ledger.head else None,
                 settled=lambda: self._reconciler.settled,
                 problem=lambda: self._problem,
+                warnings=self._warnings,
                 inventory=self._inventory,
                 details=lambda kind, name: self._handlers[kind].details(name) if kind in self._handlers else {},
                 targets=targets,
@@ -164,6 +174,27 @@ class Node:
         state = self._state()
         name = path.strip("/").removesuffix(".git")
         return state is None or name in (state.project.name, "ledger")
+
+    def _path_remedy(self) -> str:
+        state = self._state()
+        name = state.project.name if state else ""
+        return f"the project is {name!r}: run owsgit connect, or git remote set-url <remote> ssh://.../{name}"
+
+    def _warnings(self) -> list[str]:
+        """Where the ledger and this machine's settings say different things."""
+        state = self._state()
+        mine = state.holder("key", self._public_key.fingerprint) if state else None
+        if mine is None or not isinstance(mine.spec, NodeSpec):
+            return (
+                [f"the ledger does not name this node: commit what owsgit node show --home {self.home.folder} prints"]
+                if state
+                else []
+            )
+        if mine.spec.ports.ssh != self.settings.ssh_port or mine.spec.address != self.settings.address:
+            told = f"{mine.spec.address}:{mine.spec.ports.ssh}"
+            own = f"{self.settings.address}:{self.settings.ssh_port}"
+            return [f"{mine.file} says {told}, but this node is at {own}: change the one or {self.home.settings_file}"]
+        return []
 
     async def _desired(self) -> Desired | None:
         """Main, verified. If it does not verify, the last head that did goes on being served."""

@@ -52,6 +52,7 @@ class Access:
 
     user_of: Callable[[str], str | None]  # a key's fingerprint → user, None if it may not log in
     accepts_path: Callable[[str], bool]
+    path_remedy: Callable[[], str]
     ledger: Path
     python: str
     run: Callable[[Session, list[str], asyncssh.SSHServerProcess[bytes]], Awaitable[int]]  # `owsgit ...` commands
@@ -160,7 +161,8 @@ class SshServer:
             if self._access.accepts_path(words[1]):
                 async with self._gits:
                     return await self._git(session, words[0], process)
-            process.stderr.write(f"owsgit: there is no repository {words[1]!r} here\n".encode())
+            told = f"owsgit: there is no repository {words[1]!r} here; {self._access.path_remedy()}\n"
+            process.stderr.write(told.encode())
             return 128
         if words and words[0] == "owsgit":
             return await self._access.run(session, words[1:], process)

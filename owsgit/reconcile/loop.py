@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -56,9 +56,10 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Settled:
-    """Everything was tried once for `commit`."""
+    """Everything was tried once for `commit`; `failed` resources are in the state failed."""
 
     commit: str
+    failed: int = 0
 
 
 Event = Planned | Stepped | Settled
@@ -138,7 +139,16 @@ class Reconciler:
         gone = {key: row for key, row in self._inventory.rows.items() if key not in wanted and key not in running}
         for key in gone:  # never made real: nothing to delete
             self._inventory.remove(key)
-        return plan.make(running, wanted)
+        made = plan.make(running, wanted)
+        return Plan((*made.levels, tuple(self._stale(wanted, {step.key for step in made.steps}))))
+
+    def _stale(self, wanted: Mapping[str, Resource], planned: set[str]) -> Iterator[Step]:
+        """What is as wanted, as after a revert, but has the status of something else that was tried in between."""
+        for key, resource in wanted.items():
+            row = self._inventory.rows.get(key)
+            suspended = isinstance(resource.spec, Suspendable) and resource.spec.suspend
+            if row is not None and key not in planned and row.phase is not Phase.READY and not suspended:
+                yield Step(Verb.UPDATE, resource)
 
     async def reconcile(self, desired: Desired) -> None:
         """Try once everything that is due for `desired`."""
@@ -150,7 +160,8 @@ class Reconciler:
         for level in due.levels:
             await asyncio.gather(*(self._step(step, desired.commit) for step in level))
         self.settled = desired.commit
-        self._publish(Settled(desired.commit))
+        failed = [row.key for row in self._inventory.rows.values() if row.phase is Phase.FAILED]
+        self._publish(Settled(desired.commit, len(failed)))
 
     def _is_due(self, step: Step, desired: Desired) -> bool:
         retry = self._retries.get(step.key)
@@ -170,6 +181,8 @@ class Reconciler:
         async with self._slots:
             began = time.monotonic()
             row = await (self._delete(step) if step.verb is Verb.DELETE else self._apply(step.resource, commit))
+            outcome = f"{row.phase}: {row.message}" if row is not None else "deleted"
+            log.info("%s %s at %s: %s", step.verb, step.key, commit[:10], outcome)
             self._publish(Stepped(commit, step, row, time.monotonic() - began))
 
     async def _delete(self, step: Step) -> Row | None:
@@ -199,7 +212,9 @@ class Reconciler:
             async with asyncio.timeout(APPLY_SECONDS_MAX):
                 applied = await self._handlers[resource.kind.name].apply(resource, commit)
         except Exception as error:
-            return self._failed(replace(row, commit=commit), error)
+            return self._failed(replace(row, commit=commit), error, resource.file)
+        if row.phase is Phase.READY and row.applied is not None and row.applied.version == resource.version:
+            commit = row.commit or commit  # it only runs again, as after a start
         self._live[key] = resource.version
         self._retries.pop(key, None)
         return self._inventory.put(
@@ -223,13 +238,14 @@ class Reconciler:
         except Exception as error:
             log.warning("%s: what served before does not any more: %s", applied.key, error)
 
-    def _failed(self, row: Row, error: Exception) -> Row:
+    def _failed(self, row: Row, error: Exception, file: str = "") -> Row:
         retry = self._retries.setdefault(row.key, _Retry())
         retry.attempts += 1
         pause = min(RETRY_SECONDS_FIRST * 2 ** (retry.attempts - 1), RETRY_SECONDS_MAX)
         retry.due = time.monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
         if isinstance(error, OwsgitError):
-            message = str(error)
+            placed = [replace(each, file=each.file or (file if each.path else "")) for each in error.problems]
+            message = "\n".join(line for each in placed for line in each.lines())
         elif isinstance(error, TimeoutError):
             message = f"not done within {APPLY_SECONDS_MAX:.0f} s"
         else:

@@ -14,7 +14,7 @@ def lines(event: Event) -> Iterator[str]:
         yield f"owsgit: plan: {event.plan.summary()}"
         yield from (f"  {line}" for line in event.plan.lines())
     elif isinstance(event, Settled):
-        yield "owsgit: done"
+        yield f"owsgit: done, but {event.failed} failed: owsgit status shows why" if event.failed else "owsgit: done"
     else:
         yield from _outcome(event)
 

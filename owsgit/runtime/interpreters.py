@@ -38,7 +38,6 @@ def find(runtime: str) -> Interpreter:
     if program is None:
         raise UnavailableError(
             f"this node has no {name} (it has {own_version()})",
-            file="function.json",
             path="$.runtime",
             remedy=f"install {name} on the node, or write 'python' for the node's own version",
         )

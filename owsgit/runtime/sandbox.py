@@ -19,6 +19,7 @@ from typing import Protocol
 from owsgit.model.errors import UnavailableError
 from owsgit.runtime import seccomp
 from owsgit.runtime.cgroup import Group, Hierarchy, Limits
+from owsgit.runtime.rlimits import RlimitGroup, Rlimits
 
 TMP_BYTES_MAX = 512 * 1024 * 1024
 """Lambda's default for /tmp."""
@@ -53,7 +54,7 @@ class Running:
     """A started command."""
 
     process: asyncio.subprocess.Process
-    group: Group | None = None
+    group: Group | RlimitGroup | None = None
     _gone: bool = field(default=False, repr=False)
 
     def kill(self) -> None:
@@ -77,6 +78,7 @@ class Sandbox(Protocol):
     """A way to run a command."""
 
     contained: bool
+    note: str  # what a user should know of it, if anything
 
     async def start(self, name: str, command: Command) -> Running: ...
 
@@ -91,13 +93,21 @@ class Bubblewrap:
     def __init__(self, name: str) -> None:
         """`name` tells the control groups of nodes on one machine apart. Raises UnavailableError."""
         self._bwrap = probe()
-        self._hierarchy = Hierarchy.open(name)
+        self.note = ""
+        self._groups: Hierarchy | Rlimits
+        try:
+            self._groups = Hierarchy.open(name)
+        except UnavailableError:
+            if os.geteuid() == 0:
+                raise  # root is not limited by resource limits
+            self._groups = Rlimits()
+            self.note = "memory is limited for each process alone, as this node may not make control groups"
         with seccomp.filter_file() as file:
             self._filter = file.read()
 
     async def start(self, name: str, command: Command) -> Running:
         """Start `command` in a sandbox and a control group of its own. Raises UnavailableError."""
-        group = self._hierarchy.create(name, command.limits)
+        group = self._groups.create(name, command.limits)
         filter_read, filter_write = os.pipe()
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
@@ -161,13 +171,14 @@ class Bubblewrap:
         return [self._bwrap, *options, "--remount-ro", "/", "--chdir", command.folder, "--", *command.arguments]
 
     def close(self) -> None:
-        self._hierarchy.remove()
+        self._groups.remove()
 
 
 class Unconfined:
     """No sandbox at all: only for a node that was told so by name (`--sandbox none`)."""
 
     contained = False
+    note = "NOT contained (--sandbox none)"
 
     async def start(self, name: str, command: Command) -> Running:
         process = await asyncio.create_subprocess_exec(

@@ -33,7 +33,7 @@ LOG_LINES_PER_REQUEST_MAX = 10_000
 LOG_TAIL_BYTES_MAX = 4096
 """What Lambda returns of the log with an answer."""
 
-LOG_PAUSE_SECONDS = 0.02
+LOG_PAUSE_SECONDS = 0.004
 """How long a worker beyond its log limit waits for its next read: it slows itself down, and nobody else."""
 
 FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
@@ -68,7 +68,7 @@ class InitError(OwsgitError):
     """The function's code could not be loaded; `report` is Lambda's error object."""
 
     def __init__(self, report: dict[str, Any]) -> None:
-        super().__init__(f"{report['errorType']}: {report['errorMessage']}", remedy="correct the code and push again")
+        super().__init__(f"{report['errorType']}: {report['errorMessage']}", remedy="correct the code")
         self.report = report
 
 

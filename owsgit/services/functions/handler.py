@@ -34,19 +34,23 @@ class FunctionHandler:
     """The handler of functions, and the target that gateways and users call them by."""
 
     def __init__(self, site: Site) -> None:
-        """Raises UnavailableError where functions cannot be contained and the node was not told to do without."""
+        """Where functions cannot be contained, and the node was not told to do without, each function fails with why."""
         self._site = site
         self._store = CodeStore(site.home / "code")
         self._store.folder.mkdir(parents=True, exist_ok=True)
         self._budget = Budget()
         self._deployed: dict[str, Deployment] = {}
-        self._sandbox: Sandbox = (
-            Unconfined()
-            if site.settings.get("sandbox") == "none"
-            else Bubblewrap(f"owsgit-{site.settings['instance']}")
-        )
+        self._sandbox: Sandbox | None = None
+        self._no_sandbox: UnavailableError | None = None
+        none = site.settings.get("sandbox") == "none"
+        try:
+            self._sandbox = Unconfined() if none else Bubblewrap(f"owsgit-{site.settings['instance']}")
+        except UnavailableError as error:
+            self._no_sandbox = error
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
+        if self._no_sandbox is not None:
+            raise self._no_sandbox
         spec = resource.spec
         assert isinstance(spec, FunctionSpec) and resource.tree is not None
         previous = self._deployed.get(resource.name)
@@ -89,13 +93,14 @@ class FunctionHandler:
         )
 
     async def _spawn(self, config: FunctionConfig, log: FunctionLog) -> Worker:
+        assert self._sandbox is not None
         worker = Worker(config, log)
         await worker.start(self._sandbox)
         return worker
 
     def _applied(self, deployment: Deployment) -> Applied:
-        contained = "" if self._sandbox.contained else ", NOT contained (--sandbox none)"
-        return Applied(f"{deployment.config.runtime}, a worker is warm{contained}")
+        note = self._sandbox.note if self._sandbox is not None else ""
+        return Applied(f"{deployment.config.runtime}, a worker is warm" + (f"; {note}" if note else ""))
 
     def _intact(self, deployment: Deployment) -> bool:
         assert deployment.resource.tree is not None
@@ -146,4 +151,5 @@ class FunctionHandler:
         for name in list(self._deployed):
             await self.delete(name)
         await asyncio.sleep(0.05)  # let the workers' ends be collected
-        await asyncio.to_thread(self._sandbox.close)
+        if self._sandbox is not None:
+            await asyncio.to_thread(self._sandbox.close)
