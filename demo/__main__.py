@@ -154,13 +154,8 @@ def forbid(demo: Demo, ssh: int) -> None:
     demo.tell("Bob clones, by the project's id alone: the node's host key has to be one that the ledger names.")
     project = json.loads(demo.run("owsgit status -o json | tee ../status.json"))["project"]["id"]
     demo.go(DEMO)
-    demo.environment["GIT_SSH_COMMAND"] = (
-        f"ssh -i {DEMO}/bob_key -o IdentitiesOnly=yes -o StrictHostKeyChecking=accept-new "
-        f"-o UserKnownHostsFile={DEMO}/bob_known_hosts"
-    )
     demo.run("git config --global gpg.format ssh && git config --global user.signingKey $PWD/bob_key.pub")
     demo.run(f"owsgit clone ssh://127.0.0.1:{ssh}/shop bobs-shop --project {project}", expect="verified 3 commits")
-    del demo.environment["GIT_SSH_COMMAND"]
     demo.go(DEMO / "bobs-shop")
     demo.tell("Bob may change functions, and does.")
     demo.edit("functions/catalog/products.json", "Sencha, 100 g", "Sencha, 125 g")

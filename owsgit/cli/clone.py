@@ -1,6 +1,7 @@
 """`owsgit clone`: the first clone of a ledger, trusting nothing but its project id."""
 
 import os
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,9 +12,9 @@ from owsgit.cli import connect, output, signing
 from owsgit.cli.output import Result, Table
 from owsgit.cli.verify import belongs
 from owsgit.ledger import verify
-from owsgit.ledger.repository import Clone, run
+from owsgit.ledger.repository import Clone, GitError, run
 from owsgit.model.core import NodeSpec
-from owsgit.model.errors import OwsgitError, RefusedError
+from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.services import KINDS
 
 
@@ -32,17 +33,27 @@ def command(address: str, directory: Path | None, project: str) -> Result:
     try:
         with tempfile.TemporaryDirectory(prefix="owsgit-") as scratch:
             shown = Path(scratch, "known_hosts")
-            ssh = f"ssh -o UserKnownHostsFile={shown} -o StrictHostKeyChecking=accept-new -o HashKnownHosts=no"
-            environment = {"GIT_SSH_COMMAND": ssh} if "GIT_SSH_COMMAND" not in os.environ else {}
-            run(None, "clone", "--quiet", "--no-checkout", address, str(folder), env=environment)
-            lines, data = _checked(Clone(folder), project, shown.read_text() if shown.exists() else None)
+            key = signing.discover(None, create=False)
+            own = os.environ.get("GIT_SSH_COMMAND") or shlex.join(["ssh", *connect.identity_options(key)])
+            first = f"-o UserKnownHostsFile={shown} -o StrictHostKeyChecking=accept-new -o HashKnownHosts=no"
+            environment = {"GIT_SSH_COMMAND": f"{own} {first}"}
+            try:
+                run(None, "clone", "--quiet", "--no-checkout", address, str(folder), env=environment)
+            except GitError as error:
+                raise UnavailableError(
+                    error.problems[0].message,
+                    remedy=f"check the address, and that the ledger has the key you sign with ({key.found})",
+                ) from None
+            lines, data = _checked(Clone(folder), project, shown.read_text() if shown.exists() else None, key)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Result(data, Table(lines=lines))
 
 
-def _checked(clone: Clone, project: str, shown: str | None) -> tuple[list[str], dict[str, object]]:
+def _checked(
+    clone: Clone, project: str, shown: str | None, key: signing.SigningKey
+) -> tuple[list[str], dict[str, object]]:
     tip = clone.resolve("HEAD")
     belongs(clone, tip, project)
     count = 0
@@ -59,8 +70,14 @@ def _checked(clone: Clone, project: str, shown: str | None) -> tuple[list[str], 
             remedy="check the address, and the network between you and it",
         )
     run(clone.folder, "checkout", "--quiet", "main")
-    key = signing.discover(clone.folder, create=False)
+    run(clone.folder, "remote", "rename", "origin", "cloned-from")
     clone.set_config([*signing.settings(key), *signing.author(clone.folder)])
     done = connect.connect(clone, state, key)
+    if any(True for _ in state.of_kind("node")):
+        run(clone.folder, "remote", "remove", "cloned-from")
+        run(clone.folder, "fetch", "--quiet", "origin")
+        run(clone.folder, "branch", "--quiet", "--set-upstream-to=origin/main", "main")
+    else:
+        run(clone.folder, "remote", "rename", "cloned-from", "origin")
     lines = [f"verified {count:,} commits of project {state.project.name}", *done, f"cloned into {clone.folder}"]
     return lines, {"project": project, "commits": count, "directory": str(clone.folder), "done": done}

@@ -16,6 +16,8 @@ from owsgit.model.errors import InvalidError
 from owsgit.model.state import State
 from owsgit.services import KINDS
 
+ORIGIN = "owsgit.origin"
+
 
 @output.command("connect")
 def command() -> Result:
@@ -30,7 +32,9 @@ def command() -> Result:
         raise InvalidError("this repository has no commit yet", remedy="owsgit init NAME")
     state = verify.load(clone.objects(), KINDS, clone.genesis(head), head).state
     done = connect(clone, state, None)
-    return Result({"done": done}, Table(lines=done))
+    if not any(True for _ in state.of_kind("node")):
+        done.append("the ledger names no node yet: commit what owsgit node init prints as nodes/<name>.json first")
+    return Result({"done": done}, Table(lines=done or ["everything is set up already"]))
 
 
 def connect(clone: Clone, state: State, key: SigningKey | None) -> list[str]:
@@ -43,19 +47,24 @@ def connect(clone: Clone, state: State, key: SigningKey | None) -> list[str]:
     signers = folder / "allowed_signers"
     signers.write_text("".join(_signers(state)))
     ssh = ["ssh", "-o", f"UserKnownHostsFile={known_hosts}", "-o", "StrictHostKeyChecking=yes"]
-    if key is not None and key.private is not None and key.private.parent != _ssh_folder():
-        ssh += ["-i", str(key.private), "-o", "IdentitiesOnly=yes"]
+    if key is not None and (login := identity_options(key)):
+        ssh += login
     elif (present := clone.config("core.sshCommand")) and " -i " in present:
         words = shlex.split(present)
         ssh += ["-i", words[words.index("-i") + 1], "-o", "IdentitiesOnly=yes"]
     clone.set_config([("core.sshCommand", shlex.join(ssh)), ("gpg.ssh.allowedSignersFile", str(signers))])
-    done = [f"pinned the host keys of {len(nodes)} node(s) in {known_hosts}"] if nodes else []
+    done = [f"pinned the host keys of {', '.join(nodes)} in {known_hosts}"] if nodes else []
     return [*done, *_remotes(clone, state.project.name, nodes)]
 
 
-def _ssh_folder() -> Path:
-    """Where ssh itself looks for keys: by the password file, whatever HOME says."""
-    return Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
+def identity_options(key: SigningKey) -> list[str]:
+    """ssh's options to log in with the key that signs, where ssh would not find it: it looks in the password file's
+    home, whatever HOME says.
+    """
+    found = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
+    if key.private is None or key.private.parent == found:
+        return []
+    return ["-i", str(key.private), "-o", "IdentitiesOnly=yes"]
 
 
 def known_host(spec: NodeSpec) -> str:
@@ -73,9 +82,12 @@ def url(spec: NodeSpec, project: str) -> str:
 def _remotes(clone: Clone, project: str, nodes: dict[str, NodeSpec]) -> list[str]:
     done = []
     present = run(clone.folder, "remote").split()
-    for index, (name, spec) in enumerate(nodes.items()):
-        wanted = [name] if "origin" in present or index else [name, "origin"]
-        for remote in wanted:
+    ours = clone.config(ORIGIN)  # the node that we made origin stand for; an origin of the user's own is left alone
+    if nodes and (ours is not None or "origin" not in present):
+        ours = ours if ours in nodes else next(iter(nodes))
+        clone.set_config([(ORIGIN, ours)])
+    for name, spec in nodes.items():
+        for remote in [name, "origin"] if name == ours else [name]:
             address = url(spec, project)
             verb = "set-url" if remote in present else "add"
             if verb == "add" or run(clone.folder, "remote", "get-url", remote) != address:

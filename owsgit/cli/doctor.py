@@ -157,8 +157,12 @@ def _clone() -> Iterator[Check]:
     yield _attempt("infra repository", ledger)
     if state:
         yield _attempt("your key", lambda: _known_key(clone, state[0]))
+        seen: set[str] = set()
         for name in run(clone.folder, "remote").split():
-            yield from _reach(clone, name)
+            url = run(clone.folder, "remote", "get-url", name)
+            if url.startswith("ssh://") and url not in seen:  # others are forges, or repositories with the hook alone
+                seen.add(url)
+                yield from _reach(clone, name)
 
 
 def _known_key(clone: Clone, state: State) -> str:
@@ -175,7 +179,8 @@ def _reach(clone: Clone, name: str) -> Iterator[Check]:
     try:
         status = json.loads(remote.find(clone, name).call("status"))
     except OwsgitError as error:
-        yield Check(f"node {name}", FAIL, error.problems[0].message.replace("\n", " "), error.problems[0].remedy)
+        remedy = "start it (owsgit node run), or see whether your key is in its ledger"
+        yield Check(f"node {name}", FAIL, error.problems[0].message.replace("\n", " "), remedy)
         return
     drift = abs((datetime.fromisoformat(status["time"]) - datetime.now(UTC)).total_seconds())
     yield Check(

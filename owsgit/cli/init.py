@@ -83,7 +83,11 @@ def command(
     done += connect.connect(clone, state, key)
     done.append(f"genesis commit {genesis[:10]}, signed by {user}, who is root")
     data = {"project": name, "id": state.project_id, "directory": str(clone.folder), "user": user, "genesis": genesis}
-    following = "git push -u origin main" if found else "make a node: owsgit node init, and commit its file in nodes/"
+    following = (
+        "git push -u origin main"
+        if found
+        else "make a node (owsgit node init), commit its file in nodes/, owsgit connect, git push"
+    )
     lines = [*done, "", f"project {name}, id {state.project_id}", f"next: cd {folder} && {following}"]
     return Result({**data, "done": done}, Table(lines=lines))
 
@@ -99,6 +103,8 @@ def _login_keys(key: signing.SigningKey) -> list[str]:
     login = signing.login_key()
     if login is None:
         output.note("note: you sign with OpenPGP and have no SSH key to log in with: add one to your users/ file later")
+    else:
+        output.note("note: your SSH key is added to your user too: nodes are reached by SSH")
     return [login] if login else []
 
 

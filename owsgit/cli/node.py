@@ -138,11 +138,17 @@ def _owner(text: str) -> str:
 
 
 def _own_key() -> str:
-    found = signing.discover(None, create=False)
-    line = found.public if found.format == "ssh" else signing.login_key()
+    found = signing.discover(None, create=True)
+    if found.format == "ssh":
+        output.note(f"the owner is {found.found}")
+        return found.public
+    line = signing.login_key()
     if line is None:
-        raise InvalidError("you have no SSH key to own the node with", remedy="give one with --owner KEY.pub")
-    output.note(f"the owner is {found.found}")
+        raise InvalidError(
+            "you sign with OpenPGP and have no SSH key to own the node with",
+            remedy="make one with ssh-keygen -t ed25519, or give one with --owner KEY.pub",
+        )
+    output.note(f"the owner is your SSH key {keys.parse_ssh(line).fingerprint}: nodes are reached by SSH")
     return line
 
 

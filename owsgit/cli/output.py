@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+WIDE = ("MESSAGE", "FOUND")
+"""Columns that give way in a narrow terminal."""
+
 FORMATS = ("table", "json", "yaml")
 
 
@@ -84,7 +87,7 @@ def rich_table(table: Table) -> Any:
 
     drawn = RichTable(box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(column, overflow="fold", no_wrap=column not in WIDE)
     styles = {
         "ready": "green",
         "ok": "green",

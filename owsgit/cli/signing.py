@@ -8,7 +8,7 @@ from pathlib import Path
 
 from owsgit.ledger.repository import GitError, run
 from owsgit.model import keys
-from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 
 SSH_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 
@@ -67,11 +67,19 @@ def _from_git(folder: Path | None) -> SigningKey | None:
     return SigningKey("openpgp", setting, exported.stdout, f"git's user.signingKey (OpenPGP {setting})")
 
 
+def _line(text: str, where: str) -> str:
+    """The key as it is written to the ledger. Raises InvalidError for one that would be refused there."""
+    try:
+        return keys.parse_ssh(text).line
+    except keys.KeyFormatError as error:
+        raise InvalidError(str(error), file=where, remedy="make another key: ssh-keygen -t ed25519") from None
+
+
 def _ssh_setting(setting: str) -> SigningKey:
     """user.signingKey may be a path to either half of the key, or the public key itself."""
     literal = setting.removeprefix("key::")
     if literal.startswith(("ssh-", "ecdsa-", "sk-")):
-        return SigningKey("ssh", setting, keys.parse_ssh(literal).line, "git's user.signingKey")
+        return SigningKey("ssh", setting, _line(literal, "git's user.signingKey"), "git's user.signingKey")
     path = Path(setting).expanduser()
     public = path if path.suffix == ".pub" else path.with_name(path.name + ".pub")
     try:
@@ -85,7 +93,7 @@ def _ssh_setting(setting: str) -> SigningKey:
     return SigningKey(
         "ssh",
         str(public),
-        keys.parse_ssh(line).line,
+        _line(line, str(public)),
         f"git's user.signingKey ({public})",
         private if private.exists() else None,
     )
@@ -96,7 +104,7 @@ def _from_home() -> SigningKey | None:
         public = Path.home() / ".ssh" / f"{name}.pub"
         if public.exists():
             return SigningKey(
-                "ssh", str(public), keys.parse_ssh(public.read_text()).line, str(public), public.with_suffix("")
+                "ssh", str(public), _line(public.read_text(), str(public)), str(public), public.with_suffix("")
             )
     return None
 
@@ -109,7 +117,7 @@ def _made() -> SigningKey:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
     public = path.with_suffix(".pub")
     return SigningKey(
-        "ssh", str(public), keys.parse_ssh(public.read_text()).line, f"{public}, made now, without passphrase", path
+        "ssh", str(public), _line(public.read_text(), str(public)), f"{public}, made now, without passphrase", path
     )
 
 

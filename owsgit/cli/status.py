@@ -36,13 +36,14 @@ def _result(clone: Clone, name: str) -> Result:
 def _table(data: dict[str, Any]) -> Table:
     node, project = data["node"], data["project"]
     lines = [
-        "",
+        *([""] if data["resources"] else ["no resources"]),
         f"project  {project['name']} ({project['id']})" if project else "project  none yet: push a genesis commit",
         f"node     {node['name']} at {node['address']}:{node['sshPort']}, owsgit {node['version']}",
         f"head     {(data['head'] or 'none')[:10]}, applied {(data['applied'] or 'none')[:10]}",
     ]
     if node["sandbox"] == "none":
         lines.append("sandbox  NONE: functions are not contained on this node")
+    lines += [f"warning  {warning}" for warning in data["warnings"]]
     if data["problem"]:
         lines.append(f"problem  main is not followed: {data['problem']}")
     rows = [
@@ -62,6 +63,12 @@ def _table(data: dict[str, Any]) -> Table:
 
 
 def _watch(clone: Clone, name: str) -> None:
+    form = click.get_current_context().params["output"]
+    if form != "table" or not sys.stdout.isatty():
+        while True:
+            output.emit(_result(clone, name), form)
+            sys.stdout.flush()
+            time.sleep(WATCH_SECONDS)
     from rich.console import Group  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415

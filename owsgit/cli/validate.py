@@ -7,7 +7,7 @@ from owsgit.cli import output
 from owsgit.cli.output import Result, Table
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
-from owsgit.model.errors import OwsgitError, Problem, UnavailableError
+from owsgit.model.errors import InvalidError, OwsgitError, Problem, UnavailableError
 from owsgit.model.state import GENESIS_UNKNOWN
 from owsgit.services import KINDS
 
@@ -20,6 +20,10 @@ def command() -> Result:
     to commits: owsgit verify checks those. Exit code 1 if anything is wrong.
     """
     clone = Clone(Path())
+    if not (clone.folder / "project.json").exists():
+        raise InvalidError(
+            f"{clone.folder} is no infra repository: it has no project.json", remedy="owsgit init NAME makes one"
+        )
     head = clone.head()
     genesis = clone.genesis(head) if head else GENESIS_UNKNOWN
     try:

@@ -39,9 +39,9 @@ def command(clone: Path, revision: str, project: str | None) -> Result:
 
     head = verify.walk(repository.objects(), KINDS, None, tip, count)
     data = {"verified": True, "commits": seen, "head": head.commit, "project": head.state.project_id}
-    line = (
-        f"verified: {seen:,} commits of project {head.state.project.name} ({head.state.project_id}), up to {tip[:10]}"
-    )
+    commits = f"{seen:,} commit{'s' if seen != 1 else ''}"
+    name = f"{head.state.project.name} ({head.state.project_id})"
+    line = f"verified: {commits} of project {name}, up to {tip[:10]}"
     return Result(data, Table(lines=[line]))
 
 
@@ -54,4 +54,7 @@ def belongs(repository: Clone, tip: str, project: str) -> None:
         )
     found = repository.genesis(tip)
     if found != genesis:
-        raise RefusedError(f"this is the history of another project: it begins with {found[:10]}, not {genesis[:10]}")
+        raise RefusedError(
+            f"this is the history of another project: it begins with {found[:10]}, not {genesis[:10]}",
+            remedy="check the address, and the project id with whoever gave it to you",
+        )

@@ -243,7 +243,8 @@ class _Walk:
             size = self.objects.blob_size(oid)
             total, count = total + size, count + 1
             if size > CODE_FILE_BYTES_MAX:
-                self._say(Problem(f"{size:,} bytes; a file may have {CODE_FILE_BYTES_MAX:,}", path))
+                remedy = "leave it out of the ledger and load it at run time, or split it"
+                self._say(Problem(f"{size:,} bytes; a file may have {CODE_FILE_BYTES_MAX:,}", path, remedy=remedy))
             if total > CODE_BYTES_MAX or count > CODE_FILES_MAX:
                 limits = f"{CODE_BYTES_MAX:,} bytes in {CODE_FILES_MAX:,} files"
                 self._say(Problem(f"more code than the {limits} that a function may have", place))

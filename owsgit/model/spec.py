@@ -123,9 +123,33 @@ def _problem(spec: type[Spec], value: Any, file: str, detail: ErrorDetails) -> P
         )
     if detail["type"] == "missing":
         return Problem("this field is missing", file, path, "add it")
-    given = detail["input"]
-    shown = f" (given: {given!r:.80})" if isinstance(given, str | int | float | bool | None) else ""
-    return Problem(detail["msg"].removeprefix("Value error, ") + shown, file, path)
+    if detail["type"] in _WORDS:
+        message, remedy = _WORDS[detail["type"]]
+        return Problem(message + _given(detail["input"]), file, path, remedy)
+    return Problem(detail["msg"].removeprefix("Value error, ") + _given(detail["input"]), file, path)
+
+
+_WORDS = {
+    "int_type": ("a whole number is needed", "write it without quotes and without a fraction"),
+    "int_parsing": ("a whole number is needed", "write it without quotes and without a fraction"),
+    "int_from_float": ("a whole number is needed", "write it without a fraction"),
+    "float_type": ("a number is needed", "write it without quotes"),
+    "bool_type": ("true or false is needed", "write it without quotes"),
+    "string_type": ("a text is needed", "put it in quotes"),
+    "list_type": ("a list is needed", "put it in brackets: [ ... ]"),
+    "dict_type": ("an object is needed", "write { ... }"),
+    "model_type": ("an object is needed", "write { ... }"),
+    "model_attributes_type": ("an object is needed", "write { ... }"),
+}
+"""pydantic's types of errors that users meet, in other words, with what to do."""
+
+
+def _given(value: Any) -> str:
+    """What was written, in short."""
+    if not isinstance(value, str | int | float | bool | None):
+        return ""
+    shown = repr(value)
+    return f" (given: {shown if len(shown) <= 80 else shown[:76] + '...' + shown[-1]})"
 
 
 def _real(value: Any, location: Iterable[str | int]) -> Iterator[str | int]:

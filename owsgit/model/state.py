@@ -11,7 +11,7 @@ from functools import cached_property
 from immutables import Map
 
 from owsgit.model.change import Change
-from owsgit.model.core import Boundaried, GroupSpec, Principal, ProjectSpec, UserSpec
+from owsgit.model.core import Boundaried, GroupSpec, NodeSpec, Principal, ProjectSpec, UserSpec
 from owsgit.model.errors import InvalidError, Problem
 from owsgit.model.iam import lint
 from owsgit.model.iam.context import EMPTY, Context
@@ -171,10 +171,28 @@ class State:
             if change.after is not None:
                 yield from self._dangling(change.after)
                 yield from self._policy_problems(change.after)
+                yield from self._node_ports(change.after)
             elif change.before is not None:
                 for key in sorted(self.referrers.get(change.key, ())):
                     if not any(other.after is not None and other.key == key for other in changes):
                         yield from self._dangling(self.resources[key])
+
+    def _node_ports(self, resource: Resource) -> Iterator[Problem]:
+        """A port of every node cannot be one that a node has for SSH."""
+        if isinstance(resource.spec, NodeSpec):
+            taken = self.claims.get(("port", str(resource.spec.ports.ssh)))
+            if taken is not None:
+                yield self._port_taken(resource.spec.ports.ssh, resource.file, "$.ports.ssh", self.resources[taken])
+            return
+        wanted = {claim.value: claim.path for claim in resource.spec.claims() if claim.what == "port"}
+        for node in self.of_kind("node") if wanted else ():
+            assert isinstance(node.spec, NodeSpec)
+            if (path := wanted.get(str(node.spec.ports.ssh))) is not None:
+                yield self._port_taken(node.spec.ports.ssh, resource.file, path, node)
+
+    @staticmethod
+    def _port_taken(port: int, file: str, path: str, holder: Resource) -> Problem:
+        return Problem(f"port {port} is used by {holder.file} already", file, path, f"choose another in {file}")
 
     def _policy_problems(self, resource: Resource) -> Iterator[Problem]:
         """What the policies of a changed resource say and cannot mean."""

@@ -22,13 +22,13 @@ from pydantic import Field
 
 from owsgit.model import keys
 from owsgit.model.core import Address, NodeSpec, Port, PublicKey
-from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
-from owsgit.model.spec import Document, Name
+from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.model.spec import Name, Spec
 
 SandboxName = Literal["bubblewrap", "none"]
 
 
-class NodeSettings(Document):
+class NodeSettings(Spec):
     """`node.json`: what only this machine knows."""
 
     name: Name = Field(description="The node's name, as in nodes/<name>.json.")
@@ -58,14 +58,17 @@ class Home:
         if home.settings_file.exists():
             raise OwsgitError(
                 f"{home.folder} is the home of a node already",
-                remedy="choose another with --home, or start the node that is there: owsgit node run",
+                remedy="choose another with --home, or start the node that is there: owsgit node run --home "
+                + str(home.folder),
             )
         home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         private = Ed25519PrivateKey.generate().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
         )
         _write(home.key, private)
-        _write(home.settings_file, settings.model_dump_json(by_alias=True, indent=2).encode() + b"\n")
+        _write(
+            home.settings_file, settings.model_dump_json(by_alias=True, indent=2, exclude_none=True).encode() + b"\n"
+        )
         return home
 
     def settings(self) -> NodeSettings:
@@ -76,10 +79,7 @@ class Home:
             raise UnavailableError(
                 f"{self.folder} is not the home of a node", remedy="owsgit node init --home " + str(self.folder)
             ) from None
-        try:
-            return NodeSettings.model_validate_json(data)
-        except ValueError as error:
-            raise InvalidError(f"damaged: {error}", file=str(self.settings_file)) from None
+        return NodeSettings.parse(data, str(self.settings_file))
 
     def public_key(self) -> keys.SshKey:
         """The node's public key."""

@@ -118,11 +118,12 @@ class LocalNode:
 
     async def _tell(self) -> None:
         async with self._reconciler.events() as events:
-            quiet = False
+            quiet, told = False, ""
             while True:
                 event = await events.get()
-                if isinstance(event, Planned):
-                    quiet = not event.plan.steps
+                if isinstance(event, Planned):  # the same tree again is a retry, of which nobody wants to hear
+                    quiet = not event.plan.steps or event.commit == told
+                    told = event.commit
                 if not quiet:
                     for line in story.lines(event):
                         self._say(line)

@@ -1,6 +1,7 @@
 """The node, wired together: the only place that knows all the parts."""
 
 import asyncio
+import errno
 import hashlib
 import importlib
 import logging
@@ -111,7 +112,9 @@ class Node:
                     f"port {settings.ssh_port} of {settings.listen} cannot be opened: {error.strerror}",
                     file=str(home.settings_file),
                     path="$.sshPort",
-                    remedy="stop the program that has it (ss -ltnp), or choose another port",
+                    remedy="stop the program that has it (ss -ltnp), or choose another port"
+                    if error.errno == errno.EADDRINUSE
+                    else f"is {settings.listen} an address of this machine? correct $.listen",
                 ) from None
             log.info(
                 "node %s (owsgit %s) serves on %s:%s", settings.name, __version__, settings.listen, settings.ssh_port

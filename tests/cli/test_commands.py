@@ -306,3 +306,43 @@ def test_starting_the_command_line_imports_click_and_little_else() -> None:
     modules = {line.rsplit("|", 1)[1].strip() for line in listed.splitlines() if "|" in line}
     assert "click" in modules
     assert not modules & {"pydantic", "pygit2", "asyncssh", "rich", "yaml", "uvloop", "starlette", "owsgit.model.spec"}
+
+
+def test_a_clone_follows_its_node_to_another_port_and_the_project_to_another_name(
+    tmp_path: Path, alice: Person, bob: Person
+) -> None:
+    node = Node(tmp_path / "node", alice)
+    project = serve(tmp_path / "shop", alice, bob, node)
+    try:
+        connected = owsgit("connect", by=alice, cwd=project.folder)
+        assert connected.status == 0 and f"remote origin: {node.url()}" in connected.text
+        node.stop()
+        spec = json.loads((project.folder / "nodes/a.json").read_text())
+        node.port = nodes.free_port()
+        settings = json.loads((node.home / "node.json").read_text())
+        (node.home / "node.json").write_text(json.dumps({**settings, "sshPort": node.port}))
+        project.write("nodes/a.json", {**spec, "ports": {"ssh": node.port}})
+        project.write("project.json", {"name": "store", "roots": ["alice"]})
+        project.commit()
+        node.start()
+        assert push(project, node).status == 0
+        lost = push(project, node)
+        assert "there is no repository '/shop' here; the project is 'store'" in lost.text
+        assert owsgit("connect", by=alice, cwd=project.folder).status == 0
+        assert project.git("remote", "get-url", "origin") == node.url("store")
+    finally:
+        node.stop()
+
+
+def test_a_weak_key_is_told_before_anything_is_made(tmp_path: Path, alice: Person) -> None:
+    (tmp_path / "weak.pub").write_text("ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7" + "A" * 168 + "== weak\n")
+    person = Person("weak", alice.private, {"user.signingKey": str(tmp_path / "weak.pub")})
+    done = owsgit("init", "shop", by=person, cwd=tmp_path)
+    assert done.status == 1 and "ssh-keygen -t ed25519" in done.text and "fault of owsgit" not in done.text
+    assert not (tmp_path / "shop").exists()
+
+
+def test_a_repository_that_is_none_of_ours_is_told_so(tmp_path: Path, alice: Person) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path / "other")], check=True)
+    done = owsgit("validate", by=alice, cwd=tmp_path / "other")
+    assert done.status == 1 and "is no infra repository" in done.text

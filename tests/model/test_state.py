@@ -167,3 +167,17 @@ def test_code_and_configuration_are_two_actions(state: State) -> None:
         "lambda:UpdateFunctionConfiguration",
     ]
     assert both.verb is Verb.UPDATE
+
+
+def test_a_gateway_cannot_have_a_nodes_port(state: State) -> None:
+    node = resource("node", "n", {"key": NODE_KEY, "address": "10.0.0.1", "ports": {"ssh": 7022}})
+    with_node = state.after(created(node))
+    assert (
+        "port 7022 is used by nodes/n.json already"
+        in problems(with_node, *created(resource("gateway", "b", {"port": 7022, "routes": {}})))[0]
+    )
+    other = resource("node", "m", {"key": NODE_KEY, "address": "10.0.0.2", "ports": {"ssh": 80}})
+    assert "port 80 is used by gateways/api.json already" in problems(state, *created(other))[0]
+
+
+NODE_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJT1v+2IQ273o5HMPrGW/EISKyT7RkigUzWyCfHixaOq"

@@ -495,3 +495,19 @@ def test_what_code_says_cannot_draw_on_the_pushers_screen(served: Project, node:
     served.commit()
     done = push(served, node)
     assert "FAILED    function bad" in done.text and "\x1b" not in done.text and "\x07" not in done.text
+
+
+def test_an_unknown_push_option_is_told(here: tuple[Project, Node]) -> None:
+    project, node = here
+    project.write("README.md", "x")
+    project.commit()
+    assert "did you mean the option 'no-wait'?" in push(project, node, "HEAD:main", "-o", "nowait").text
+
+
+def test_settings_that_differ_from_the_ledger_are_told(served: Project, node: Node) -> None:
+    assert node.status()["warnings"] == []
+    spec = json.loads((served.folder / "nodes/a.json").read_text())
+    served.write("nodes/a.json", {**spec, "ports": {"ssh": nodes.free_port()}})
+    served.commit()
+    assert push(served, node).status == 0
+    assert "but this node is at 127.0.0.1" in node.status()["warnings"][0]

@@ -267,3 +267,22 @@ def test_a_plan_says_what_changes() -> None:
     assert made.summary() == "0 to create, 1 to update, 0 to delete"
     assert plan.make(after, after).summary() == "nothing to do"
     assert isinstance(KINDS, Kinds)
+
+
+def test_a_revert_to_what_still_runs_clears_the_failure_in_between(world: World) -> None:
+    world.want("c1", f=1)
+    world.functions.failing = {"2"}
+    world.want("c2", f=2)
+    assert world.phase("functions/f") is Phase.FAILED
+    world.want("c3", f=1)
+    assert world.phase("functions/f") is Phase.READY and world.functions.running == {"f": "1"}
+    assert world.again() == []
+
+
+def test_a_start_does_not_make_a_resource_look_newer(world: World) -> None:
+    world.want("c1", f=1, f2=1)
+    world.want("c2", f=1, f2=2)
+    world.inventory.close()
+    world.start()
+    world.again()
+    assert world.inventory.rows["functions/f"].commit == "c1" and world.inventory.rows["functions/f2"].commit == "c2"

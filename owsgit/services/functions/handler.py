@@ -34,7 +34,7 @@ class FunctionHandler:
     """The handler of functions, and the target that gateways and users call them by."""
 
     def __init__(self, site: Site) -> None:
-        """Where functions cannot be contained, and the node was not told to do without, each function fails with why."""
+        """Where functions cannot be contained, and the node was not told to do without, each one fails with why."""
         self._site = site
         self._store = CodeStore(site.home / "code")
         self._store.folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from owsgit.model.spec import Name, Reference, Suspendable
 ENVIRONMENT_BYTES_MAX = 4096
 """Lambda's limit for all variables of a function."""
 
+_RUNTIME = re.compile(r"python(3\.[0-9]{1,2})?")
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]+")
 RESERVED = frozenset(
     {
@@ -22,6 +23,12 @@ RESERVED = frozenset(
     }
 )  # fmt: skip
 """https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html"""
+
+
+def _runtime(name: str) -> str:
+    if not _RUNTIME.fullmatch(name):
+        raise ValueError("runtimes are 'python' (the node's own version) and 'python3.N'; others are not built yet")
+    return name
 
 
 def _variable(name: str) -> str:
@@ -42,8 +49,7 @@ class FunctionSpec(Suspendable):
     """A serverless function with AWS Lambda's handler signature."""
 
     description: str | None = Field(None, max_length=256, description="What the function is for.")
-    runtime: str = Field(
-        pattern=r"^python(3\.[0-9]{1,2})?$",
+    runtime: Annotated[str, AfterValidator(_runtime)] = Field(
         description="Lambda's name of the runtime, such as python3.11; 'python' is the node's own version.",
     )
     handler: str = Field(
