@@ -53,7 +53,12 @@ bench: setup system  ## all benchmarks, quick
 	@for name in policies verify push; do $(BIN)/python -m bench.$$name --quick || exit 1; done
 
 lock: setup     ## pin the newest versions in requirements.lock
-	$(BIN)/python tests/lock.py
+	@$(BIN)/python -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb")); \
+	  print("\n".join(found["project"]["dependencies"] + found["dependency-groups"]["dev"]))' > requirements.in
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-annotate --no-header \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+	  --output-file requirements.lock requirements.in
+	@rm requirements.in
 
 clean:          ## forget what make made
 	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,5 +1,6 @@
 """Crash-only: a node killed at any instant starts again from its home, whole and by itself."""
 
+import os
 import random
 import subprocess
 import threading
@@ -110,6 +111,8 @@ def test_two_processes_never_run_one_node(served: Project, node: Node) -> None:
     assert done.status == 3 and "is running in" in done.text
 
 
+@pytest.mark.hardware("the right to mount a file system")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system that is full")
 def test_a_full_disk_refuses_pushes_and_goes_on_serving(served: Project, node: Node, tmp_path: Path) -> None:
     """The bare repository's object folder becomes a file system of no size."""
     objects = node.home / "ledger.git/objects"

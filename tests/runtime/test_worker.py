@@ -155,6 +155,8 @@ def handler(event, context):
     made = function(code, timeout=1.0)
     assert made() == "well"
     error = made.error({"do": "it"})
+    if kind == "Runtime.OutOfMemory" and made.lab.sandbox.note:
+        kind, told = "MemoryError", ""  # without control groups the kernel refuses memory instead of ending the worker
     assert error["errorType"] == kind and told in error["errorMessage"]
     assert made() == "well", "the next request is answered"
 
