@@ -11,8 +11,8 @@ from owsgit.cli.output import Result, Table
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
 from owsgit.ledger.verify import CommitReport
+from owsgit.model.change import Verb
 from owsgit.model.errors import InvalidError
-from owsgit.reconcile.plan import SIGNS
 from owsgit.services import KINDS
 
 
@@ -49,10 +49,9 @@ def document(report: CommitReport) -> dict[str, Any]:
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
-    signs = {str(verb): sign for verb, sign in SIGNS.items()}
     lines = [f"{entry['commit'][:10]} {entry['subject']}  (signed by {entry['signer']})"]
     lines += [
-        f"    {signs[change['verb']]} {change['resource']}{' (code)' if change['code'] else ''}"
+        f"    {Verb(change['verb']).sign} {change['resource']}{' (code)' if change['code'] else ''}"
         for change in entry["changes"]
     ]
     return [*lines, *(f"    ~ {path}" for path in entry["files"])]

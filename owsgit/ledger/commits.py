@@ -7,6 +7,7 @@ from a signed commit; hence the strictness. Dates are never trusted, only their 
 import re
 from dataclasses import dataclass
 
+from owsgit.model import terminal
 from owsgit.model.errors import RefusedError
 
 _COMMIT = re.compile(
@@ -47,7 +48,7 @@ class Commit:
     def subject(self) -> str:
         """The first line of the message, safe for a terminal."""
         line = self.message.strip().split("\n", 1)[0]
-        return "".join(char if char.isprintable() else "?" for char in line)[:72]
+        return terminal.safe(line, 72)
 
 
 def parse(oid: str, data: bytes) -> Commit:

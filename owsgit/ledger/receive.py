@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 from owsgit.ledger.repository import MAIN, NONE
 from owsgit.ledger.verify import CommitReport, Report
-from owsgit.model.change import Verb
+from owsgit.model import terminal
 from owsgit.model.errors import OwsgitError, RefusedError
 
 _UPDATE = re.compile(r"([0-9a-f]{40}) ([0-9a-f]{40}) (.+)", re.DOTALL)
 COMMITS_SHOWN_MAX = 20
 GRANTS_SHOWN_MAX = 50
 """Of one commit; a thousand lines tell a pusher nothing."""
-
-_SIGNS = {Verb.CREATE: "+", Verb.UPDATE: "~", Verb.DELETE: "-"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ def main_update(commands: str) -> RefUpdate:
     for line, match in zip(updates, matches, strict=True):
         ref = match[3] if match else line
         if match is None or ref != MAIN:
-            shown = "".join(char if char.isprintable() else "?" for char in ref)[:200]
+            shown = terminal.safe(ref, 200)
             raise RefusedError(
                 f"{shown} is not a ref of the ledger: it has only {MAIN}", remedy="git push <remote> HEAD:main"
             )
@@ -60,7 +58,7 @@ def _commit(report: CommitReport) -> Iterator[str]:
     yield f"  signed by {signer.user} ({signer.algorithm} {signer.fingerprint})"
     if not report.grants:
         yield "  changes nothing"
-    signs = {change.resource.file: _SIGNS[change.verb] for change in report.changes}
+    signs = {change.resource.file: change.verb.sign for change in report.changes}
     for grant in report.grants[:GRANTS_SHOWN_MAX]:
         sign = signs.get(grant.need.file, "~")
         yield f"  {sign} {grant.need.file}  {grant.need.action}  {grant.decision.reason}"

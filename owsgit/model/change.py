@@ -14,6 +14,11 @@ class Verb(StrEnum):
     UPDATE = "update"
     DELETE = "delete"
 
+    @property
+    def sign(self) -> str:
+        """As plans show it."""
+        return {"create": "+", "update": "~", "delete": "-"}[self.value]
+
 
 Keys = Mapping[str, str | tuple[str, ...]]
 

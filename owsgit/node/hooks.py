@@ -14,6 +14,7 @@ from pathlib import Path
 from owsgit.ledger import receive
 from owsgit.ledger.receive import RefUpdate
 from owsgit.ledger.verify import NotFastForwardError, Report
+from owsgit.model import terminal
 from owsgit.model.errors import OwsgitError, RefusedError
 from owsgit.model.spec import nearest
 from owsgit.reconcile import story
@@ -177,7 +178,7 @@ class HookServer:
 def _check_options(options: tuple[str, ...]) -> None:
     for option in options:
         if option not in PUSH_OPTIONS:
-            shown = "".join(char if char.isprintable() else "?" for char in option)[:60]
+            shown = terminal.safe(option, 60)
             raise RefusedError(
                 f"unknown push option {shown!r}", remedy=nearest(shown, PUSH_OPTIONS, "option", "options")
             )
@@ -192,5 +193,5 @@ def _parse(data: bytes) -> Push:
 
 def _say(writer: asyncio.StreamWriter, lines: "list[str] | Iterator[str]") -> None:
     """Lines for the pusher's terminal. What comes from code or commits can hold no control character."""
-    text = "".join("".join(char if char.isprintable() else "?" for char in line) + "\n" for line in lines)
+    text = "".join(f"{terminal.safe(line)}\n" for line in lines)
     writer.write(text.encode("utf-8", "backslashreplace"))

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from owsgit.model import terminal
 from owsgit.model.change import Verb
 from owsgit.model.errors import OwsgitError
 from owsgit.model.resource import Resource
@@ -251,7 +252,7 @@ class Reconciler:
         else:
             log.error("%s failed", row.key, exc_info=error)
             message = f"{type(error).__name__}: {error}"
-        message = "".join(char if char.isprintable() or char == "\n" else "?" for char in message)
+        message = terminal.safe_lines(message)
         if row.applied is not None and row.key in self._live and row.applied.version == self._live[row.key]:
             message += "\n  what was applied before goes on serving"
         return self._inventory.put(replace(row, phase=Phase.FAILED, message=message, attempts=retry.attempts))

@@ -10,7 +10,6 @@ from owsgit.model.change import Verb
 from owsgit.model.diff import ABSENT, Difference, differences
 from owsgit.model.resource import Resource
 
-SIGNS = {Verb.CREATE: "+", Verb.UPDATE: "~", Verb.DELETE: "-"}
 VALUE_CHARACTERS_MAX = 60
 
 
@@ -29,7 +28,7 @@ class Step:
 
     def lines(self) -> Iterator[str]:
         """The step for people: the resource, then a line for each field that changes."""
-        yield f"{SIGNS[self.verb]} {self.resource.kind.name} {self.resource.name or ''}".rstrip()
+        yield f"{self.verb.sign} {self.resource.kind.name} {self.resource.name or ''}".rstrip()
         if self.verb is Verb.UPDATE:
             for difference in self.differences:
                 yield f"    {difference.path}: {_shown(difference.before)} -> {_shown(difference.after)}"
