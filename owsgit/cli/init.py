@@ -21,7 +21,7 @@ from owsgit.services import KINDS
 
 README = """# {name}
 
-The infrastructure of {name}, applied by [owsgit](https://pypi.org/project/owsgit/): every change is a signed commit.
+The infrastructure of {name}, applied by owsgit: every change is a signed commit.
 
     owsgit validate          check what you changed
     owsgit plan              see what it would do
