@@ -12,7 +12,7 @@ from owsgit.ledger import changes, trees, verify
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, Repository, run
 from owsgit.ledger.verify import Report, Verified
-from owsgit.model.errors import OwsgitError, RefusedError
+from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.model.resource import Kinds
 from owsgit.model.service import CodeFile
 
@@ -65,6 +65,8 @@ class Ledger:
         accepted = self._accepted.get((self.head.commit if self.head else None, main))
         try:
             head = accepted or verify.walk(self.repository.objects, self.kinds, self.head, main, lambda _: None)
+        except UnavailableError:
+            raise  # nothing is said of the commit: something is missing on this machine
         except OwsgitError as error:
             self._set_back(main)
             raise RefusedError(

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from owsgit.ledger.sshsig import BadSignatureError
+from owsgit.model import keys as keys_format
 from owsgit.model.errors import UnavailableError
 
 try:
@@ -28,9 +29,11 @@ _ARMOUR = re.compile(
 @lru_cache(maxsize=1024)
 def _certificate(armoured: str) -> Any:
     try:
-        return pysequoia.Cert.from_bytes(armoured.encode())
+        certificate = pysequoia.Cert.from_bytes(keys_format.openpgp_bytes(armoured))
+        same = certificate.fingerprint.lower() == keys_format.openpgp_fingerprints(armoured)[0]
     except Exception:  # pysequoia raises RuntimeError and others; a key that cannot be read signs nothing
         return None
+    return certificate if same else None  # what was claimed is what verifies
 
 
 def verify(payload: bytes, armoured: bytes, keys: Callable[[], Iterable[tuple[str, str]]]) -> tuple[str, str]:
@@ -54,7 +57,8 @@ def verify(payload: bytes, armoured: bytes, keys: Callable[[], Iterable[tuple[st
     for owner, text in keys():
         certificate = _certificate(text)
         if certificate is not None:
-            owners[certificate.fingerprint] = owner
+            if owners.setdefault(certificate.fingerprint, owner) != owner:
+                raise BadSignatureError(f"two users have the OpenPGP key {certificate.fingerprint}")
             certificates.append(certificate)
     issuer = signature.issuer_fingerprint or "an unnamed key"
     try:

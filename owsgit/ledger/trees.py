@@ -7,6 +7,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from itertools import accumulate
+from threading import Lock
 
 from owsgit.ledger.objects import Objects
 from owsgit.model.errors import InvalidError, Problem
@@ -61,19 +62,22 @@ class _Cache:
     def __init__(self) -> None:
         self._trees: OrderedDict[bytes, _Checked] = OrderedDict()
         self._bytes = 0
+        self._lock = Lock()  # code is laid out in another thread than pushes are verified in
 
     def get(self, oid: bytes) -> _Checked | None:
-        found = self._trees.get(oid)
-        if found is not None:
-            self._trees.move_to_end(oid)
-        return found
+        with self._lock:
+            found = self._trees.get(oid)
+            if found is not None:
+                self._trees.move_to_end(oid)
+            return found
 
     def put(self, oid: bytes, checked: _Checked) -> None:
-        if oid not in self._trees:
-            self._bytes += len(checked.data)
-        self._trees[oid] = checked
-        while self._bytes > CACHE_BYTES_MAX and len(self._trees) > 1:
-            self._bytes -= len(self._trees.popitem(last=False)[1].data)
+        with self._lock:
+            if oid not in self._trees:
+                self._bytes += len(checked.data)
+            self._trees[oid] = checked
+            while self._bytes > CACHE_BYTES_MAX and len(self._trees) > 1:
+                self._bytes -= len(self._trees.popitem(last=False)[1].data)
 
 
 _cache = _Cache()

@@ -228,8 +228,7 @@ def _grants(state: State, signer: Signer, found: changes.TreeChanges, commit: Co
     """The decision for everything that is needed. Raises NotAllowedError with all that is not allowed."""
     denied: list[Problem] = []
     for need in _needs(state, found, commit):
-        context = PUSH.with_values({**need.keys, "ows:SignatureType": signer.algorithm, "ows:Branch": "main"})
-        decision = state.decide(signer.user, need.action, need.arn, context)
+        decision = _decide(state, signer, need)
         if decision.allowed:
             yield Grant(need, decision)
         else:
@@ -240,6 +239,17 @@ def _grants(state: State, signer: Signer, found: changes.TreeChanges, commit: Co
         error = NotAllowedError(denied[0].message)
         error.problems = tuple(denied[: changes.PROBLEMS_MAX])
         raise error
+
+
+def _decide(state: State, signer: Signer, need: Need) -> Decision:
+    """Allowed by what the resource becomes, and not denied by what it was: no change slips from under a Deny."""
+    push_keys = {"ows:SignatureType": signer.algorithm, "ows:Branch": "main"}
+    decision = state.decide(signer.user, need.action, need.arn, PUSH.with_values({**need.keys, **push_keys}))
+    if decision.allowed and need.former_keys is not None:
+        former = state.decide(signer.user, need.action, need.arn, PUSH.with_values({**need.former_keys, **push_keys}))
+        if former.explicit and not former.allowed:
+            return former
+    return decision
 
 
 def _protect_roots(state: State, signer: Signer, changed: list[Change]) -> None:

@@ -31,6 +31,7 @@ class Need:
     arn: str
     file: str
     keys: Keys
+    former_keys: Keys | None = None  # what the same keys were before the change, where they differ
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,22 @@ class Change:
     def needs(self, scope: Scope, kinds: Kinds) -> Iterator[Need]:
         """Every permission that this change needs: that of its verb, of the fields it touches, of what it passes."""
         code = self.resource.kind.actions.code
-        shared = self._keys()
+        shared, offered = self._keys(), self._offered(self.resource)
+        former = self._offered(self.before) if self.before is not None else offered
         seen: list[tuple[str, str, Keys]] = []
-        for action, arn, keys in self._needs(scope, kinds):
+        for action, arn, keys in self._all_needs(scope, kinds):
             if (action, arn, keys) not in seen:
                 seen.append((action, arn, keys))
                 file = self._changed_files if action == code else self.resource.file
-                yield Need(action, arn, file, {**shared, **keys})
+                before = None if former == offered else {**shared, **former, **keys}
+                yield Need(action, arn, file, {**shared, **offered, **keys}, before)
+
+    def _all_needs(self, scope: Scope, kinds: Kinds) -> Iterator[tuple[str, str, Keys]]:
+        """As `_needs`; an update that no field accounts for (another spelling, an empty list) needs its action too."""
+        found = list(self._needs(scope, kinds))
+        yield from found
+        if not found:
+            yield self.resource.kind.actions.update, self.resource.arn(scope), {}
 
     @property
     def _changed_files(self) -> str:
@@ -75,13 +85,17 @@ class Change:
         return self.files[0] + (f" and {more} more" if more else "")
 
     def _keys(self) -> dict[str, str | tuple[str, ...]]:
-        """The condition keys of this change: those of every change, and those that its kind offers."""
+        """The condition keys that every change has."""
         before, after = self._documents()
         resource = self.resource
         changed = tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
         paths = (*((resource.file,) if changed else ()), *self.files) or (resource.file,)
-        offered = {key: tuple(values(resource.spec)) for key, values in resource.kind.condition_keys.items()}
-        return {"ows:Path": paths, "ows:ChangedFields": changed, **offered}
+        return {"ows:Path": paths, "ows:ChangedFields": changed}
+
+    @staticmethod
+    def _offered(resource: Resource) -> dict[str, str | tuple[str, ...]]:
+        """The condition keys that the kind offers, with the values of `resource`."""
+        return {key: tuple(values(resource.spec)) for key, values in resource.kind.condition_keys.items()}
 
     def _documents(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return self.before.document() if self.before else {}, self.after.document() if self.after else {}
@@ -94,9 +108,9 @@ class Change:
             yield kind.actions.delete, arn, {}
         elif self.files and kind.actions.code:
             yield kind.actions.code, arn, {}
+            if self.before is not None and self.after is not None and self.before.blob != self.after.blob:
+                yield kind.actions.update, arn, {}  # the document is written anew as well
         before, after = self._documents()
-        if self.verb is Verb.UPDATE and before == after and self._blob_changed:
-            yield kind.actions.update, arn, {}  # written in another way, with the same meaning: still a change
         for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
             if old != new:
@@ -105,10 +119,6 @@ class Change:
                 )
         if self.after is not None:
             yield from self._passes(scope, kinds)
-
-    @property
-    def _blob_changed(self) -> bool:
-        return self.before is not None and self.after is not None and self.before.blob != self.after.blob
 
     def _passes(self, scope: Scope, kinds: Kinds) -> Iterator[tuple[str, str, Keys]]:
         """iam:PassRole and the like, for each reference that was not there before."""

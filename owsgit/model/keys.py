@@ -7,6 +7,7 @@ the ledger.
 import base64
 import binascii
 import hashlib
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ RSA_BITS_MIN = 2048
 
 OPENPGP_BEGIN = "-----BEGIN PGP PUBLIC KEY BLOCK-----"
 OPENPGP_END = "-----END PGP PUBLIC KEY BLOCK-----"
+
+_OPENPGP_ARMOUR = re.compile(
+    rf"{OPENPGP_BEGIN}\n(?:[A-Za-z]+: [ -~]*\n)*\n"
+    rf"((?:[A-Za-z0-9+/]+={{0,2}}\n)+)(?:=[A-Za-z0-9+/]{{4}}\n)?{OPENPGP_END}"
+)
+CERTIFICATE_TAGS = (2, 6, 13, 14, 17)
+"""Signatures, keys, user ids and attributes: what a certificate is made of. Others could hide packets from a reader."""
 
 CURVES = {"ecdsa-sha2-nistp256": 65, "ecdsa-sha2-nistp384": 97, "ecdsa-sha2-nistp521": 133}
 """Length in bytes of the uncompressed point of each curve."""
@@ -148,27 +156,30 @@ def identity(text: str) -> str:
     return identities(text)[0]
 
 
+def openpgp_bytes(text: str) -> bytes:
+    """The certificate in `text`, without its armour, which has one reading only. Raises KeyFormatError."""
+    match = _OPENPGP_ARMOUR.fullmatch(text.strip(" \n"))
+    if match is None:
+        raise KeyFormatError("not one whole armoured OpenPGP certificate (gpg --armor --export KEY)")
+    try:
+        return base64.b64decode(match[1].replace("\n", ""), validate=True)
+    except ValueError:
+        raise KeyFormatError("the OpenPGP certificate's armour is damaged") from None
+
+
 def openpgp_fingerprints(text: str) -> list[str]:
     """Fingerprints (lower case hex) of the primary key and the subkeys of one armoured certificate (RFC 9580, 5.5.4).
 
     Raises KeyFormatError.
     """
-    lines = text.strip().splitlines()
-    if len(lines) < 3 or lines[0] != OPENPGP_BEGIN or lines[-1] != OPENPGP_END or text.count(OPENPGP_BEGIN) != 1:
-        raise KeyFormatError("not one whole armoured OpenPGP certificate (gpg --armor --export KEY)")
-    try:
-        start = lines.index("") + 1
-        body = [line for line in lines[start:-1] if not line.startswith("=")]
-        data = base64.b64decode("".join(body), validate=True)
-    except ValueError:
-        raise KeyFormatError("the OpenPGP certificate's armour is damaged") from None
+    data = openpgp_bytes(text)
     found = []
     for tag, packet in _packets(data):
         if tag in (5, 7):
             raise KeyFormatError("this is a private key: never commit it; use gpg --armor --export KEY")
         if tag in (6, 14):
             found.append(_openpgp_fingerprint(packet))
-        if not found or (tag == 6 and len(found) > 1):
+        if not found or (tag == 6 and len(found) > 1) or tag not in CERTIFICATE_TAGS:
             raise KeyFormatError("not one OpenPGP certificate, which begins with its primary key")
     if not found:
         raise KeyFormatError("the OpenPGP certificate has no key")

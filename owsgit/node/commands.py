@@ -180,7 +180,7 @@ class Commands:
         """Words: the function's name, the number of lines, and 'follow' if wanted."""
         name, count = words[0] if words else "", words[1] if len(words) > 1 else "100"
         self._allow(session, "logs:GetLogEvents", "function", name, process)
-        if not count.isdigit() or int(count) > LOG_LINES_MAX:
+        if not (count.isascii() and count.isdigit()) or len(count) > 9 or int(count) > LOG_LINES_MAX:
             raise InvalidError(f"{count!r} is not a number of lines up to {LOG_LINES_MAX:,}")
         folder = self._facts.targets["function"].logs(name)
         follower = logs.follow(folder) if "follow" in words[2:] else None

@@ -261,3 +261,37 @@ def test_a_status_without_a_body_has_none_on_the_wire(gateway: Served, status: i
     head = b"POST / HTTP/1.1\r\nHost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
     answer = raw(gateway.port, head + body + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert b"FORGE" not in answer and answer.count(b"HTTP/1.1 ") == 2
+
+
+def test_endless_trailers_are_cut_off(gateway: Served) -> None:
+    gateway.serve({})
+    with socket.create_connection(("127.0.0.1", gateway.port), 10) as client:
+        client.sendall(b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
+        sent = 0
+        with pytest.raises(OSError):
+            while sent < 50_000_000:
+                client.sendall(b"t-%d: " % sent + b"y" * 60000 + b"\r\n")
+                sent += 60000
+        assert sent < 5_000_000
+
+
+def test_a_body_that_never_ends_does_not_hold_its_connection(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("owsgit.gateway.protocol.BODY_SECONDS_MAX", 0.3)
+    gateway.serve({})
+    with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+        client.sendall(b"POST /none HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += client.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 404")
+        client.sendall(b"x")
+        assert client.recv(1000) == b""
+
+
+def test_large_bodies_and_pipelined_requests_are_served(gateway: Served) -> None:
+    gateway.serve({"POST /": ("echo", "2.0"), "GET /": ("echo", "2.0")})
+    body = b"x" * 300_000
+    head = b"POST / HTTP/1.1\r\nHost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    answer = raw(gateway.port, head + body + head + body + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 3
+    assert gateway.client.post("/", content=iter([b"y"] * 3000)).status_code == 200

@@ -1,5 +1,6 @@
 """OpenPGP signatures, made by a real gpg."""
 
+import base64
 import subprocess
 from pathlib import Path
 
@@ -134,3 +135,21 @@ def test_subkeys_are_claimed_too(gpg: Gpg) -> None:
     fingerprint = next(line.split(":")[9] for line in shown.splitlines() if line.startswith("fpr"))
     gpg.run("--quick-add-key", fingerprint, "ed25519", "sign", "never")
     assert len(keys.identities(gpg.run("--armor", "--export", "tom").decode())) == 2
+
+
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\r"])
+def test_an_armour_has_one_reading_only(ann: str, ben: str, separator: str) -> None:
+    """A comment that one reader takes for a line end hid one certificate from one reader, and another from the other."""
+    body = "".join(ann.split("\n\n", 1)[1].split("\n=")[0].split("\n"))
+    forged = ben.replace("BLOCK-----\n", f"BLOCK-----\nComment: x{separator}{separator}{body}\n", 1)
+    with pytest.raises(keys.KeyFormatError):
+        keys.identities(forged)
+
+
+def test_packets_that_are_no_part_of_a_certificate_are_refused(ann: str) -> None:
+    data = keys.openpgp_bytes(ann)
+    for extra in (b"\xd5\x03abc", b"\xca\x03PGP"):
+        text = base64.b64encode(data + extra).decode()
+        lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
+        with pytest.raises(keys.KeyFormatError):
+            keys.identities(f"{keys.OPENPGP_BEGIN}\n\n{lines}\n{keys.OPENPGP_END}\n")

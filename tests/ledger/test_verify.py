@@ -431,6 +431,11 @@ def test_a_ledger_that_grew_large_is_still_loaded(
         ),
         lambda project: (project.folder / "functions/f/function.json").write_text(json.dumps(function(), indent=7)),
         lambda project: (project.folder / "users/README.md").write_text("x"),
+        lambda project: project.write("functions/f/function.json", {**function(), "$schema": None}),
+        lambda project: project.write("policies/dev.json", {**allow("s3:*"), "Id": None}),
+        lambda project: (
+            project.write("users/alice2.json", {}) or project.write("users/zed.json", {"keys": [], "fullName": None})
+        ),
         lambda project: project.git(
             "merge",
             "-q",
@@ -504,3 +509,35 @@ def test_a_root_is_not_taken_over_by_another_root(
     project.write("users/bob.json", {"keys": [mallory.public], "policies": ["dev"]})
     project.commit()
     assert "only bob may change this file" in told(project, two)
+
+
+@pytest.mark.parametrize(
+    "extra", [{"keys": []}, {"fullName": None}, {"inlinePolicies": {}, "policies": []}, {"$schema": None}]
+)
+def test_empty_fields_are_a_change_too(project: Project, base: Verified, bob: Person, extra: dict[str, object]) -> None:
+    project.write("users/zed.json", {})
+    project.write("policies/dev.json", allow("s3:*"))
+    project.commit()
+    powerless = check(project, base).head
+    project.write("users/zed.json", extra)
+    project.commit(by=bob)
+    assert "bob may not iam:" in told(project, powerless)
+
+
+def test_a_resource_does_not_slip_from_under_a_deny_by_changing(project: Project, base: Verified, bob: Person) -> None:
+    deny = {
+        "Effect": "Deny",
+        "Action": "lambda:*",
+        "Resource": "*",
+        "Condition": {"StringEquals": {"lambda:Runtime": "python"}},
+    }
+    project.write(
+        "policies/dev.json",
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}, deny]},
+    )
+    project.commit()
+    ruled = check(project, base).head
+    project.write("functions/f/function.json", {**function(), "runtime": "python3.11"})
+    project.write("functions/f/app.py", "x = 1\n")
+    project.commit(by=bob)
+    assert "denied by policies/dev.json $.Statement[1]" in told(project, ruled)

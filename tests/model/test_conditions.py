@@ -301,3 +301,28 @@ def test_wildcards_match_as_fnmatch_does(text: str, value: str) -> None:
     import fnmatch
 
     assert pattern.like(text, False).match(value) is fnmatch.fnmatchcase(value, text)
+
+
+def test_an_ipv4_address_is_one_in_ipv6s_clothes_too() -> None:
+    assert denied({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, aws_SourceIp="::ffff:10.1.1.1")
+    assert not allowed({"NotIpAddress": {"aws:SourceIp": "10.0.0.0/8"}}, aws_SourceIp="::ffff:10.1.1.1")
+
+
+def test_each_mention_of_a_variable_has_its_own_default() -> None:
+    assert not allowed({"StringEquals": {"x:Key": "${x:t}${x:t,'b'}"}}, x_key="bb"), "the first has no value"
+    assert not reach("arn:aws:s3:::${x:t,'a'}${x:t,'b'}", "arn:aws:s3:::aa") and reach(
+        "arn:aws:s3:::${x:t,'a'}${x:t,'b'}", "arn:aws:s3:::ab"
+    )
+
+
+def test_what_has_no_value_could_have_colons() -> None:
+    condition = {"ArnNotLike": {"x:Key": "arn:aws:iam::${x:hidden}:user/bob"}}
+    assert not allowed(condition, ("x:hidden",), x_key="arn:aws:iam::1:2:user/bob")
+
+
+def test_large_policies_are_read_quickly() -> None:
+    import time
+
+    began = time.perf_counter()
+    policy({"Effect": "Allow", "Action": "s3:*", "Resource": [f"arn:aws:s3:::b{number}/*" for number in range(15_000)]})
+    assert time.perf_counter() - began < 5

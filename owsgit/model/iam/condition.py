@@ -75,7 +75,11 @@ def _binary(text: str) -> bytes:
 
 
 def _network(text: str) -> Any:
-    return ipaddress.ip_network(text, strict=False)
+    """An address is a network of one. An IPv4 address in IPv6's clothes (::ffff:10.0.0.1) is the IPv4 address."""
+    network = ipaddress.ip_network(text, strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen == 128 and network.network_address.ipv4_mapped:
+        return ipaddress.ip_network(network.network_address.ipv4_mapped)
+    return network
 
 
 def _in_network(address: Any, network: Any) -> bool:

@@ -4,6 +4,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from threading import Lock
 
 from owsgit.model.iam.context import EMPTY, Context
 from owsgit.model.iam.document import PolicyDocument, Rule
@@ -30,6 +31,7 @@ class Decision:
 
     allowed: bool
     reason: str
+    explicit: bool = True  # False: only for want of a statement
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Policies:
         return self._effects(action)[1].first(arn, context, unknown_counts=False)
 
 
+_lock = Lock()  # pushes are verified in another thread than calls are decided in
 _compiled: "OrderedDict[tuple[tuple[str, str, int], ...], Policies]" = OrderedDict()
 
 
@@ -122,14 +125,15 @@ def compile_policies(attached: Iterable[AttachedPolicy]) -> Policies:
     """The compiled form of `attached`, shared between states that have the same documents."""
     policies = tuple(attached)
     key = tuple((policy.file, policy.path, id(policy.document)) for policy in policies)
-    found = _compiled.get(key)
-    if found is None:
-        found = _compiled[key] = Policies(policies)  # keeps the documents alive, so that their ids stay theirs
-        while len(_compiled) > COMPILED_MAX:
-            _compiled.popitem(last=False)
-    else:
-        _compiled.move_to_end(key)
-    return found
+    with _lock:
+        found = _compiled.get(key)
+        if found is None:
+            found = _compiled[key] = Policies(policies)  # keeps the documents alive, so that their ids stay theirs
+            while len(_compiled) > COMPILED_MAX:
+                _compiled.popitem(last=False)
+        else:
+            _compiled.move_to_end(key)
+        return found
 
 
 def decide(
@@ -151,7 +155,8 @@ def decide(
             return Decision(False, f"denied by {place}")
     allowed = policies.allows(action, arn, context)
     if allowed is None:
-        return Decision(False, f"no policy of {principal} allows it")
+        return Decision(False, f"no policy of {principal} allows it", explicit=False)
     if boundary is not None and boundary.allows(action, arn, context) is None:
-        return Decision(False, f"allowed by {allowed}, but not by the permissions boundary {boundary.attached[0].file}")
+        outside = f"allowed by {allowed}, but not by the permissions boundary {boundary.attached[0].file}"
+        return Decision(False, outside, explicit=False)
     return Decision(True, f"allowed by {allowed}")

@@ -7,7 +7,7 @@ the text does not match anyway.
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from owsgit.model.iam.context import EMPTY, Context
 
@@ -58,7 +58,7 @@ def parse(text: str, variables: bool) -> list[Part]:
     return [part for part in parts if part != ""]
 
 
-def _source(parts: "Iterable[Part]", values: "dict[str, str | None]", one: str) -> str:
+def _source(parts: "Iterable[Part]", values: "dict[Variable, str | None]", one: str) -> str:
     """A regular expression in which `one` is any character. A variable without a value is as wide as a wildcard.
 
     Between two wildcards, the first place where the text fits is the right one, so nothing is ever tried again (an
@@ -74,7 +74,7 @@ def _source(parts: "Iterable[Part]", values: "dict[str, str | None]", one: str) 
                     pieces[-1] += one if text == "?" else re.escape(text)
         elif isinstance(part, tuple):
             pieces[-1] += re.escape(part[0])
-        elif (value := values[part.name]) is None:
+        elif (value := values[part]) is None:
             pieces.append("")
         else:
             pieces[-1] += re.escape(value)
@@ -92,22 +92,25 @@ def _compiled(source: str, flags: int) -> re.Pattern[str]:
 class Pattern:
     """A text to match with. `source` gives its regular expression for given values of its variables."""
 
-    def __init__(self, parts: list[Part], source: "Callable[[dict[str, str | None]], str]", flags: int = 0) -> None:
+    def __init__(
+        self, parts: list[Part], source: "Callable[[dict[Variable, str | None]], str]", flags: int = 0
+    ) -> None:
         self.variables = [part for part in parts if isinstance(part, Variable)]
         self._source = source
         self._flags = flags | re.DOTALL
-        self.fixed = _compiled(source({}), self._flags) if not self.variables else None
-
-    @property
-    def expression(self) -> str | None:
+        self.expression = source({}) if not self.variables else None
         """The regular expression, if it does not depend on the request."""
-        return self.fixed.pattern if self.fixed is not None else None
+
+    @cached_property
+    def _fixed(self) -> re.Pattern[str] | None:
+        """Compiled when it is first asked for: a policy may have thousands that nobody ever asks for."""
+        return re.compile(self.expression, self._flags) if self.expression is not None else None
 
     def match(self, value: str, context: Context = EMPTY) -> bool | None:
         """Whether `value` matches; None if that depends on a variable that has no value."""
-        if self.fixed is not None:
-            return self.fixed.fullmatch(value) is not None
-        values = {variable.name: _value(variable, context) for variable in self.variables}
+        if self._fixed is not None:
+            return self._fixed.fullmatch(value) is not None
+        values = {variable: _value(variable, context) for variable in self.variables}
         matches = _compiled(self._source(values), self._flags).fullmatch(value) is not None
         return None if matches and None in values.values() else matches
 
@@ -155,11 +158,16 @@ def arn(text: str, variables: bool) -> Pattern:
     ):
         raise PatternError("not a whole ARN (arn:aws:service:region:account:resource) and not '*'")
 
-    def source(values: "dict[str, str | None]") -> str:
-        first = [_source(segment, values, "[^:]") for segment in segments[:-1]]
+    def source(values: "dict[Variable, str | None]") -> str:
+        first = [_source(segment, values, "." if _unknown(segment, values) else "[^:]") for segment in segments[:-1]]
         return ":".join([*first, _source(segments[-1], values, ".")])
 
     return Pattern(parts, source)
+
+
+def _unknown(parts: "Iterable[Part]", values: "dict[Variable, str | None]") -> bool:
+    """Whether a part has no value: it could be anything then, also with colons in it."""
+    return any(isinstance(part, Variable) and values[part] is None for part in parts)
 
 
 @lru_cache(maxsize=PATTERNS_MAX)
