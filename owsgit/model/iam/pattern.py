@@ -15,6 +15,9 @@ ARN_SEGMENTS = 6  # arn:partition:service:region:account:resource
 PATTERNS_MAX = 8192
 """Compiled patterns that are kept: policies of one project share most of theirs."""
 
+VALUES_MAX = 64
+"""Values of a pattern's variables, mostly users, for which its expression is kept."""
+
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"([A-Za-z0-9-]+:[A-Za-z0-9/._:-]+)\s*(?:,\s*'([^']*)'\s*)?")
 _LITERALS = ("*", "?", "$")
@@ -84,11 +87,6 @@ def _source(parts: "Iterable[Part]", values: "dict[Variable, str | None]", one: 
     return first + "".join(f"(?>{one}*?{piece})" for piece in middle if piece) + f"{one}*{last}"
 
 
-@lru_cache(maxsize=4096)
-def _compiled(source: str, flags: int) -> re.Pattern[str]:
-    return re.compile(source, flags)
-
-
 class Pattern:
     """A text to match with. `source` gives its regular expression for given values of its variables."""
 
@@ -98,6 +96,7 @@ class Pattern:
         self.variables = [part for part in parts if isinstance(part, Variable)]
         self._source = source
         self._flags = flags | re.DOTALL
+        self._by_values: dict[tuple[str | None, ...], re.Pattern[str]] = {}
         self.expression = source({}) if not self.variables else None
         """The regular expression, if it does not depend on the request."""
 
@@ -110,9 +109,15 @@ class Pattern:
         """Whether `value` matches; None if that depends on a variable that has no value."""
         if self._fixed is not None:
             return self._fixed.fullmatch(value) is not None
-        values = {variable: _value(variable, context) for variable in self.variables}
-        matches = _compiled(self._source(values), self._flags).fullmatch(value) is not None
-        return None if matches and None in values.values() else matches
+        values = tuple(_value(variable, context) for variable in self.variables)
+        compiled = self._by_values.get(values)
+        if compiled is None:
+            source = self._source(dict(zip(self.variables, values, strict=True)))
+            if len(self._by_values) >= VALUES_MAX:
+                self._by_values.clear()
+            compiled = self._by_values[values] = re.compile(source, self._flags)
+        matches = compiled.fullmatch(value) is not None
+        return None if matches and None in values else matches
 
 
 def _value(variable: Variable, context: Context) -> str | None:
