@@ -98,7 +98,8 @@ class Statement(Document):
                 raise ValueError(f"exactly one of {names} is needed")
             if one == [] or other == []:
                 raise ValueError(f"{names} may not be empty")
-        Rule(self, False)  # what cannot be compiled is told here, where the statement's place is known
+        if self.condition:
+            Rule(self, False)  # what cannot be compiled is told here, where the statement's place is known
         return self
 
 
