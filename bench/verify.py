@@ -12,6 +12,8 @@ from owsgit.services import KINDS
 
 RESOURCES = 300
 SAMPLE = 150
+ROUNDS = 5
+"""Ours and the baseline in turn; the round with the median ratio counts, as the machine's speed drifts."""
 
 
 def main() -> None:
@@ -20,8 +22,11 @@ def main() -> None:
         repository = Path(scratch, "repo")
         signers = history.make(repository, count, RESOURCES)
         tip = (repository / "refs/heads/main").read_text().strip()
-        ours = rate(repository, tip, count)
-        theirs = verify_commit_rate(repository, Path(scratch), signers)
+        rounds = [
+            (rate(repository, tip, count), verify_commit_rate(repository, Path(scratch), signers))
+            for _ in range(ROUNDS)
+        ]
+    ours, theirs = sorted(rounds, key=lambda pair: pair[0] / pair[1])[ROUNDS // 2]
     report.line("verify_commits", ours, "commits/s", theirs, digits=1)
 
 
