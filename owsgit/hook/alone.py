@@ -4,12 +4,11 @@ The old main is trusted, as this hook let it in; the first push is verified from
 """
 
 import os
-import subprocess
 from pathlib import Path
 
 from owsgit.ledger import receive, verify
 from owsgit.ledger.objects import Objects
-from owsgit.ledger.repository import NODE_ENVIRONMENT
+from owsgit.ledger.repository import NODE_ENVIRONMENT, genesis
 from owsgit.model.errors import OwsgitError
 from owsgit.services import KINDS
 
@@ -25,17 +24,10 @@ def pre_receive(commands: str) -> int:
         objects = Objects(folders)
         base = None
         if update.old is not None:
-            base = verify.load(objects, KINDS, _genesis(update.old), update.old)
+            base = verify.load(objects, KINDS, genesis(Path(), update.old), update.old)
         report = verify.push(objects, KINDS, base, update.new)
     except OwsgitError as error:
         print("\n".join(receive.refusal(error)), flush=True)
         return 1
     print("\n".join(receive.welcome(report)), flush=True)
     return 0
-
-
-def _genesis(commit: str) -> str:
-    listed = subprocess.run(
-        ["git", "rev-list", "--first-parent", "--max-parents=0", commit], capture_output=True, text=True, check=True
-    )
-    return listed.stdout.split()[-1]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from owsgit.ledger import changes, trees, verify
 from owsgit.ledger.objects import Objects
-from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, Repository, run
+from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, Repository, genesis, run
 from owsgit.ledger.verify import Report, Verified
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.model.resource import Kinds
@@ -40,10 +40,8 @@ class Ledger:
             commit = self._record.read_text().strip()
         except FileNotFoundError:
             return None
-        genesis = run(
-            self.repository.path, "rev-list", "--first-parent", "--max-parents=0", commit, env=NODE_ENVIRONMENT
-        ).split("\n")[-1]
-        return verify.load(self.repository.objects, self.kinds, genesis, commit)
+        founding = genesis(self.repository.path, commit, NODE_ENVIRONMENT)
+        return verify.load(self.repository.objects, self.kinds, founding, commit)
 
     def check(self, tip: str, objects: Objects) -> Report:
         """Verify that `tip` may follow the head. The result is kept for `advance`. Raises RefusedError and its kin."""

@@ -49,10 +49,6 @@ class Objects:
         """Size in bytes of a blob, without inflating it."""
         return self._find(pygit2.Oid(raw=oid), ObjectType.BLOB)[1]
 
-    def has(self, oid: str) -> bool:
-        key = pygit2.Oid(hex=oid)
-        return any(key in database for database in self._databases)
-
     def _find(self, oid: pygit2.Oid, wanted: ObjectType) -> tuple[pygit2.Odb, int]:
         """The database that has the object, and its size."""
         for database in self._databases:

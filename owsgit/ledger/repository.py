@@ -77,6 +77,11 @@ def run_bytes(
     return done.stdout
 
 
+def genesis(folder: Path, commit: str, env: Mapping[str, str] | None = None) -> str:
+    """The first commit of the history of `commit`, along first parents. Raises GitError."""
+    return run(folder, "rev-list", "--first-parent", "--max-parents=0", commit, env=env).split("\n")[-1]
+
+
 class Repository:
     """A node's ledger: a bare repository that only this node writes to."""
 
@@ -158,7 +163,7 @@ class Clone:
 
     def genesis(self, commit: str) -> str:
         """The first commit of the history of `commit`, along first parents."""
-        return run(self.folder, "rev-list", "--first-parent", "--max-parents=0", commit).split("\n")[-1]
+        return genesis(self.folder, commit)
 
     @contextmanager
     def snapshot(self) -> Iterator[tuple[Objects, str]]:

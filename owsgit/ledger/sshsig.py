@@ -135,9 +135,9 @@ def _touched(key: SshKey, signed: bytes, flags: int, counter: int) -> bytes:
             "the security key was not touched for this signature", remedy="use a key without no-touch"
         )
     wire = Wire(key.blob)
-    fields = [wire.string() for _ in range(2 if "ed25519" in key.algorithm else 3)]
+    for _ in range(2 if "ed25519" in key.algorithm else 3):  # algorithm, curve if any, key
+        wire.string()
     application = hashlib.sha256(wire.string()).digest()
-    del fields
     return application + bytes([flags]) + counter.to_bytes(4, "big") + hashlib.sha256(signed).digest()
 
 

@@ -99,7 +99,7 @@ class HookServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         status = 1
         try:
-            push = _parse(await reader.read(-1))
+            push = _parse(await _read(reader))
             answer = self._pre_receive if push.hook == "pre-receive" else self._post_receive
             status = await answer(push, writer)
         except (ConnectionError, asyncio.CancelledError):
@@ -184,9 +184,17 @@ def _check_options(options: tuple[str, ...]) -> None:
             )
 
 
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """All that the hook hands over, within bounds."""
+    data = b""
+    while piece := await reader.read(1 << 16):
+        data += piece
+        if len(data) > MESSAGE_BYTES_MAX:
+            raise ValueError("a hook handed over too much")
+    return data
+
+
 def _parse(data: bytes) -> Push:
-    if len(data) > MESSAGE_BYTES_MAX:
-        raise ValueError("a hook handed over too much")
     hook, session, quarantine, options, commands = data.decode("utf-8", "surrogateescape").split("\0", 4)
     return Push(hook, session, quarantine, tuple(option for option in options.split("\n") if option), commands)
 

@@ -13,7 +13,6 @@ https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html and .../python-
 
 from __future__ import annotations
 
-import builtins
 import importlib
 import importlib.util
 import json
@@ -206,7 +205,6 @@ def prepare_interpreter() -> None:
 
     site.setquit()
     site.sethelper()
-    builtins.__dict__.setdefault("copyright", None)
     sys.path[:] = [
         os.environ["LAMBDA_TASK_ROOT"],
         *(entry for entry in sys.path if entry and entry != os.path.dirname(os.path.abspath(__file__))),
