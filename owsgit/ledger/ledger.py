@@ -1,6 +1,6 @@
 """A node's ledger: its repository, and the last head that this node verified itself.
 
-`main` may be moved by git at any moment; what the node acts on is `advance()`, which verifies whatever is new first.
+What the node acts on is `head`. `main` follows it, by `follow` alone; whatever else moves it is undone by `settle`.
 """
 
 import os
@@ -10,14 +10,15 @@ from pathlib import Path
 
 from owsgit.ledger import changes, trees, verify
 from owsgit.ledger.objects import Objects
-from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, Repository, genesis, run
-from owsgit.ledger.verify import Report, Verified
-from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
+from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, NONE, Repository, genesis, run
+from owsgit.ledger.verify import CommitReport, Report, Verified
+from owsgit.model import core
+from owsgit.model.errors import RefusedError
 from owsgit.model.resource import Kinds
 from owsgit.model.service import CodeFile
 
 REJECTED = "refs/owsgit/rejected"
-"""Where a commit is kept that stood at main and did not verify. Hidden from clients."""
+"""Where a commit is kept that stood at main and was not decided on. Hidden from clients."""
 
 ACCEPTED_MAX = 16
 """Pushes that were verified and whose commit may become main in a moment."""
@@ -27,7 +28,7 @@ class Ledger:
     """Not thread-safe: the node calls it from one thread at a time."""
 
     def __init__(self, repository: Repository, kinds: Kinds, record: Path) -> None:
-        """`record` is the file that holds the id of the last verified head. Raises what `advance` raises."""
+        """`record` is the file that holds the id of the last verified head. Raises OwsgitError if it cannot be read."""
         self.repository = repository
         self.kinds = kinds
         self._record = record
@@ -44,45 +45,76 @@ class Ledger:
         return verify.load(self.repository.objects, self.kinds, founding, commit)
 
     def check(self, tip: str, objects: Objects) -> Report:
-        """Verify that `tip` may follow the head. The result is kept for `advance`. Raises RefusedError and its kin."""
+        """Verify that `tip` may follow the head. The result is kept for `follow`. Raises RefusedError and its kin."""
         report = verify.push(objects, self.kinds, self.head, tip)
         self._accepted[self.head.commit if self.head else None, tip] = report.head
         while len(self._accepted) > ACCEPTED_MAX:
             self._accepted.popitem(last=False)
         return report
 
-    def advance(self) -> Verified | None:
-        """Follow main, verifying what is new. Raises RefusedError and its kin: the head then stays where it is."""
-        main = self.repository.head()
-        if main is None:
-            if self.head is not None:
-                raise RefusedError("main is gone from this node's repository", remedy="restore it: git update-ref")
-            return None
-        if self.head is not None and self.head.commit == main:
+    def follow(self, tip: str) -> Verified:
+        """Move main and the head to `tip`, which was decided. Durable when it returns; verifies what is new.
+
+        Raises RefusedError and its kin; nothing has moved then.
+        """
+        if self.head is not None and self.head.commit == tip:
             return self.head
-        accepted = self._accepted.get((self.head.commit if self.head else None, main))
-        try:
-            head = accepted or verify.walk(self.repository.objects, self.kinds, self.head, main, lambda _: None)
-        except UnavailableError:
-            raise  # nothing is said of the commit: something is missing on this machine
-        except OwsgitError as error:
-            self._set_back(main)
-            raise RefusedError(
-                f"main was at {main[:10]}, which was not let in by this node and does not verify: {error.problems[0]}",
-                remedy=f"main was set back; the commit is kept as {REJECTED}/{main}",
-            ) from error
+        old = self.head.commit if self.head else None
+        head = self._accepted.get((old, tip)) or verify.walk(
+            self.repository.objects, self.kinds, self.head, tip, lambda _: None
+        )
+        self.adopt(head)
+        return head
+
+    def adopt(self, head: Verified) -> None:
+        """Move main and the head to what was verified to follow them."""
+        self._move(head.commit)
         self._write(head.commit)
         self.head = head
         self._accepted.clear()
-        return head
 
-    def _set_back(self, bad: str) -> None:
-        """Move main back to the verified head: nothing could follow a main that does not verify."""
-        run(self.repository.path, "update-ref", f"{REJECTED}/{bad}", bad, env=NODE_ENVIRONMENT)
-        if self.head is None:
-            run(self.repository.path, "update-ref", "-d", MAIN, bad, env=NODE_ENVIRONMENT)
+    def _move(self, commit: str) -> None:
+        main = self.repository.head()
+        if main == commit:
+            return
+        self.settle()
+        old = self.head.commit if self.head else NONE
+        run(self.repository.path, "update-ref", MAIN, commit, old, env=NODE_ENVIRONMENT)
+
+    def settle(self) -> str:
+        """Have main stand at the head. What was wrong in words, '' if nothing was."""
+        main = self.repository.head()
+        head = self.head.commit if self.head else None
+        if main == head:
+            return ""
+        if main is not None:
+            run(self.repository.path, "update-ref", f"{REJECTED}/{main}", main, env=NODE_ENVIRONMENT)
+        if head is not None:
+            run(self.repository.path, "update-ref", MAIN, head, env=NODE_ENVIRONMENT)
         else:
-            run(self.repository.path, "update-ref", MAIN, self.head.commit, bad, env=NODE_ENVIRONMENT)
+            run(self.repository.path, "update-ref", "-d", MAIN, env=NODE_ENVIRONMENT)
+        at = f"at {main[:10]}, which the nodes have not decided on" if main else "gone"
+        return f"main was {at}; it was set back" + (f", and the commit is kept as {REJECTED}/{main}" if main else "")
+
+    def founding(self, tip: str, objects: Objects) -> Verified:
+        """The first head of the history of `tip` that names nodes: from there on, nodes decide.
+
+        Raises RefusedError if there is none.
+        """
+        first: list[str] = []
+
+        def seen(report: CommitReport) -> None:
+            if not first and any(change.resource.kind is core.NODE and change.after for change in report.changes):
+                first.append(report.commit.id)
+
+        head = verify.walk(objects, self.kinds, None, tip, seen)
+        if not first:
+            raise RefusedError(
+                "the project names no node",
+                file="nodes/",
+                remedy="commit what owsgit node init prints as nodes/<name>.json",
+            )
+        return head if head.commit == first[0] else verify.walk(objects, self.kinds, None, first[0], lambda _: None)
 
     def _write(self, commit: str) -> None:
         scratch = self._record.with_suffix(".new")

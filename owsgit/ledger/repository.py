@@ -40,6 +40,7 @@ _SETTINGS = {
     "receive.denyNonFastForwards": "true",
     "receive.denyCurrentBranch": "ignore",
     "receive.advertisePushOptions": "true",
+    "receive.procReceiveRefs": "refs/heads/main",
     "receive.maxInputSize": str(PACK_BYTES_MAX),
     "transfer.hideRefs": "refs/owsgit",
     "uploadpack.allowFilter": "true",
@@ -120,6 +121,10 @@ class Repository:
                 if line.endswith(f" {MAIN}"):
                     return line.split(" ", 1)[0]
         return None
+
+    def count_between(self, old: str, new: str) -> int:
+        """Commits of the first-parent chain from `old` to `new`. Raises GitError."""
+        return int(run(self.path, "rev-list", "--count", "--first-parent", f"{old}..{new}", env=NODE_ENVIRONMENT))
 
     def quarantined(self, folder: Path) -> Objects:
         """The objects of this repository and those of a push that is not let in yet."""

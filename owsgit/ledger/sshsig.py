@@ -38,7 +38,7 @@ class BadSignatureError(RefusedError):
     """A signature that does not hold, or is not of the strict form."""
 
 
-def verify(payload: bytes, armoured: bytes) -> SshKey:
+def verify(payload: bytes, armoured: bytes, namespace: bytes = NAMESPACE) -> SshKey:
     """The key that signed `payload`. Raises BadSignatureError. Whose key it is, is for the caller to know."""
     match = _ARMOUR.fullmatch(armoured)
     if match is None or len(armoured) > SIGNATURE_BYTES_MAX:
@@ -47,7 +47,7 @@ def verify(payload: bytes, armoured: bytes) -> SshKey:
         data = base64.b64decode(match[1].replace(b"\n", b""), validate=True)
         if _wrapped(data) != match[1]:
             raise BadSignatureError("the SSH signature's armour is not wrapped as OpenSSH does it, at 70 characters")
-        return _verify(payload, data)
+        return _verify(payload, data, namespace)
     except (binascii.Error, KeyFormatError) as error:
         raise BadSignatureError(f"the SSH signature is damaged: {error}") from None
 
@@ -58,16 +58,16 @@ def _wrapped(data: bytes) -> bytes:
     return b"".join(text[at : at + LINE_CHARACTERS] + b"\n" for at in range(0, len(text), LINE_CHARACTERS))
 
 
-def _verify(payload: bytes, data: bytes) -> SshKey:
+def _verify(payload: bytes, data: bytes, wanted: bytes) -> SshKey:
     wire = Wire(data)
     if wire.take(6) != _MAGIC or wire.uint32() != 1:
         raise BadSignatureError("not an SSH signature of version 1")
     blob, namespace, reserved, digest, signature = (wire.string() for _ in range(5))
     wire.end()
-    if namespace != NAMESPACE:
+    if namespace != wanted:
         raise BadSignatureError(
-            f"the signature's namespace is {namespace.decode('ascii', 'replace')!r:.40}, not 'git'",
-            remedy="sign with git commit -S",
+            f"the signature's namespace is {namespace.decode('ascii', 'replace')!r:.40}, not {wanted.decode()!r}",
+            remedy="sign with git commit -S" if wanted == NAMESPACE else "",
         )
     if reserved:
         raise BadSignatureError("the signature's reserved field is not empty")
@@ -75,9 +75,7 @@ def _verify(payload: bytes, data: bytes) -> SshKey:
         raise BadSignatureError(
             f"the signature's hash {digest.decode('ascii', 'replace')!r:.40} is not sha256 or sha512"
         )
-    signed = b"".join(
-        [_MAGIC, *(_string(part) for part in (namespace, reserved, digest, _DIGESTS[digest](payload).digest()))]
-    )
+    signed = _signed(namespace, digest, payload)
     key = _key(blob)
     try:
         _check(key, signed, signature)
@@ -86,6 +84,33 @@ def _verify(payload: bytes, data: bytes) -> SshKey:
             f"the signature by {key.fingerprint} does not match the commit: it was changed after it was signed"
         ) from None
     return key
+
+
+def _signed(namespace: bytes, digest: bytes, payload: bytes) -> bytes:
+    """What the key itself signs: the namespace keeps a signature for one purpose from serving another."""
+    parts = (namespace, b"", digest, _DIGESTS[digest](payload).digest())
+    return _MAGIC + b"".join(map(_string, parts))
+
+
+def sign_bare(key: ed25519.Ed25519PrivateKey, namespace: bytes, payload: bytes) -> bytes:
+    """The 64 bytes of an Ed25519 key's signature: an SSH signature without its envelope."""
+    return key.sign(_signed(namespace, b"sha512", payload))
+
+
+def verify_bare(key: SshKey, namespace: bytes, payload: bytes, signature: bytes) -> None:
+    """Check what `sign_bare` made. Raises BadSignatureError."""
+    try:
+        _ed25519(key.blob).verify(signature, _signed(namespace, b"sha512", payload))
+    except InvalidSignature:
+        raise BadSignatureError(f"the signature is not one by {key.fingerprint} over this text") from None
+
+
+def armour(key: SshKey, namespace: bytes, signature: bytes) -> bytes:
+    """The envelope around a bare signature, so that `ssh-keygen -Y verify` takes it."""
+    inner = _string(key.algorithm.encode()) + _string(signature)
+    parts = (key.blob, namespace, b"", b"sha512", inner)
+    data = _MAGIC + (1).to_bytes(4, "big") + b"".join(map(_string, parts))
+    return BEGIN + b"\n" + _wrapped(data) + b"-----END SSH SIGNATURE-----\n"
 
 
 def _string(data: bytes) -> bytes:

@@ -61,6 +61,10 @@ class ProjectSpec(Spec):
         "a root may take itself off it.",
     )
 
+    root_quorum: int = Field(
+        1, ge=1, le=100, description="How many roots have to sign a recovery (owsgit node recover)."
+    )
+
     def references(self) -> Iterator[Reference]:
         for index, user in enumerate(self.roots):
             yield Reference("user", user, f"$.roots[{index}]")

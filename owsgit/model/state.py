@@ -21,6 +21,9 @@ from owsgit.model.names import Scope, account_id, project_id
 from owsgit.model.resource import Kinds, Resource
 from owsgit.model.spec import nearest
 
+NODE_NAMES_RESERVED = ("votes", "recovery")
+"""Names of other notes under refs/notes/owsgit."""
+
 GENESIS_UNKNOWN = "0" * 40
 """Stands in for the genesis commit's id while that commit is not made yet."""
 
@@ -178,8 +181,15 @@ class State:
                         yield from self._dangling(self.resources[key])
 
     def _node_ports(self, resource: Resource) -> Iterator[Problem]:
-        """A port of every node cannot be one that a node has for SSH."""
+        """A port of every node cannot be one that a node has for SSH; and a node's name is part of a git ref."""
         if isinstance(resource.spec, NodeSpec):
+            name = resource.name
+            if name in NODE_NAMES_RESERVED or ".." in name or name.endswith((".", ".lock")):
+                yield Problem(
+                    f"{name!r} cannot be a node's name: git notes are kept under refs/notes/owsgit/<node>",
+                    resource.file,
+                    remedy="choose another name",
+                )
             taken = self.claims.get(("port", str(resource.spec.ports.ssh)))
             if taken is not None:
                 yield self._port_taken(resource.spec.ports.ssh, resource.file, "$.ports.ssh", self.resources[taken])

@@ -48,6 +48,8 @@ class Facts:
     targets: Mapping[str, Target]
     public_key: str
     started: str
+    nodes: Callable[[], Awaitable[list[dict[str, Any]]]]  # all nodes of the project, as this one sees them
+    recover: Callable[[bytes], Awaitable[dict[str, Any]]]  # raises OwsgitError
 
 
 Process = asyncssh.SSHServerProcess[bytes]
@@ -83,6 +85,7 @@ class Commands:
             "applied": self._applied,
             "invoke": self._invoke,
             "logs": self._logs,
+            "recover": self._recover,
         }
 
     async def run(self, session: Session, words: list[str], process: Process) -> int:
@@ -147,9 +150,15 @@ class Commands:
             "problem": facts.problem(),
             "warnings": facts.warnings(),
             "time": inventory.now(),
+            "nodes": await facts.nodes(),
             "resources": resources,
         }
         process.stdout.write(json.dumps(answer).encode() + b"\n")
+        return 0
+
+    async def _recover(self, session: Session, words: list[str], process: Process) -> int:
+        """The roots' statement comes on standard input; their signatures are what counts, not who brings it."""
+        process.stdout.write(json.dumps(await self._facts.recover(bytes(await _payload(process)))).encode() + b"\n")
         return 0
 
     async def _applied(self, session: Session, words: list[str], process: Process) -> int:

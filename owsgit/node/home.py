@@ -5,6 +5,7 @@ key         its Ed25519 private key, the SSH host key
 ledger.git  the bare repository
 verified    the last head that this node verified
 node.db     what it has applied
+votes.db    what it has promised, voted for, and seen decided: never restore it from an older copy by hand
 code/ logs/ data/
 """
 
@@ -49,6 +50,7 @@ class Home:
         self.ledger = self.folder / "ledger.git"
         self.verified = self.folder / "verified"
         self.database = self.folder / "node.db"
+        self.votes = self.folder / "votes.db"
         self.hook_socket = self.folder / "hook.sock"
 
     @classmethod
@@ -81,9 +83,19 @@ class Home:
             ) from None
         return NodeSettings.parse(data, str(self.settings_file))
 
+    def private_key(self) -> Ed25519PrivateKey:
+        """The node's key. Raises UnavailableError."""
+        try:
+            private = serialization.load_ssh_private_key(self.key.read_bytes(), password=None)
+        except (OSError, ValueError) as error:
+            raise UnavailableError(f"the node's key cannot be read: {error}", file=str(self.key)) from None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise UnavailableError("the node's key is not an Ed25519 key", file=str(self.key))
+        return private
+
     def public_key(self) -> keys.SshKey:
         """The node's public key."""
-        private = serialization.load_ssh_private_key(self.key.read_bytes(), password=None)
+        private = self.private_key()
         line = private.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
         return keys.parse_ssh(line.decode())
 

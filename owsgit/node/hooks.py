@@ -1,12 +1,14 @@
-"""Answers git's hooks: pre-receive verifies, post-receive tells how the new head is applied.
+"""Answers git's hooks: pre-receive verifies, proc-receive decides and tells how the new head is applied.
 
-One push at a time is between its check and its move of main; the next one waits, and then learns that it is late.
+Pushes are checked as they come, and decided one at a time; of several that follow the same head, the others are late.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+import re
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +23,14 @@ from owsgit.reconcile import story
 from owsgit.reconcile.loop import Event, Reconciler, Settled
 
 MESSAGE_BYTES_MAX = 2 << 20
-TURN_SECONDS_MAX = 20.0
-"""How long one push may take between its check and its move of main."""
-
 SETTLE_SECONDS_MAX = 300.0
 """How long a pusher is kept waiting for applying; what is left goes on without them."""
 
-PUSH_OPTIONS = ("no-wait",)
+PUSH_OPTIONS = ("no-wait", "acks=majority", "acks=all")
+_ACKS = re.compile(r"acks=([0-9]{1,4}|majority|all)")
+LATE = "fetch first"
+"""What git prints behind `[remote rejected]` for a push that lost a race."""
+
 log = logging.getLogger("owsgit.hooks")
 
 
@@ -36,31 +39,9 @@ class Push:
     """What a hook hands over."""
 
     hook: str
-    session: str
     quarantine: str
     options: tuple[str, ...]
     commands: str
-
-
-class Turns:
-    """Lets one push at a time through; the turn ends with the push, or after TURN_SECONDS_MAX."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._holder = ""
-        self._timer: asyncio.TimerHandle | None = None
-
-    async def take(self, session: str) -> None:
-        await self._lock.acquire()
-        self._holder = session
-        self._timer = asyncio.get_running_loop().call_later(TURN_SECONDS_MAX, self.end, session)
-
-    def end(self, session: str) -> None:
-        if self._lock.locked() and self._holder == session:
-            assert self._timer is not None
-            self._timer.cancel()
-            self._holder = ""
-            self._lock.release()
 
 
 @dataclass(frozen=True)
@@ -70,6 +51,9 @@ class Verdicts:
     check: Callable[[RefUpdate, Path | None], Awaitable[Report]]  # raises OwsgitError
     head: Callable[[], str | None]
     reconciler: Reconciler
+    decide: Callable[[RefUpdate], Awaitable[tuple[list[str], int]]]  # who voted, of how many; raises OwsgitError
+    others: Callable[[str, float, Callable[[str, list[str]], None]], Awaitable[None]]  # see Council.others_applied
+    names: Callable[[], tuple[str, list[str]]]  # this node, and the others
 
 
 class HookServer:
@@ -79,7 +63,6 @@ class HookServer:
         self._verdicts = verdicts
         self._ledger = ledger
         self._server: asyncio.Server | None = None
-        self.turns = Turns()
 
     async def open(self, path: Path) -> None:
         """Bind by way of the folder's descriptor: the path of a socket may have 107 bytes only."""
@@ -97,40 +80,33 @@ class HookServer:
             self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        status = 1
+        status, reason = 1, ""
         try:
             push = _parse(await _read(reader))
-            answer = self._pre_receive if push.hook == "pre-receive" else self._post_receive
-            status = await answer(push, writer)
+            answer = self._pre_receive if push.hook == "pre-receive" else self._proc_receive
+            status, reason = await answer(push, writer)
         except (ConnectionError, asyncio.CancelledError):
             pass
         except Exception:
             log.exception("a hook failed")
             _say(writer, ["owsgit: internal error, nothing was changed; the node's log says more"])
         with contextlib.suppress(ConnectionError):
-            writer.write(f"\0{status}\n".encode())
+            writer.write(f"\0{status} {reason}\n".encode())
             await writer.drain()
         writer.close()
 
-    async def _pre_receive(self, push: Push, writer: asyncio.StreamWriter) -> int:
+    async def _pre_receive(self, push: Push, writer: asyncio.StreamWriter) -> tuple[int, str]:
         try:
             update = receive.main_update(push.commands)
             _check_options(push.options)
-            await self.turns.take(push.session)
             report = await self._checked(update, push)
         except OwsgitError as error:
-            self.turns.end(push.session)
             log.info("push is refused: %s", error.problems[0])
             _say(writer, receive.refusal(error))
-            return 1
-        except BaseException:
-            self.turns.end(push.session)
-            raise
+            return 1, ""
         log.info("push of %s is let in", update.new[:10])
         _say(writer, receive.welcome(report))
-        if not push.session:  # pushed by path on this machine: nobody would tell when it ends
-            self.turns.end(push.session)
-        return 0
+        return 0, ""
 
     async def _checked(self, update: RefUpdate, push: Push) -> Report:
         main = self._verdicts.head()
@@ -150,22 +126,58 @@ class HookServer:
             raise RefusedError("the push is not in this repository's quarantine")
         return path
 
-    async def _post_receive(self, push: Push, writer: asyncio.StreamWriter) -> int:
-        self.turns.end(push.session)
-        update = receive.main_update(push.commands)
+    async def _proc_receive(self, push: Push, writer: asyncio.StreamWriter) -> tuple[int, str]:
+        """Have the nodes decide; the head is moved when they have."""
         reconciler = self._verdicts.reconciler
-        _say(writer, [f"owsgit: main is now {update.new[:10]}"])
         async with reconciler.events() as events:
-            reconciler.wake()
-            if "no-wait" in push.options:
-                return 0
             try:
-                async with asyncio.timeout(SETTLE_SECONDS_MAX):
-                    while not self._tell(await events.get(), writer):
-                        await writer.drain()
-            except TimeoutError:
-                _say(writer, ["owsgit: still applying; owsgit status shows how it goes on"])
-        return 0
+                update = receive.main_update(push.commands)
+                voters, nodes = await self._verdicts.decide(update)
+            except OwsgitError as error:
+                log.info("push is not decided: %s", error.problems[0])
+                _say(writer, receive.refusal(error))
+                late = isinstance(error, NotFastForwardError)
+                return 1, LATE if late else terminal.safe(error.problems[0].message, 200)
+            among = f", decided by {', '.join(voters)} ({len(voters)} of {nodes} nodes)" if nodes > 1 else ""
+            _say(writer, [f"owsgit: main is now {update.new[:10]}{among}"])
+            if "no-wait" in push.options:
+                return 0, ""
+            await writer.drain()
+            await self._applied(update.new, push.options, events, writer)
+        return 0, ""
+
+    async def _applied(
+        self, commit: str, options: tuple[str, ...], events: "asyncio.Queue[Event]", writer: asyncio.StreamWriter
+    ) -> None:
+        """Tell how the new head is applied: here, and on as many of the other nodes as the pusher wants to hear of."""
+        name, others = self._verdicts.names()
+        wanted = _acks(options, len(others) + 1)
+        began = time.monotonic()
+        told: asyncio.Queue[str] = asyncio.Queue()
+        applied: list[str] = []
+
+        def report(node: str, failed: list[str]) -> None:
+            applied.append(node)
+            told.put_nowait(f"applied on {node}" + (f", but {', '.join(failed)} failed" if failed else ""))
+
+        asking = asyncio.ensure_future(self._verdicts.others(commit, SETTLE_SECONDS_MAX, report)) if others else None
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS_MAX):
+                while not self._tell(await events.get(), writer):
+                    await writer.drain()
+                applied.append(name)
+                while len(applied) < wanted and asking is not None and not (asking.done() and told.empty()):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(0.2):
+                            _say(writer, [f"owsgit: {await told.get()} ({time.monotonic() - began:.2f} s)"])
+                    await writer.drain()
+        except TimeoutError:
+            _say(writer, ["owsgit: still applying; owsgit status shows how it goes on"])
+        finally:
+            if asking is not None:
+                asking.cancel()
+        if others:
+            _say(writer, [_summary(applied, {name, *others}, wanted)])
 
     def _tell(self, event: Event, writer: asyncio.StreamWriter) -> bool:
         """Say what happened; True when everything was tried for main as it is now."""
@@ -175,9 +187,23 @@ class HookServer:
         return isinstance(event, Settled)
 
 
+def _acks(options: tuple[str, ...], nodes: int) -> int:
+    """On how many nodes the pusher waits for the commit to be applied."""
+    found = next((match[1] for option in options if (match := _ACKS.fullmatch(option))), "1")
+    return {"majority": nodes // 2 + 1, "all": nodes}.get(found) or min(int(found), nodes)
+
+
+def _summary(applied: list[str], nodes: set[str], wanted: int) -> str:
+    rest = sorted(nodes - set(applied))
+    if not rest:
+        return f"owsgit: applied on all {len(nodes)} nodes"
+    line = f"owsgit: applied on {', '.join(sorted(applied))}; not yet on {', '.join(rest)}"
+    return line + (" (to wait for them: git push -o acks=all)" if len(applied) >= wanted else "")
+
+
 def _check_options(options: tuple[str, ...]) -> None:
     for option in options:
-        if option not in PUSH_OPTIONS:
+        if option not in PUSH_OPTIONS and not _ACKS.fullmatch(option):
             shown = terminal.safe(option, 60)
             raise RefusedError(
                 f"unknown push option {shown!r}", remedy=nearest(shown, PUSH_OPTIONS, "option", "options")
@@ -195,8 +221,8 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 
 
 def _parse(data: bytes) -> Push:
-    hook, session, quarantine, options, commands = data.decode("utf-8", "surrogateescape").split("\0", 4)
-    return Push(hook, session, quarantine, tuple(option for option in options.split("\n") if option), commands)
+    hook, quarantine, options, commands = data.decode("utf-8", "surrogateescape").split("\0", 3)
+    return Push(hook, quarantine, tuple(option for option in options.split("\n") if option), commands)
 
 
 def _say(writer: asyncio.StreamWriter, lines: "list[str] | Iterator[str]") -> None:

@@ -9,10 +9,12 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
+
+import asyncssh
 
 from owsgit import __version__
 from owsgit.ledger.ledger import Ledger
@@ -28,9 +30,14 @@ from owsgit.model.state import State
 from owsgit.node.commands import Commands, Facts
 from owsgit.node.home import Home
 from owsgit.node.hooks import HookServer, Verdicts
-from owsgit.node.ssh import Access, SshServer
-from owsgit.reconcile.inventory import Inventory, now
-from owsgit.reconcile.loop import Desired, Reconciler
+from owsgit.node.ssh import Access, Login, Session, SshServer
+from owsgit.peers import recovery, server
+from owsgit.peers.council import Caller, Council, Host, Own, StoppedError
+from owsgit.peers.statuses import NodeStatus
+from owsgit.peers.store import Store
+from owsgit.peers.wire import Frame
+from owsgit.reconcile.inventory import Inventory, Phase, now
+from owsgit.reconcile.loop import Desired, Reconciler, Settled
 from owsgit.services import KINDS, SERVICES
 
 log = logging.getLogger("owsgit.node")
@@ -56,6 +63,7 @@ class Node:
         self._owners = {keys.identity(key) for key in self.settings.owners}
         self._reading = asyncio.Lock()  # the ledger is read by one thread at a time
         self._problem = ""
+        self._stopped_because = ""
         self._stop = asyncio.Event()
 
     async def serve(self) -> None:
@@ -75,6 +83,7 @@ class Node:
         home, settings = self.home, self.settings
         repository = Repository.create(home.ledger, hooks_folder())
         self._ledger = Ledger(repository, KINDS, home.verified)
+        self._store = Store(home.votes)
         self._inventory = Inventory(home.database, KINDS)
         targets: dict[str, Any] = {}
         site = Site(
@@ -91,18 +100,23 @@ class Node:
         self._handlers = handlers_of(site)
         targets.update({name: handler for name, handler in self._handlers.items() if hasattr(handler, "invoke")})
         self._reconciler = Reconciler(self._handlers, self._inventory, self._desired)
-        hooks = HookServer(Verdicts(self._check, repository.head, self._reconciler), home.ledger)
+        self._council = self._make_council()
+        self._council.start()
+        verdicts = Verdicts(
+            self._check, repository.head, self._reconciler, self._decide, self._others_applied, self._names
+        )
+        hooks = HookServer(verdicts, home.ledger)
         access = Access(
-            self._user_of,
+            self._login_of,
             self._accepts_path,
             self._path_remedy,
             home.ledger,
             sys.executable,
             self._commands(targets).run,
-            hooks.turns.end,
+            self._peer,
         )
         ssh = SshServer(access, home.key)
-        reconciling = asyncio.ensure_future(self._reconciler.run())
+        working = [asyncio.ensure_future(work) for work in (self._reconciler.run(), self._report_settled())]
         try:
             await hooks.open(home.hook_socket)
             try:
@@ -119,24 +133,145 @@ class Node:
             log.info(
                 "node %s (owsgit %s) serves on %s:%s", settings.name, __version__, settings.listen, settings.ssh_port
             )
-            await self._until_stopped(reconciling)
+            working.append(asyncio.ensure_future(self._council.run()))
+            await self._until_stopped(working)
         finally:
             log.info("stopping")
             await ssh.close()
             await hooks.close()
-            reconciling.cancel()
-            await asyncio.gather(reconciling, return_exceptions=True)
+            for task in working:
+                task.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
             for handler in reversed(self._handlers.values()):
                 await handler.close()
             self._inventory.close()
+            self._store.close()
             home.hook_socket.unlink(missing_ok=True)
 
-    async def _until_stopped(self, reconciling: "asyncio.Future[None]") -> None:
-        waiting: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._stop.wait()), reconciling]
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        waiting[0].cancel()
-        if reconciling.done():
-            reconciling.result()
+    async def _until_stopped(self, working: "list[asyncio.Task[None]]") -> None:
+        stop: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([stop, *working], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for task in working:
+            if task.done():
+                task.result()
+        if self._stopped_because:
+            raise StoppedError(
+                self._stopped_because,
+                remedy="keep this home away from the network, and join with a new one: owsgit node join",
+            )
+
+    def _make_council(self) -> Council:
+        private = self.home.private_key()
+        settings = self.settings
+        own = Own(
+            name=settings.name,
+            key=private,
+            public=self._public_key,
+            dialing=asyncssh.import_private_key(self.home.key.read_bytes()),
+            home=self.home.folder,
+            listen=settings.listen,
+            port=settings.ssh_port,
+            version=__version__,
+        )
+        host = Host(
+            reading=self._reading,
+            moved=self._reconciler.wake,
+            check_owner=self._check_owner,
+            stop=self._stop_because,
+            now=now,
+        )
+        return Council(own, self._ledger, self._store, host)
+
+    def _stop_because(self, why: str) -> None:
+        log.error("%s", why)
+        self._stopped_because = why
+        self._stop.set()
+
+    async def _report_settled(self) -> None:
+        """Have the other nodes know what is applied here."""
+        async with self._reconciler.events() as events:
+            while True:
+                event = await events.get()
+                if isinstance(event, Settled):
+                    failed = [key for key, row in self._inventory.rows.items() if row.phase is Phase.FAILED]
+                    await self._council.settled(event.commit, failed)
+
+    async def _peer(self, session: Session, process: "asyncssh.SSHServerProcess[bytes]") -> int:
+        """Another node's requests. Who it is, is looked up for each: the ledger may have changed meanwhile."""
+
+        async def answer(frame: Frame) -> Frame:
+            login = self._login_of(session.key)
+            if login is None or login.kind == "user":
+                return Frame({"problem": "this key is not in the ledger any more"})
+            caller = Caller(session.key, login.name, login.kind, session.line, session.host)
+            return await self._council.answer(caller, frame)
+
+        return await server.serve(process, answer)
+
+    async def _decide(self, update: RefUpdate) -> tuple[list[str], int]:
+        old = update.old
+        if old is None:
+            await self._council.found(update.new)
+            assert self._ledger.head is not None
+            old = self._ledger.head.commit
+        if self._ledger.head is not None and update.new == self._ledger.head.commit:
+            return [self.settings.name], 1  # a genesis commit: what it founds is not decided on
+        voters = await self._council.decide(old, update.new)
+        return voters, len(self._council.links()) + 1
+
+    async def _others_applied(self, commit: str, seconds: float, report: Callable[[str, list[str]], None]) -> None:
+        await self._council.others_applied(
+            commit, seconds, lambda member, status: report(member.name, list(status.failed))
+        )
+
+    def _names(self) -> tuple[str, list[str]]:
+        return self.settings.name, [link.member.name for link in self._council.links().values()]
+
+    async def _nodes(self) -> list[dict[str, Any]]:
+        """All nodes of the project, as this one sees them."""
+        found = [self._node_row(self._council.own_status().status, self._public_key.fingerprint, True, now(), "", 0)]
+        for id_, link in self._council.links().items():
+            seen = self._council.seen[id_]
+            status = seen.status.status if seen.status is not None else None
+            behind = await self._behind(status.head if status is not None else None)
+            row = self._node_row(status, id_, link.up, seen.contact, link.problem or seen.problem, behind)
+            found.append({**row, "node": link.member.name, "address": f"{link.member.address}:{link.member.port}"})
+        found[0]["address"] = f"{self.settings.address}:{self.settings.ssh_port}"
+        return sorted(found, key=lambda row: str(row["node"]))
+
+    @staticmethod
+    def _node_row(
+        status: NodeStatus | None, id_: str, up: bool, contact: str, problem: str, behind: int | None
+    ) -> dict[str, Any]:
+        return {
+            "node": status.node if status else "",
+            "id": id_,
+            "reachable": up,
+            "head": status.head if status else None,
+            "behind": behind,
+            "applied": status.applied if status else None,
+            "failed": list(status.failed) if status else [],
+            "lastContact": contact,
+            "version": status.version if status else None,
+            "problem": problem or (status.problem if status else ""),
+        }
+
+    async def _behind(self, head: str | None) -> int | None:
+        """By how many commits another node is behind this one; None if that is not known, or if it is ahead."""
+        mine = self._ledger.head
+        if head is None or mine is None:
+            return None
+        if head == mine.commit:
+            return 0
+        try:
+            return await asyncio.to_thread(self._ledger.repository.count_between, head, mine.commit)
+        except OwsgitError:
+            return None
+
+    async def _recover(self, data: bytes) -> dict[str, Any]:
+        accepted = await self._council.recover(recovery.parse(data))
+        return {"recovery": accepted.id, "roots": list(accepted.roots), "node": self.settings.name}
 
     def _commands(self, targets: Mapping[str, Any]) -> Commands:
         return Commands(
@@ -147,13 +282,15 @@ class Node:
                 head=self._ledger.repository.head,
                 verified=lambda: self._ledger.head.commit if self._ledger.head else None,
                 settled=lambda: self._reconciler.settled,
-                problem=lambda: self._problem,
+                problem=lambda: self._problem or self._council.problem,
                 warnings=self._warnings,
                 inventory=self._inventory,
                 details=lambda kind, name: self._handlers[kind].details(name) if kind in self._handlers else {},
                 targets=targets,
                 public_key=self._public_key.line,
                 started=now(),
+                nodes=self._nodes,
+                recover=self._recover,
             )
         )
 
@@ -172,6 +309,21 @@ class Node:
             return "" if fingerprint in self._owners else None
         holder = state.holder("key", fingerprint)
         return holder.name if holder is not None and isinstance(holder.spec, UserSpec) else None
+
+    def _login_of(self, fingerprint: str) -> Login | None:
+        """Who may log in: users and nodes of the ledger, nodes that it named before; at an empty node, its owners, and
+        any node, which may say no more than where it is."""
+        user = self._user_of(fingerprint)
+        if user is not None:
+            return Login("user", user)
+        state = self._state()
+        if state is None:
+            return Login("stranger", "")
+        holder = state.holder("key", fingerprint)
+        if holder is not None and isinstance(holder.spec, NodeSpec):
+            return Login("node", holder.name)
+        former = self._store.former(fingerprint)
+        return Login("former", former[0]) if former is not None else None
 
     def _accepts_path(self, path: str) -> bool:
         state = self._state()
@@ -200,17 +352,18 @@ class Node:
         return []
 
     async def _desired(self) -> Desired | None:
-        """Main, verified. If it does not verify, the last head that did goes on being served."""
+        """The head. If something else than a decision has moved main, it is set back."""
         async with self._reading:
             try:
-                head = await asyncio.to_thread(self._ledger.advance)
+                if problem := await asyncio.to_thread(self._ledger.settle):
+                    log.warning("%s", problem)
                 self._problem = ""
             except Exception as error:
                 problem = str(error) if isinstance(error, OwsgitError) else f"{type(error).__name__}: {error}"
                 if problem != self._problem:
-                    log.exception("main is not followed")
+                    log.exception("main cannot be set back")
                 self._problem = problem
-                head = self._ledger.head
+            head = self._ledger.head
         return Desired(head.commit, head.state) if head else None
 
     async def _check(self, update: RefUpdate, quarantine: Path | None) -> Report:
@@ -218,15 +371,13 @@ class Node:
         async with self._reading:
             repository = self._ledger.repository
             objects = repository.quarantined(quarantine) if quarantine else repository.objects
-            await asyncio.to_thread(self._ledger.advance)
             report = await asyncio.to_thread(self._ledger.check, update.new, objects)
             if update.old is None:
                 self._check_founding(report)
             return report
 
-    def _check_founding(self, report: Report) -> None:
-        """An empty node takes only a project of its owner that names the node: nobody else can adopt it."""
-        state = report.head.state
+    def _check_owner(self, state: State) -> None:
+        """An empty node takes only a project of its owner: nobody else can adopt it."""
         roots = [state.get("user", name) for name in state.project.roots]
         known = {
             keys.identity(key)
@@ -241,6 +392,11 @@ class Node:
                 path="$.roots",
                 remedy="owsgit node init --owner KEY.pub names the owner's key",
             )
+
+    def _check_founding(self, report: Report) -> None:
+        """What is pushed to an empty node names it from the first head that names nodes."""
+        state = report.head.state
+        self._check_owner(state)
         mine = state.holder("key", self._public_key.fingerprint)
         if mine is None or not isinstance(mine.spec, NodeSpec):
             raise RefusedError(

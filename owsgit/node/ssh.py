@@ -14,9 +14,7 @@ from pathlib import Path
 import asyncssh
 
 from owsgit.ledger.repository import NODE_ENVIRONMENT, PACK_BYTES_MAX
-
-CIPHERS = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr"]
-"""aes128-gcm first: nearly twice as fast as chacha20 where the processor has AES."""
+from owsgit.peers.wire import CIPHERS, COMMAND
 
 LOGIN_SECONDS_MAX = 30
 KEEPALIVE_SECONDS = 30
@@ -38,25 +36,34 @@ log = logging.getLogger("owsgit.ssh")
 
 
 @dataclass(frozen=True)
-class Session:
-    """Who is there: a user of the ledger ("" for an owner of a node that is still empty)."""
+class Login:
+    """Who a key stands for."""
 
-    id: str
+    kind: str  # user | node | former | stranger, as in owsgit.peers.council.Caller
+    name: str  # of the user ("" for an owner of a node that is still empty) or the node
+
+
+@dataclass(frozen=True)
+class Session:
+    """Who is there."""
+
     user: str
     key: str  # fingerprint of the key that logged in
+    line: str = ""  # the key itself, as in an authorized_keys file
+    host: str = ""  # the address that it came from
 
 
 @dataclass(frozen=True)
 class Access:
     """What the server needs to know of its node."""
 
-    user_of: Callable[[str], str | None]  # a key's fingerprint → user, None if it may not log in
+    login_of: Callable[[str], Login | None]  # a key's fingerprint → who it is, None if it may not log in
     accepts_path: Callable[[str], bool]
     path_remedy: Callable[[], str]
     ledger: Path
     python: str
     run: Callable[[Session, list[str], asyncssh.SSHServerProcess[bytes]], Awaitable[int]]  # `owsgit ...` commands
-    ended: Callable[[str], None]  # a session's git ended
+    peer: Callable[[Session, asyncssh.SSHServerProcess[bytes]], Awaitable[int]]  # another node's requests
 
 
 class _Server(asyncssh.SSHServer):
@@ -82,8 +89,9 @@ class _Server(asyncssh.SSHServer):
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """The user name does not matter: the key says who it is. The last key asked about is the one that proves."""
         fingerprint = key.get_fingerprint()
-        self._connection.set_extra_info(owsgit_key=fingerprint)
-        return self._access.user_of(fingerprint) is not None
+        self._connection.set_extra_info(owsgit_key=fingerprint, owsgit_line=key.export_public_key().decode().strip())
+        login = self._access.login_of(fingerprint)
+        return login is not None and (login.kind == "user" or key.get_algorithm() == "ssh-ed25519")
 
 
 class SshServer:
@@ -135,13 +143,17 @@ class SshServer:
         status = 1
         try:
             key = process.get_extra_info("owsgit_key") or ""
-            user = self._access.user_of(key)  # again: since the login, the key may have been taken out of the ledger
-            if user is None:
+            login = self._access.login_of(key)  # again: since then, the key may have been taken out of the ledger
+            if login is None:
                 process.stderr.write(b"owsgit: your key is not in the ledger any more\n")
             elif len(self._sessions) > SESSIONS_MAX:
                 process.stderr.write(b"owsgit: this node has too many sessions; try again later\n")
             else:
-                status = await self._run(Session(os.urandom(8).hex(), user, key), process)
+                line = process.get_extra_info("owsgit_line") or ""
+                host = (process.get_extra_info("peername") or ("",))[0]
+                session = Session(login.name, key, line, host)
+                run = self._run if login.kind == "user" else self._run_for_node
+                status = await run(session, process)
         except (asyncssh.Error, ConnectionError, BrokenPipeError):
             pass  # the client is gone; there is nobody to tell
         except Exception:
@@ -169,6 +181,22 @@ class SshServer:
         process.stderr.write(b"owsgit: this server speaks git and the owsgit client, and has no shell\n")
         return 127
 
+    async def _run_for_node(self, session: Session, process: asyncssh.SSHServerProcess[bytes]) -> int:
+        """Other nodes ask, and fetch; they never push and have none of the client's commands."""
+        if process.command == COMMAND:
+            return await self._access.peer(session, process)
+        login = self._access.login_of(session.key)
+        if process.command == "git-upload-pack 'ledger'" and login is not None and login.kind == "node":
+            async with self._gits:
+                return await self._git(session, "git-upload-pack", process)
+        if login is not None and login.kind == "stranger":
+            process.stderr.write(
+                b"owsgit: Permission denied: this node is empty, and your key is none of its owner's\n"
+            )
+        else:
+            process.stderr.write(b"owsgit: Permission denied: a node's key is for nodes; log in with a user's key\n")
+        return 127
+
     async def _git(self, session: Session, service: str, process: asyncssh.SSHServerProcess[bytes]) -> int:
         protocol = process.env.get("GIT_PROTOCOL", b"")
         protocol = protocol.decode("ascii", "replace") if isinstance(protocol, bytes) else protocol
@@ -176,7 +204,6 @@ class SshServer:
             **NODE_ENVIRONMENT,
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "OWSGIT_PYTHON": self._access.python,
-            "OWSGIT_SESSION": session.id,
             **({"GIT_PROTOCOL": protocol} if _PROTOCOL.fullmatch(protocol) else {}),
         }
         git = await asyncio.create_subprocess_exec(
@@ -205,7 +232,6 @@ class SshServer:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(git.pid, 9)
                 await git.wait()
-            self._access.ended(session.id)
 
 
 def _limit(pid: int) -> None:

@@ -19,7 +19,7 @@ HOOKS = Path(__file__).parents[2] / "hooks"
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "plain.git"
     subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], check=True)
-    for hook in ("pre-receive", "post-receive"):
+    for hook in ("pre-receive", "proc-receive"):
         shutil.copy(HOOKS / hook, path / "hooks" / hook)
     return path
 

@@ -34,12 +34,13 @@ class Node:
     owner: Person
     name: str = "a"
     port: int = field(default_factory=free_port)
+    address: str = "127.0.0.1"
     process: "subprocess.Popen[bytes] | None" = None
 
     def init(self, *options: str) -> dict[str, Any]:
         """Make the home; the document for nodes/<name>.json."""
         done = owsgit(
-            "node", "init", self.name, "--home", str(self.home), "--ssh-port", str(self.port), "--owner", self.owner.public,
+            "node", "init", self.name, "--home", str(self.home), "--ssh-port", str(self.port), "--address", self.address, "--owner", self.owner.public,
             *options, by=self.owner,
         )  # fmt: skip
         assert done.status == 0, done.text
@@ -81,7 +82,7 @@ class Node:
                 self.kill()
 
     def url(self, project: str = "shop") -> str:
-        return f"ssh://127.0.0.1:{self.port}/{project}"
+        return f"ssh://{self.address}:{self.port}/{project}"
 
     def main(self) -> str:
         """The commit that main is at, read from the bare repository itself."""
@@ -98,7 +99,7 @@ class Node:
                 *(by or self.owner).environment["GIT_SSH_COMMAND"].split(),
                 "-p",
                 str(self.port),
-                "127.0.0.1",
+                self.address,
                 "owsgit status",
             ],
             capture_output=True,

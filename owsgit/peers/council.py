@@ -1,0 +1,1140 @@
+"""A node among its equals: takes part in deciding, carries heads to and from the others, and knows how they are.
+
+Drives the pure core on real links, a real disk and a real ledger. A neighbour is never believed: whatever it brings is
+verified by the ledger's own verification, and every head needs a certificate of enough signed votes.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from owsgit.ledger import verify
+from owsgit.ledger.ledger import Ledger
+from owsgit.ledger.verify import NotFastForwardError, Report, Verified
+from owsgit.model import keys, terminal
+from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
+from owsgit.model.state import State
+from owsgit.peers import certificates, members, recovery, statuses, transfer, wire
+from owsgit.peers.certificates import Certificate, CertificateError
+from owsgit.peers.core import Chosen, Core, Effect, Elsewhere, Outbid, Send, Write
+from owsgit.peers.links import Dialer, Link, LinkError
+from owsgit.peers.members import Member
+from owsgit.peers.notes import Notes
+from owsgit.peers.paxos import Accept, Instance, Message, Prepare
+from owsgit.peers.recovery import SignedRecovery
+from owsgit.peers.statuses import NodeStatus, SignedStatus
+from owsgit.peers.store import RESTORED, STOPPED, Store
+from owsgit.peers.wire import Frame, WireError
+
+DECIDE_SECONDS_MAX = 12.0
+"""How long a push waits for a majority that is connected but slow."""
+
+GATHER_SECONDS_MAX = 3.0
+"""How long a push waits for a majority to be connected at all."""
+
+HELLO_SECONDS = 10.0
+"""Anti-entropy: how often a node compares heads with each neighbour when nothing happens."""
+
+SYNC_SECONDS_MAX = 5.0
+"""How long a node that is asked to vote may catch up first."""
+
+STALL_SECONDS = 3.0
+"""After so long without progress from one neighbour, a node catches up from another as well."""
+
+DECISIONS_AT_ONCE_MAX = 500
+INLINE_BYTES_MAX = 1 << 20
+"""Objects up to here travel with the message; more are fetched by git."""
+
+RECOVERIES_MAX = 16
+NOTES_SECONDS = 0.5
+FOUNDING = "founding"
+log = logging.getLogger("owsgit.peers")
+
+
+class NoMajorityError(UnavailableError):
+    """Too few nodes answered to decide."""
+
+
+class StoppedError(UnavailableError):
+    """This node must not run any more."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """Who this node is."""
+
+    name: str
+    key: Ed25519PrivateKey
+    public: keys.SshKey
+    dialing: asyncssh.SSHKey
+    home: Path
+    listen: str
+    port: int
+    version: str
+
+    @property
+    def id(self) -> str:
+        return self.public.fingerprint
+
+
+@dataclass(frozen=True)
+class Host:
+    """What the council needs of its node."""
+
+    reading: asyncio.Lock  # the ledger is used by one thread at a time
+    moved: Callable[[], None]  # the head moved
+    check_owner: Callable[[State], None]  # may an empty node take this project? raises RefusedError
+    stop: Callable[[str], None]  # this node must not go on, and why
+    now: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: a node of the ledger, one that it named before, or, at an empty node, anybody with a key."""
+
+    id: str
+    name: str
+    kind: str  # node | former | stranger
+    key: str = ""
+    host: str = ""
+
+
+@dataclass
+class Seen:
+    """What is known of another node."""
+
+    status: SignedStatus | None = None
+    contact: str = ""  # when it last answered or asked
+    problem: str = ""
+
+
+@dataclass
+class _Round:
+    """A push that waits for its decision."""
+
+    head: str
+    tip: str
+    outcome: "asyncio.Future[Certificate]"
+    pack: bytes | None
+    answered: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    asked_to_vote: bool = False
+    outbid: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Council:
+    """Made once per node; `start`, then `run` until cancelled."""
+
+    def __init__(self, own: Own, ledger: Ledger, store: Store, host: Host) -> None:
+        self.own = own
+        self.problem = ""
+        self.seen: dict[str, Seen] = {}
+        self._ledger = ledger
+        self._store = store
+        self._host = host
+        self._core = Core(own.id, lambda *what: certificates.sign(own.key, *what), store.seats())
+        self._deciding = asyncio.Lock()  # the core, and the writes that its effects order
+        self._learning = asyncio.Lock()
+        self._pushing = asyncio.Lock()
+        self._members: Mapping[str, Member] = {}
+        self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._holding: dict[str, asyncio.Task[None]] = {}
+        self._held: set[str] = set()
+        self._round: _Round | None = None
+        self._syncs: dict[str, asyncio.Task[None]] = {}
+        self._progress = 0.0  # when a sync last brought something
+        self._fresh = asyncio.Event()  # there are notes to write
+        self._votes: list[Certificate] = []
+        self._applied = ""
+        self._failed: tuple[str, ...] = ()
+        self._settled = asyncio.Condition()
+        self._heads_seen: dict[str, str | None] = {}  # since the start: for a node that was restored
+        self._dialer = Dialer(own.dialing, own.listen)
+
+    # ---- the life of a council ----
+    def start(self) -> None:
+        """Come to where the node was. Raises StoppedError for one that must not run any more."""
+        stopped = self._store.fact(STOPPED)
+        if stopped:
+            raise StoppedError(stopped, remedy=_START_ANEW)
+        transfer.sweep(self.own.home)
+        self._notes = Notes(self._ledger.repository.path)
+        while self._ledger.head and (decided := self._store.decision(self._ledger.head.commit)):
+            self._ledger.follow(decided.value)
+        if problem := self._ledger.settle():
+            log.warning("%s", problem)
+        self._enter()
+
+    async def run(self) -> None:
+        """Keep in touch with the others until cancelled."""
+        try:
+            self._refresh()
+            await self._write_notes()
+        finally:
+            tasks = [*self._tasks, *(task for _, task in self._links.values())]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        async def quietly() -> None:
+            try:
+                await work
+            except (LinkError, WireError, RefusedError) as error:
+                log.info("%s", error.problems[0])
+            except Exception:
+                log.exception("talking with another node failed")
+
+        task = asyncio.ensure_future(quietly())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # ---- where the node stands ----
+    @property
+    def head(self) -> Verified | None:
+        return self._ledger.head
+
+    def is_member(self) -> bool:
+        return self.own.id in self._members
+
+    def _enter(self) -> None:
+        """The head is new, or what is known about it is: who decides on its successor."""
+        head = self._ledger.head
+        if head is None:
+            return
+        self._members = members.of(head.state)
+        accepted = self._recovery(head)
+        instance = Instance(head.commit, accepted.id if accepted else "")
+        electorate = members.electorate(head.state, accepted.lost if accepted else None)
+        self._core.enter(instance, electorate, abstains=self._abstains(instance, electorate.members))
+
+    def _recovery(self, head: Verified) -> recovery.Accepted | None:
+        """The recovery under which `head` is followed: of several, the one that names the most nodes as lost."""
+        found = [
+            recovery.check(signed, head.state)
+            for signed in self._store.recoveries()
+            if signed.recovery.head == head.commit
+        ]
+        return max(found, key=lambda each: len(each.lost), default=None)
+
+    def _refresh(self) -> None:
+        """Links to exactly the other nodes that the head names."""
+        wanted = {} if self._ledger.head is None else {id_: m for id_, m in self._members.items() if id_ != self.own.id}
+        for id_, (link, task) in list(self._links.items()):
+            if wanted.get(id_) != link.member:
+                task.cancel()
+                del self._links[id_]
+        for id_, member in wanted.items():
+            if id_ not in self._links:
+                link = Link(self._dialer, member, self._on_up)
+                self._links[id_] = link, asyncio.ensure_future(link.run())
+        self.seen = {id_: self.seen.get(id_) or Seen() for id_ in wanted}
+
+    async def _moved(self, before: Verified | None, decided: Iterable[Certificate]) -> None:
+        """The head moved, durably. Called with `_learning` held."""
+        async with self._deciding:
+            self._enter()
+        head = self._ledger.head
+        assert head is not None
+        former = members.of(before.state) if before is not None else {}
+        for id_ in former.keys() - self._members.keys():
+            await asyncio.to_thread(self._store.put_former, id_, former[id_].name, head.commit)
+        if self.own.id in former and not self.is_member():
+            self.problem = (
+                f"the ledger does not name this node since commit {head.commit[:10]}: it gets no more changes"
+            )
+            log.warning("%s", self.problem)
+        elif self.is_member():
+            self.problem = ""
+        self._held.clear()
+        await asyncio.to_thread(transfer.release, self._ledger.repository)
+        self._refresh()
+        self._votes += decided
+        self._fresh.set()
+        self._host.moved()
+        if self._round is not None and not self._round.outcome.done():
+            for certificate in decided:
+                if certificate.instance.head == self._round.head:
+                    self._round.outcome.set_result(certificate)
+
+    # ---- a push ----
+    async def found(self, tip: str) -> None:
+        """The first push to an empty node: its history up to the first head that names nodes needs no votes."""
+        async with self._learning:
+            async with self._host.reading:
+                objects = self._ledger.repository.objects
+                first = await asyncio.to_thread(self._ledger.founding, tip, objects)
+                await asyncio.to_thread(self._store.put_fact, FOUNDING, first.commit)
+                await asyncio.to_thread(self._ledger.adopt, first)
+            await self._moved(None, [])
+        for member in self._members.values():
+            if member.id != self.own.id:
+                log.info("the project names the node %s at %s:%s", member.name, member.address, member.port)
+
+    async def decide(self, old: str, tip: str) -> list[str]:
+        """Have `tip` decided as the successor of the head `old`, and move to it. The names of who voted for it.
+
+        `tip` was verified by `Ledger.check`, and its objects are in the repository. Raises NotFastForwardError when
+        another one was decided, NoMajorityError when too few nodes answered.
+        """
+        async with self._pushing:
+            head = self._ledger.head
+            assert head is not None
+            if head.commit != old:
+                raise _fetch_first(head.commit)
+            self._check_member()
+            return await self._decide(head, tip)
+
+    async def _decide(self, head: Verified, tip: str) -> list[str]:
+        pack = None
+        if len(self._core.electorate.members) > 1:
+            pack = await transfer.pack(self._ledger.repository, tip, head.commit, INLINE_BYTES_MAX)
+        self._held.add(tip)
+        current = _Round(head.commit, tip, asyncio.get_running_loop().create_future(), pack)
+        self._round = current
+        try:
+            await self._attempts(current)
+            certificate = current.outcome.result()
+        finally:
+            self._round = None
+        if certificate.value != tip:
+            raise _fetch_first(certificate.value)
+        electors = members.of(head.state)
+        return sorted(electors[voter].name for voter in certificate.votes)
+
+    def _check_member(self) -> None:
+        if not self.is_member():
+            named = ", ".join(member.name for member in self._members.values())
+            raise UnavailableError(
+                f"the ledger does not name this node ({self.own.name}), so it cannot take pushes",
+                remedy=f"push to one of {named}",
+            )
+        if self._core.abstains:
+            raise UnavailableError(
+                f"this node ({self.own.name}) was restored from a backup and may have forgotten votes; until the "
+                "others have decided two more heads it only follows",
+                remedy="push to another node, or have the roots recover the project: owsgit node recover",
+            )
+
+    async def _attempts(self, current: _Round) -> None:
+        began = time.monotonic()
+        attempt = 0
+        while not current.outcome.done():
+            current.outbid.clear()
+            if self._core.instance is not None and self._core.instance.head == current.head:
+                async with self._deciding:
+                    if self._core.instance.head == current.head:
+                        await self._perform(self._core.propose(current.tip))
+            outbid = asyncio.ensure_future(current.outbid.wait())
+            waiting: list[asyncio.Future[Any]] = [current.outcome, outbid]
+            try:
+                while not current.outcome.done() and not current.outbid.is_set():
+                    await asyncio.wait(waiting, timeout=0.25, return_when=asyncio.FIRST_COMPLETED)
+                    self._give_up_in_time(current, time.monotonic() - began)
+            finally:
+                outbid.cancel()
+            if not current.outcome.done():
+                attempt += 1
+                await asyncio.sleep(random.uniform(0.005, 0.02 * 2 ** min(attempt, 5)))  # noqa: S311 - against duels
+
+    def _give_up_in_time(self, current: _Round, seconds: float) -> None:
+        """Raises NoMajorityError when there is no hope left, or no time."""
+        if current.outcome.done():
+            return
+        electorate = self._core.electorate
+        here = {self.own.id, *(id_ for id_, (link, _) in self._links.items() if link.up)} & electorate.members
+        needed = max(electorate.promises_needed, electorate.votes_needed)
+        hopeless = len(here) < needed and seconds > GATHER_SECONDS_MAX
+        refused = len(electorate.members) - len(current.refused) < needed
+        if hopeless or refused or seconds > DECIDE_SECONDS_MAX:
+            raise self._no_majority(current, needed)
+
+    def _no_majority(self, current: _Round, needed: int) -> OwsgitError:
+        names = {id_: member.name for id_, member in self._members.items()}
+        electorate = self._core.electorate.members
+        answered = sorted(names[id_] for id_ in (current.answered | {self.own.id}) & electorate if id_ in names)
+        silent = sorted(names[id_] for id_ in electorate - current.answered - {self.own.id} if id_ in names)
+        refused = "".join(f"; {name} refused: {why}" for name, why in sorted(current.refused.items()))
+        message = f"{len(answered)} of {len(electorate)} nodes answered ({', '.join(answered)}), {needed} are needed"
+        message += f"; no answer from {', '.join(silent)}" if silent else ""
+        later = (
+            "the commit is in your clone, and may yet be decided when they are back: git fetch, then push again"
+            if current.asked_to_vote
+            else "nothing is lost, the commit is in your clone: push again when they are back, or to another node"
+        )
+        return NoMajorityError(message + refused, remedy=later)
+
+    async def _perform(self, effects: list[Effect], reply_to: str = "") -> Message | None:
+        """Carry out effects in order, with `_deciding` held; what goes to `reply_to` is returned."""
+        reply = None
+        for effect in effects:
+            match effect:
+                case Write():
+                    await asyncio.to_thread(self._store.put_seat, effect.head, effect.seat)
+                case Send() if effect.to == reply_to:
+                    reply = effect.message
+                case Send():
+                    self._spawn(self._deliver(effect.to, effect.message))
+                case Chosen():
+                    self._spawn(self._chosen(effect))
+                case Outbid():
+                    if self._round is not None:
+                        self._round.outbid.set()
+                case Elsewhere():
+                    pass
+        return reply
+
+    async def _deliver(self, to: str, message: Message) -> None:
+        """Send a proposer's message until it is answered, or of no use any more."""
+        current = self._round
+        if current is None or current.head != message.instance.head:
+            return
+        if isinstance(message, Accept):
+            current.asked_to_vote = True
+            await self._hold(message.value, self._voters_of(message.value))
+        if to == self.own.id:
+            await self._receive_own(message)
+            return
+        fields: dict[str, Any] = {"message": wire.message_to_json(message)}
+        body = b""
+        if isinstance(message, Prepare):
+            fields["tip"] = current.tip
+            body = current.pack or b""
+        while self._round is current and not current.outcome.done() and to in self._links:
+            link = self._links[to][0]
+            if not await link.wait_up(1.0):
+                continue
+            try:
+                answer = await link.request("paxos", fields, body)
+            except LinkError as error:
+                self._note(to, problem=error.problems[0].message)
+                await asyncio.sleep(0.1)
+                continue
+            self._note(to)
+            if await self._answered(current, link.member, answer.head):
+                return
+            await asyncio.sleep(0.1)
+
+    async def _receive_own(self, message: Message) -> None:
+        if isinstance(message, Accept):
+            await asyncio.to_thread(transfer.hold, self._ledger.repository, message.value)
+        async with self._deciding:
+            reply = await self._perform(self._core.receive(self.own.id, message), self.own.id)
+            if reply is not None:
+                await self._perform(self._core.receive(self.own.id, reply), self.own.id)
+
+    async def _answered(self, current: _Round, member: Member, answer: Mapping[str, Any]) -> bool:
+        """Take in what an acceptor answered; False if it is to be asked again."""
+        if "message" in answer:
+            message = wire.message_from_json(answer["message"])
+            current.answered.add(member.id)
+            async with self._deciding:
+                await self._perform(self._core.receive(member.id, message))
+            return True
+        if "decided" in answer:
+            await self._take_recoveries(answer)
+            await self.learn(certificates.parse(json.dumps(answer["decided"])), [member.id])
+            return True
+        if "refused" in answer:
+            current.answered.add(member.id)
+            current.refused[member.name] = terminal.safe(str(answer["refused"]), 300)
+            return True
+        if "abstains" in answer:
+            current.answered.add(member.id)
+            current.refused[member.name] = "it was restored from a backup and only follows for now"
+            return True
+        await self._take_recoveries(answer)
+        return False  # it is behind, and catches up
+
+    def _voters_of(self, value: str) -> list[str]:
+        """Whom to get a value from that another proposer brought."""
+        proposal = self._core.proposal
+        promises = proposal.promises if proposal is not None else frozenset()
+        return [node for node, vote in promises if vote is not None and vote.value == value and node != self.own.id]
+
+    async def _chosen(self, chosen: Chosen) -> None:
+        certificate = Certificate(chosen.instance, chosen.ballot, chosen.value, dict(chosen.votes))
+        others = dict(self._links)
+        await self.learn(certificate, [id_ for id_ in certificate.votes if id_ != self.own.id])
+        for id_, (link, _) in {**others, **self._links}.items():
+            if link.up:
+                self._spawn(self._tell(id_, link, certificate))
+
+    async def _tell(self, id_: str, link: Link, certificate: Certificate) -> None:
+        await link.request("decided", {"certificate": certificate.document(), **self._recoveries_for(certificate)})
+        self._note(id_)
+
+    # ---- holding what is voted for ----
+    async def _hold(self, value: str, sources: Iterable[str], pack: bytes = b"") -> None:
+        """Have `value` verified and its objects on the disk. Raises RefusedError or LinkError."""
+        if value in self._held:
+            return
+        work = self._holding.get(value)
+        if work is None:
+            work = asyncio.ensure_future(self._bring(value, list(sources), pack))
+            self._holding[value] = work
+            work.add_done_callback(lambda _: self._holding.pop(value, None))
+        await asyncio.shield(work)
+
+    async def _bring(self, value: str, sources: list[str], pack: bytes) -> None:
+        head = self._ledger.head
+        assert head is not None
+        repository = self._ledger.repository
+        if pack:
+            async with transfer.quarantine(self.own.home) as folder:
+                await transfer.unpack(repository, pack, folder)
+                await self._let_in(value, folder)
+        else:
+            try:
+                await self._check(value, None)
+            except RefusedError as missing:
+                await self._bring_from(value, head.commit, sources, missing)
+        if self._ledger.head is head:
+            await asyncio.to_thread(transfer.hold, repository, value)
+            self._held.add(value)
+
+    async def _bring_from(self, value: str, have: str, sources: list[str], missing: RefusedError) -> None:
+        problem: OwsgitError = missing
+        for source in sources:
+            if source not in self._links:
+                continue
+            link = self._links[source][0]
+            try:
+                async with transfer.quarantine(self.own.home) as folder:
+                    answer = await link.request("objects", {"want": value, "have": have})
+                    if answer.body:
+                        await transfer.unpack(self._ledger.repository, answer.body, folder)
+                    else:
+                        await transfer.fetch(self._ledger.repository, link, value, folder)
+                    await self._let_in(value, folder)
+                return
+            except (LinkError, RefusedError) as error:
+                problem = error
+        raise problem
+
+    async def _let_in(self, value: str, folder: Path) -> None:
+        await self._check(value, folder)
+        await asyncio.to_thread(transfer.migrate, self._ledger.repository, folder)
+
+    async def _check(self, value: str, folder: Path | None) -> Report:
+        repository = self._ledger.repository
+        objects = repository.quarantined(folder) if folder is not None else repository.objects
+        async with self._host.reading:
+            return await asyncio.to_thread(self._ledger.check, value, objects)
+
+    # ---- learning what was decided ----
+    async def learn(self, certificate: Certificate, sources: Iterable[str]) -> bool:
+        """Follow one decision, if it is the next one. Raises CertificateError, RefusedError or LinkError."""
+        head = self._ledger.head
+        if head is None or certificate.instance.head != head.commit:
+            return False
+        self._check_certificate(certificate, head.state)
+        await self._hold(certificate.value, sources)
+        async with self._learning:
+            if self._ledger.head is not head:
+                return False
+            async with self._host.reading:
+                await asyncio.to_thread(self._store.put_decisions, [certificate])
+                await asyncio.to_thread(self._ledger.follow, certificate.value)
+            await self._moved(head, [certificate])
+            return True
+
+    def _check_certificate(self, certificate: Certificate, state: State) -> None:
+        lost = None
+        if certificate.instance.recovery:
+            known = {signed.recovery.id: signed for signed in self._store.recoveries()}
+            signed = known.get(certificate.instance.recovery)
+            if signed is None or signed.recovery.head != certificate.instance.head:
+                raise CertificateError("it was decided under a recovery that is not known here")
+            lost = recovery.check(signed, state).lost
+        certificate.check(members.electorate(state, lost), members.of(state))
+
+    def _sync(self, link: Link) -> "asyncio.Task[None] | None":
+        """Catch up from a neighbour, unless another one is at it and makes progress."""
+        id_ = link.member.id
+        if id_ in self._syncs:
+            return self._syncs[id_]
+        if self._syncs and time.monotonic() - self._progress < STALL_SECONDS:
+            return None
+        task = self._spawn(self._catch_up(link))
+        self._syncs[id_] = task
+        self._progress = time.monotonic()
+        task.add_done_callback(lambda _: self._syncs.pop(id_, None))
+        return task
+
+    async def _catch_up(self, link: Link) -> None:
+        """Step by step, so that memory stays bounded however long the node was away."""
+        count = DECISIONS_AT_ONCE_MAX
+        while True:
+            head = self._ledger.head
+            answer = await link.request("history", {"after": head.commit if head else None, "count": count})
+            self._note(link.member.id)
+            if head is not None and answer.head.get("unknown"):
+                self._fork(link.member, str(answer.head.get("head")))
+                return
+            await self._take_recoveries(answer.head)
+            chain = [certificates.parse(json.dumps(each)) for each in _list(answer.head.get("decisions"))[:count]]
+            if head is None:
+                await self._adopt(link, str(answer.head.get("founding")))
+                continue
+            if not chain:
+                return
+            try:
+                await self._take(link, head, chain, answer.body)
+            except transfer.TooLargeError:
+                if count == 1:
+                    raise
+                count = max(1, count // 8)
+
+    async def _take(self, link: Link, head: Verified, chain: list[Certificate], body: bytes) -> None:
+        """Verify and follow a chain of decisions from `head`."""
+        repository = self._ledger.repository
+        async with transfer.quarantine(self.own.home) as folder:
+            if body:
+                await transfer.unpack(repository, body, folder)
+            else:
+                await transfer.fetch(repository, link, chain[-1].value, folder)
+            self._progress = time.monotonic()
+            async with self._learning:
+                if self._ledger.head is not head:
+                    return  # somebody else was quicker
+                async with self._host.reading:
+                    last = await asyncio.to_thread(self._verify_chain, head, chain, folder)
+                    await asyncio.to_thread(transfer.migrate, repository, folder)
+                    await asyncio.to_thread(self._store.put_decisions, chain)
+                    await asyncio.to_thread(self._ledger.adopt, last)
+                await self._moved(head, chain)
+        self._progress = time.monotonic()
+        log.info("followed %s to %s (%s decisions)", link.member.name, chain[-1].value[:10], len(chain))
+
+    def _verify_chain(self, head: Verified, chain: list[Certificate], folder: Path) -> Verified:
+        objects = self._ledger.repository.quarantined(folder)
+        for certificate in chain:
+            if certificate.instance.head != head.commit:
+                raise CertificateError("the decisions do not follow each other")
+            self._check_certificate(certificate, head.state)
+            before = members.of(head.state)
+            head = verify.push(objects, self._ledger.kinds, head, certificate.value).head
+            for gone in before.keys() - members.of(head.state).keys():
+                self._store.put_former(gone, before[gone].name, head.commit)
+        return head
+
+    async def _adopt(self, link: Link, first: str) -> None:
+        """An empty node takes its owner's project from a node that names it."""
+        repository = self._ledger.repository
+        async with transfer.quarantine(self.own.home) as folder:
+            await transfer.fetch(repository, link, first, folder)
+            async with self._learning:
+                if self._ledger.head is not None:
+                    return
+                async with self._host.reading:
+                    found = await asyncio.to_thread(self._ledger.founding, first, repository.quarantined(folder))
+                    if found.commit != first:
+                        raise RefusedError(f"{link.member.name} named a wrong first head")
+                    self._host.check_owner(found.state)
+                    await asyncio.to_thread(transfer.migrate, repository, folder)
+                    await asyncio.to_thread(self._store.put_fact, FOUNDING, first)
+                    await asyncio.to_thread(self._ledger.adopt, found)
+                await self._moved(None, [])
+
+    def _fork(self, member: Member, head: str) -> None:
+        """Neither knows the other's head. It takes a lying majority, or a recovery whose lost nodes were not lost."""
+        if head and not self._knows(head):
+            seen = self.seen.get(member.id)
+            if seen is not None:
+                seen.problem = f"it is at {terminal.safe(head, 10)}, which does not follow our head, nor ours its"
+                log.error("%s: %s", member.name, seen.problem)
+
+    def _knows(self, head: str) -> bool:
+        mine = self._ledger.head
+        return (
+            (mine is not None and mine.commit == head)
+            or self._store.decision(head) is not None
+            or self._store.decision_for(head) is not None
+        )
+
+    # ---- keeping in touch ----
+    def _on_up(self, link: Link) -> None:
+        self._spawn(self._greet(link))
+
+    async def _greet(self, link: Link) -> None:
+        """Compare heads: at once, and again and again while the link is up."""
+        while link.up and self._links.get(link.member.id, (None,))[0] is link:
+            try:
+                answer = await link.request("hello", self._hello(link.member.id))
+                await self._met(link.member, answer.head)
+            except (LinkError, RefusedError) as error:
+                self._note(link.member.id, problem=error.problems[0].message)
+            await asyncio.sleep(HELLO_SECONDS * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
+
+    def _hello(self, to: str) -> dict[str, Any]:
+        head = self._ledger.head
+        return {
+            "head": head.commit if head else None,
+            "status": self.own_status().document(),
+            "recoveries": [recovery.document(signed) for signed in self._relevant(to)],
+        }
+
+    def _relevant(self, to: str) -> list[SignedRecovery]:
+        """Recoveries of the present head, and those that say that `to` is lost."""
+        head = self._ledger.head
+        found = [
+            signed
+            for signed in self._store.recoveries()
+            if to in signed.recovery.lost or (head is not None and signed.recovery.head == head.commit)
+        ]
+        return found[-RECOVERIES_MAX:]
+
+    def _recoveries_for(self, certificate: Certificate) -> dict[str, Any]:
+        wanted = certificate.instance.recovery
+        if not wanted:
+            return {}
+        found = [signed for signed in self._store.recoveries() if signed.recovery.id == wanted]
+        return {"recoveries": [recovery.document(signed) for signed in found]}
+
+    async def _met(self, member: Member, told: Mapping[str, Any]) -> None:
+        """What a node told of itself: remember it, and catch up if it is ahead."""
+        self._note(member.id)
+        if told.get("empty") and member.id in self._links:
+            await self._links[member.id][0].request("found", {"port": self.own.port})
+            return
+        await self._take_recoveries(told)
+        if "status" in told:
+            signed = statuses.check(told["status"], member.key, member.name)
+            seen = self.seen.get(member.id)
+            if seen is not None:
+                changed = seen.status is None or seen.status.status.applied != signed.status.applied
+                seen.status = signed
+                if changed:
+                    self._fresh.set()
+        head = told.get("head")
+        if isinstance(head, str):
+            self._heads_seen[member.id] = head
+            if not self._knows(head) and member.id in self._links:
+                link = self._links[member.id][0]
+                link.wake()
+                self._sync(link)
+            else:
+                await self._end_abstaining()
+
+    def _note(self, id_: str, problem: str = "") -> None:
+        seen = self.seen.get(id_)
+        if seen is not None:
+            seen.problem = problem
+            if not problem:
+                seen.contact = self._host.now()
+
+    def own_status(self) -> SignedStatus:
+        """This node's status, signed."""
+        head = self._ledger.head
+        return statuses.sign(
+            self.own.key,
+            NodeStatus.model_validate(
+                {
+                    "node": self.own.name,
+                    "head": head.commit if head else None,
+                    "applied": self._applied or None,
+                    "failed": list(self._failed[: statuses.FAILED_MAX]),
+                    "version": self.own.version,
+                    "time": self._host.now(),
+                    "problem": self.problem[:2000],
+                }
+            ),
+        )
+
+    async def settled(self, commit: str, failed: Iterable[str]) -> None:
+        """The reconciler has tried everything for `commit`."""
+        self._applied, self._failed = commit, tuple(failed)
+        self._fresh.set()
+        async with self._settled:
+            self._settled.notify_all()
+
+    def links(self) -> Mapping[str, Link]:
+        """The links to the other nodes, by id."""
+        return {id_: link for id_, (link, _) in self._links.items()}
+
+    async def _write_notes(self) -> None:
+        """Notes are written behind everything else; they can always be made again from what is stored."""
+        told: dict[str, tuple[str | None, tuple[str, ...]]] = {}
+        names: set[str] = set()
+        await asyncio.to_thread(self._complete_votes)
+        while True:
+            await self._fresh.wait()
+            await asyncio.sleep(NOTES_SECONDS)
+            self._fresh.clear()
+            votes, self._votes = self._votes, []
+            signed = [self.own_status(), *(seen.status for seen in self.seen.values() if seen.status is not None)]
+            fresh = [each for each in signed if told.get(each.status.node) != _essence(each)]
+            present = {self.own.name, *(member.name for member in self._members.values())}
+            try:
+                await asyncio.to_thread(self._write, votes, fresh, present if present != names else None)
+                told |= {each.status.node: _essence(each) for each in fresh}
+                names = present
+            except Exception:
+                log.exception("notes could not be written")
+                self._votes = votes + self._votes
+
+    def _write(self, votes: list[Certificate], fresh: list[SignedStatus], present: set[str] | None) -> None:
+        if votes:
+            self._notes.write_votes(votes)
+        for signed in fresh:
+            self._notes.write_status(signed)
+        if present is not None:
+            self._notes.keep_only(present)
+
+    def _complete_votes(self) -> None:
+        """Votes whose notes were not written before the node ended."""
+        missing: list[Certificate] = []
+        head = self._ledger.head
+        present = self._notes.votes() if head is not None else {}
+        at = head.commit if head is not None else ""
+        while at and at not in present and (decided := self._store.decision_for(at)) is not None:
+            missing.append(decided)
+            at = decided.instance.head
+        if missing:
+            self._notes.write_votes(missing)
+
+    # ---- what other nodes ask ----
+    async def answer(self, caller: Caller, frame: Frame) -> Frame:
+        """The answer to a request. Problems are told, never raised."""
+        verbs: dict[str, Callable[[Caller, Frame], Awaitable[Frame]]]
+        verbs = {"hello": self._on_stranger, "found": self._on_found}
+        if caller.kind != "stranger":
+            verbs = {"hello": self._on_hello, "history": self._on_history}
+        if caller.kind == "node":
+            more = {"paxos": self._on_paxos, "decided": self._on_decided, "objects": self._on_objects}
+            verbs |= {**more, "applied": self._on_applied}
+        handler = verbs.get(str(frame.head.get("verb")))
+        try:
+            if handler is None:
+                raise RefusedError(f"a {caller.kind} cannot ask for {terminal.safe(str(frame.head.get('verb')), 20)!r}")
+            return await handler(caller, frame)
+        except OwsgitError as error:
+            return Frame({"problem": error.problems[0].message})
+        except (ValueError, KeyError, TypeError) as error:
+            return Frame({"problem": f"the request cannot be read: {type(error).__name__}"})
+
+    async def _on_hello(self, caller: Caller, frame: Frame) -> Frame:
+        if caller.kind == "node":
+            member = self._members[caller.id]
+            if caller.id in self._links:
+                self._links[caller.id][0].wake()
+            self._spawn(self._met(member, frame.head))
+        return Frame(self._hello(caller.id))
+
+    async def _on_paxos(self, caller: Caller, frame: Frame) -> Frame:
+        message = wire.message_from_json(frame.head.get("message"))
+        await self._take_recoveries(frame.head)
+        if frame.body and isinstance(message, Prepare):
+            tip = str(frame.head.get("tip"))
+            if tip not in self._held and self._is_here(message.instance):
+                self._spawn(self._hold(tip, [caller.id], frame.body))
+        if not self._is_here(message.instance):
+            await self._come_to(caller, message.instance.head)
+        head = self._ledger.head
+        if head is None or message.instance.head != head.commit:
+            decided = self._store.decision(message.instance.head)
+            if decided is None:
+                return Frame({"behind": head.commit if head else None})
+            return Frame({"decided": decided.document(), **self._recoveries_for(decided)})
+        if not self._is_here(message.instance):
+            return Frame({"recoveries": [recovery.document(signed) for signed in self._relevant(caller.id)]})
+        if isinstance(message, Accept):
+            try:
+                await self._hold(message.value, [caller.id])
+            except (RefusedError, LinkError) as error:
+                return Frame({"refused": error.problems[0].message})
+        async with self._deciding:
+            if self._core.abstains:
+                return Frame({"abstains": True})
+            reply = await self._perform(self._core.receive(caller.id, message), caller.id)
+        return Frame({"message": wire.message_to_json(reply)}) if reply is not None else Frame({"behind": head.commit})
+
+    def _is_here(self, instance: Instance) -> bool:
+        return self._core.instance == instance
+
+    async def _come_to(self, caller: Caller, head: str) -> None:
+        """Catch up from who asks, for a moment: a node that just missed a decision votes on the next one."""
+        if self._knows(head) or caller.id not in self._links:
+            return
+        link = self._links[caller.id][0]
+        link.wake()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SYNC_SECONDS_MAX):
+                while not self._knows(head) and await link.wait_up(SYNC_SECONDS_MAX):
+                    task = self._sync(link)
+                    if task is not None:
+                        await asyncio.shield(task)
+                    else:
+                        await asyncio.sleep(0.05)
+
+    async def _on_decided(self, caller: Caller, frame: Frame) -> Frame:
+        await self._take_recoveries(frame.head)
+        certificate = certificates.parse(json.dumps(frame.head.get("certificate")))
+        head = self._ledger.head
+        if head is not None and certificate.instance.head == head.commit:
+            await self.learn(certificate, [caller.id])
+        elif not self._knows(certificate.value) and caller.id in self._links:
+            self._sync(self._links[caller.id][0])
+        return Frame({"head": self._ledger.head.commit if self._ledger.head else None})
+
+    async def _on_history(self, caller: Caller, frame: Frame) -> Frame:
+        head = self._ledger.head
+        if head is None:
+            raise UnavailableError("this node is empty")
+        after = frame.head.get("after")
+        founding = await asyncio.to_thread(self._founding)
+        if after is not None and not self._knows(str(after)) and after != founding:
+            return Frame({"unknown": True, "head": head.commit, "decisions": []})
+        count = min(int(frame.head.get("count", 1)), DECISIONS_AT_ONCE_MAX)
+        chain = await asyncio.to_thread(self._store.decisions_after, str(after or founding), max(count, 1))
+        if caller.kind == "former":  # up to what took the node out, and no further
+            _, last = self._store.former(caller.id) or ("", "")
+            at = next((index for index, each in enumerate(chain) if each.value == last), None)
+            chain = chain[: at + 1] if at is not None else chain if self._is_before(chain, last) else []
+        known = {signed.recovery.id: signed for signed in self._store.recoveries()}
+        used = [known[each.instance.recovery] for each in chain if each.instance.recovery in known]
+        body = b""
+        if chain and after is not None:
+            objects = await transfer.pack(self._ledger.repository, chain[-1].value, str(after), INLINE_BYTES_MAX)
+            body = objects or b""
+        told = {"founding": founding, "head": head.commit, "decisions": [each.document() for each in chain]}
+        return Frame({**told, "recoveries": [recovery.document(signed) for signed in used]}, body)
+
+    def _is_before(self, chain: list[Certificate], last: str) -> bool:
+        """Whether the head `last` comes after this part of the history."""
+        at = chain[-1].value if chain else ""
+        while at and at != last:
+            decided = self._store.decision(at)
+            at = decided.value if decided is not None else ""
+        return bool(at)
+
+    def _founding(self) -> str:
+        found = self._store.fact(FOUNDING)
+        if found is None:
+            head = self._ledger.head
+            assert head is not None
+            found = self._ledger.founding(head.commit, self._ledger.repository.objects).commit
+            self._store.put_fact(FOUNDING, found)
+        return found
+
+    async def _on_objects(self, caller: Caller, frame: Frame) -> Frame:
+        want, have = (_commit_id(frame.head.get(name)) for name in ("want", "have"))
+        data = await transfer.pack(self._ledger.repository, want, have, wire.BODY_BYTES_MAX)
+        return Frame({"large": data is None}, data or b"")
+
+    async def _on_applied(self, caller: Caller, frame: Frame) -> Frame:
+        """Answers when `commit`, or something after it, was applied; at the latest after `seconds`."""
+        commit = _commit_id(frame.head.get("commit"))
+        seconds = min(float(frame.head.get("seconds", 0)), 300.0)
+        await self.wait_applied(commit, seconds)
+        return Frame({"status": self.own_status().document()})
+
+    async def wait_applied(self, commit: str, seconds: float) -> bool:
+        """Whether everything was tried for `commit`, or for a head after it, within `seconds`."""
+
+        def done() -> bool:
+            at: str | None = self._applied
+            for _ in range(DECISIONS_AT_ONCE_MAX):
+                if not at or at == commit:
+                    return at == commit
+                decided = self._store.decision_for(at)
+                at = decided.instance.head if decided else None
+            return False
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._settled:
+                await self._settled.wait_for(done)
+        return done()
+
+    async def others_applied(self, commit: str, seconds: float, report: Callable[[Member, NodeStatus], None]) -> None:
+        """Tell `report` of every other node that has applied `commit`, as it comes, for at most `seconds`."""
+
+        async def ask(link: Link) -> None:
+            with contextlib.suppress(LinkError, RefusedError):
+                answer = await link.request("applied", {"commit": commit, "seconds": seconds}, seconds=seconds + 5)
+                signed = statuses.check(answer.head.get("status"), link.member.key, link.member.name)
+                await self._met(link.member, {"status": signed.document()})
+                report(link.member, signed.status)
+
+        await asyncio.gather(*(ask(link) for link, _ in list(self._links.values()) if link.up))
+
+    # ---- an empty node, and the nodes that know it ----
+    async def _on_stranger(self, caller: Caller, frame: Frame) -> Frame:
+        return Frame({"empty": True})
+
+    async def _on_found(self, caller: Caller, frame: Frame) -> Frame:
+        """A node that names this empty one says where it is: dial back, and look at what it has."""
+        port = int(frame.head.get("port", 0))
+        if self._ledger.head is not None or not 0 < port < 65536 or len(self._syncs) >= 4:
+            raise RefusedError("this node is not waiting for a project")
+        key = keys.parse_ssh(caller.key)
+        self._spawn(self._dial_back(Member(caller.id, caller.host, key, caller.host, port)))
+        return Frame({})
+
+    async def _dial_back(self, member: Member) -> None:
+        link = Link(self._dialer, member, lambda _: None)
+        task = asyncio.ensure_future(link.run())
+        try:
+            if await link.wait_up(10) and self._ledger.head is None:
+                sync = self._sync(link)
+                if sync is not None:
+                    await sync
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    # ---- recovery ----
+    async def recover(self, signed: SignedRecovery) -> recovery.Accepted:
+        """Go on without the nodes that the roots name as lost. Raises OwsgitError."""
+        async with self._learning:
+            head = self._ledger.head
+            if head is None:
+                raise UnavailableError("this node is empty")
+            statement = signed.recovery
+            if statement.head != head.commit:
+                raise RefusedError(
+                    f"the recovery is for the head {statement.head[:10]}, and this node is at {head.commit[:10]}",
+                    remedy="recover the newest head of the nodes that are left: owsgit status",
+                )
+            accepted = recovery.check(signed, head.state)
+            if self.own.id in accepted.lost:
+                await self._stop_as_lost(accepted)
+                raise StoppedError(f"this node ({self.own.name}) is one of the lost", remedy=_START_ANEW)
+            former = self._recovery(head)
+            if former is not None and not former.lost <= accepted.lost:
+                raise RefusedError(
+                    "another recovery of this head was accepted, which names other nodes as lost",
+                    remedy=f"name these as lost as well: {', '.join(former.signed.recovery.lost.values())}",
+                )
+            await asyncio.to_thread(self._store.put_recovery, signed)
+            log.warning(
+                "the roots %s say that %s are lost: going on without them",
+                ", ".join(accepted.roots), ", ".join(sorted(statement.lost.values())),
+            )  # fmt: skip
+            async with self._deciding:
+                self._enter()
+            if self._round is not None:
+                self._round.outbid.set()  # go on in the new instance
+        for link, _ in self._links.values():
+            if link.up:
+                self._spawn(self._say_hello(link))
+        return accepted
+
+    async def _say_hello(self, link: Link) -> None:
+        answer = await link.request("hello", self._hello(link.member.id))
+        await self._met(link.member, answer.head)
+
+    async def _take_recoveries(self, told: Mapping[str, Any]) -> None:
+        """Recoveries that a neighbour tells of: those of this head, of heads to come, and those that are about us."""
+        known = {signed.recovery.id for signed in self._store.recoveries()}
+        for value in _list(told.get("recoveries"))[:RECOVERIES_MAX]:
+            signed = recovery.parse(json.dumps(value).encode())
+            if signed.recovery.id in known:
+                continue
+            head = self._ledger.head
+            with contextlib.suppress(RefusedError, UnavailableError):
+                if head is not None and signed.recovery.head == head.commit:
+                    await self.recover(signed)
+                elif head is not None and (state := await self._state_at(signed.recovery.head)) is not None:
+                    accepted = recovery.check(signed, state)
+                    await asyncio.to_thread(self._store.put_recovery, signed)
+                    if self.own.id in accepted.lost:
+                        await self._stop_as_lost(accepted)
+
+    async def _state_at(self, commit: str) -> State | None:
+        """The state at a head of this node's history; None for one that it does not know (yet)."""
+        head = self._ledger.head
+        if head is None or not self._knows(commit):
+            return None
+        async with self._host.reading:
+            found = await asyncio.to_thread(
+                verify.load, self._ledger.repository.objects, self._ledger.kinds, head.state.genesis, commit
+            )
+        return found.state
+
+    async def _stop_as_lost(self, accepted: recovery.Accepted) -> None:
+        """The others have gone on without this node: whatever it decided or promised must not count any more."""
+        why = (
+            f"the roots {', '.join(accepted.roots)} have declared this node ({self.own.name}) lost at commit "
+            f"{accepted.signed.recovery.head[:10]}, and the others have gone on without it"
+        )
+        await asyncio.to_thread(self._store.put_fact, STOPPED, why)
+        self.problem = why
+        self._host.stop(why)
+
+    # ---- after a restore ----
+    def _abstains(self, instance: Instance, electorate: frozenset[str]) -> bool:
+        """A node from a backup may have forgotten what it voted for since, so it votes only where it cannot have.
+
+        It may have taken part in deciding on the successor of the newest head that a majority knows, or of the one
+        after it, and no further: nobody takes part before the head is decided by a majority that is at the one before.
+        """
+        text = self._store.fact(RESTORED)
+        if text is None or electorate == {self.own.id}:
+            return False
+        fact = json.loads(text)
+        if instance.recovery and instance.recovery not in fact["recoveries"]:
+            return False
+        newest = fact.get("newest")
+        if newest is None:
+            return True
+        at, steps = instance.head, 0
+        while at != newest:
+            decided = self._store.decision_for(at)
+            if decided is None:
+                return True
+            at, steps = decided.instance.head, steps + 1
+        if steps < 2:
+            return True
+        self._store.drop_fact(RESTORED)
+        return False
+
+    async def _end_abstaining(self) -> None:
+        """Note the newest head, once enough others have told theirs and this node has caught up with them."""
+        text = self._store.fact(RESTORED)
+        head = self._ledger.head
+        if text is None or head is None or json.loads(text).get("newest") is not None:
+            return
+        others = self._members.keys() - {self.own.id}
+        known = [id_ for id_ in others if (told := self._heads_seen.get(id_)) is not None and self._knows(told)]
+        majority = len(self._members) // 2 + 1
+        if len(known) >= len(self._members) - majority + 1:
+            fact = {**json.loads(text), "newest": head.commit}
+            await asyncio.to_thread(self._store.put_fact, RESTORED, json.dumps(fact))
+            log.info("restored: this node votes again after two more decisions")
+
+
+_START_ANEW = "keep this home away from the network, and join with a new one: owsgit node join"
+
+
+def _fetch_first(main: str) -> NotFastForwardError:
+    return NotFastForwardError(
+        f"fetch first: main moved to {main[:10]} while you pushed", remedy="git pull --rebase, then push again"
+    )
+
+
+def _essence(signed: SignedStatus) -> tuple[str | None, tuple[str, ...]]:
+    return signed.status.applied, tuple(signed.status.failed)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _commit_id(value: Any) -> str:
+    if not (isinstance(value, str) and len(value) == 40 and set(value) <= set("0123456789abcdef")):
+        raise WireError("not a commit id")
+    return value

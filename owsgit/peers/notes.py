@@ -1,0 +1,121 @@
+"""Git notes that nodes write: the votes for each head, and which node runs which commit.
+
+refs/notes/owsgit/votes    on each head, its certificate as one line of JSON (see `certificates`)
+refs/notes/owsgit/<node>   on the commit that the node runs, its signed status
+
+Each ref is one commit without parents: notes do not grow with the times they are written.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import pygit2
+from pygit2.enums import FileMode
+
+from owsgit.model.errors import InvalidError
+from owsgit.peers import certificates
+from owsgit.peers.certificates import Certificate
+from owsgit.peers.statuses import SignedStatus
+
+FOLDER = "refs/notes/owsgit"
+VOTES = f"{FOLDER}/votes"
+_AUTHOR = ("owsgit", "owsgit@localhost")
+
+
+class Notes:
+    """The notes of a repository, written in process: a thousand at once cost little more than one."""
+
+    def __init__(self, path: Path) -> None:
+        self._repository = pygit2.Repository(str(path))
+
+    def write_votes(self, decided: Iterable[Certificate]) -> None:
+        """Add the certificates of heads."""
+        repository = self._repository
+        added: dict[str, list[Certificate]] = defaultdict(list)
+        for certificate in decided:
+            added[certificate.value[:2]].append(certificate)
+        root = self._builder(VOTES)
+        for first, members in added.items():
+            present = root.get(first)
+            folder = repository.TreeBuilder(present.id) if present is not None else repository.TreeBuilder()
+            for each in members:
+                folder.insert(each.value[2:], repository.create_blob(each.text().encode() + b"\n"), FileMode.BLOB)
+            root.insert(first, folder.write(), FileMode.TREE)
+        self._commit(VOTES, root.write(), "Votes of the nodes for each head")
+
+    def write_status(self, signed: SignedStatus) -> None:
+        """Say which commit a node runs."""
+        status = signed.status
+        if status.applied is None:
+            return
+        repository = self._repository
+        root = repository.TreeBuilder()
+        lines = [f"runs here since {status.time}: node {status.node}, owsgit {status.version}"]
+        lines += [f"failed: {name}" for name in status.failed]
+        text = "\n".join([*lines, json.dumps(signed.document()), ""])
+        root.insert(status.applied, repository.create_blob(text.encode()), FileMode.BLOB)
+        self._commit(f"{FOLDER}/{status.node}", root.write(), f"What {status.node} runs")
+
+    def keep_only(self, nodes: Iterable[str]) -> None:
+        """Remove the notes of nodes that are no more."""
+        wanted = {VOTES, *(f"{FOLDER}/{node}" for node in nodes)}
+        for name in list(self._repository.references):
+            if name.startswith(f"{FOLDER}/") and name not in wanted:
+                self._repository.references.delete(name)
+
+    def votes(self) -> Mapping[str, bytes]:
+        """All certificates' texts, by head."""
+        return dict(_entries(self._repository, VOTES))
+
+    def has_votes(self) -> bool:
+        return VOTES in self._repository.references
+
+    def _builder(self, ref: str) -> "pygit2.TreeBuilder":
+        found = self._repository.references.get(ref)
+        if found is None:
+            return self._repository.TreeBuilder()
+        return self._repository.TreeBuilder(found.peel(pygit2.Commit).tree)
+
+    def _commit(self, ref: str, tree: pygit2.Oid, message: str) -> None:
+        repository = self._repository
+        author = pygit2.Signature(*_AUTHOR)
+        commit = repository.create_commit(None, author, author, message, tree, [])
+        repository.references.create(ref, commit, force=True)
+
+
+NOTE_BYTES_MAX = 1 << 20
+NOTES_MAX = 10_000_000
+
+
+def _entries(repository: pygit2.Repository, ref: str) -> Iterator[tuple[str, bytes]]:
+    """Every note, whatever its fan-out: git's own is deeper in larger trees."""
+    found = repository.references.get(ref)
+    waiting = [("", found.peel(pygit2.Commit).tree)] if found is not None else []
+    while waiting:
+        prefix, tree = waiting.pop()
+        for entry in tree:
+            name = prefix + (entry.name or "")
+            if isinstance(entry, pygit2.Tree) and len(name) < 40:
+                waiting.append((name, entry))
+            elif isinstance(entry, pygit2.Blob) and len(name) == 40:
+                yield name, entry.read_raw()
+
+
+def read_votes(path: Path) -> dict[str, Certificate] | None:
+    """The certificates in a clone by the head that they are for; None where they were not fetched.
+
+    Raises InvalidError for one that is damaged.
+    """
+    notes = Notes(path)
+    if not notes.has_votes():
+        return None
+    found = {}
+    for value, text in notes.votes().items():
+        if len(text) > NOTE_BYTES_MAX:
+            raise InvalidError(f"the note on {value[:10]} in {VOTES} is too long")
+        found[value] = certificates.parse(text)
+        if found[value].value != value:
+            raise InvalidError(f"the note on {value[:10]} in {VOTES} is for another commit")
+    return found
