@@ -10,15 +10,20 @@ from pathlib import Path
 import asyncssh
 import uvloop
 
-from owsgit.node.ssh import Access, Session, SshServer
+from owsgit.node.ssh import Access, Login, Session, SshServer
 
 
 async def _no_command(session: Session, words: list[str], process: "asyncssh.SSHServerProcess[bytes]") -> int:
     return 1
 
 
+async def _no_peer(session: Session, process: "asyncssh.SSHServerProcess[bytes]") -> int:
+    return 1
+
+
 async def serve(repository: Path, port: int, host_key: Path) -> None:
-    access = Access(lambda _: "anyone", lambda _: True, str, repository, sys.executable, _no_command, lambda _: None)
+    anyone = Login("user", "anyone")
+    access = Access(lambda _: anyone, lambda _: True, str, repository, sys.executable, _no_command, _no_peer)
     server = SshServer(access, host_key)
     await server.open("127.0.0.1", port)
     print("serves", flush=True)

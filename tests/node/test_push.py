@@ -457,7 +457,7 @@ def test_a_second_update_of_main_in_the_same_push_is_refused(here: tuple[Project
         )  # fmt: skip
         assert b"hook declined" in done.stdout, done
     refs = subprocess.run(
-        ["git", "for-each-ref"], cwd=node.home / "ledger.git", capture_output=True, text=True, check=True
+        ["git", "for-each-ref", "refs/heads"], cwd=node.home / "ledger.git", capture_output=True, text=True, check=True
     ).stdout
     assert refs.split() == [old, "commit", "refs/heads/main"]
 
