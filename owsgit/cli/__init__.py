@@ -14,6 +14,7 @@ EXIT_USAGE = 64
 """EX_USAGE of sysexits.h: click's own 2 is taken by `owsgit plan`, as with Terraform."""
 
 COMMANDS = {
+    "backup": "Write a node's whole home into one file.",
     "clone": "Clone the ledger of a project, trusting nothing but its project id.",
     "completion": "Print the completion script for a shell.",
     "connect": "Set this clone up for the project's nodes: host keys, remotes, allowed signers.",
@@ -22,13 +23,14 @@ COMMANDS = {
     "invoke": "Call a function on a node.",
     "log": "Show the verified history: who changed what.",
     "logs": "Show what a function wrote.",
-    "node": "Make and run a node.",
+    "node": "Make, run, join and recover nodes.",
     "plan": "Show what a change would do.",
+    "restore": "Make a node again from a backup.",
     "schema": "Print the JSON Schema of a kind of resource.",
-    "status": "Show what runs on a node and how it is.",
+    "status": "Show all nodes, what runs, and how it is.",
     "up": "Run the working tree on this machine, applying it at every save.",
     "validate": "Check the working tree against all rules; no node is needed.",
-    "verify": "Check a whole history: signatures, permissions, rules.",
+    "verify": "Check a whole history: signatures, permissions, rules, votes.",
     "why": "Explain whether a user may do something, and by which statement.",
 }
 

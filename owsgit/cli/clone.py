@@ -4,6 +4,9 @@ import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -11,11 +14,15 @@ import click
 from owsgit.cli import connect, output, signing
 from owsgit.cli.output import Result, Table
 from owsgit.cli.verify import belongs
-from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone, GitError, run
 from owsgit.model.core import NodeSpec
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
+from owsgit.model.state import State
+from owsgit.peers import history, notes
 from owsgit.services import KINDS
+
+NOTES = f"+{notes.FOLDER}/*:{notes.FOLDER}/*"
+"""The refspec of the nodes' notes."""
 
 
 @output.command("clone")
@@ -31,29 +38,55 @@ def command(address: str, directory: Path | None, project: str) -> Result:
     if folder.exists() and any(folder.iterdir()):
         raise OwsgitError(f"{folder} exists and is not empty", remedy="give another directory")
     try:
-        with tempfile.TemporaryDirectory(prefix="owsgit-") as scratch:
-            shown = Path(scratch, "known_hosts")
-            key = signing.discover(None, create=False)
-            own = os.environ.get("GIT_SSH_COMMAND") or shlex.join(["ssh", *connect.identity_options(key)])
-            first = f"-o UserKnownHostsFile={shown} -o StrictHostKeyChecking=accept-new -o HashKnownHosts=no"
-            environment = {"GIT_SSH_COMMAND": f"{own} {first}"}
+        with first_contact() as contact:
             try:
-                run(None, "clone", "--quiet", "--no-checkout", address, str(folder), env=environment)
+                run(None, "clone", "--quiet", "--no-checkout", address, str(folder), env=contact.environment)
+                run(folder, "fetch", "--quiet", "origin", NOTES, env=contact.environment)
             except GitError as error:
                 raise UnavailableError(
                     error.problems[0].message,
-                    remedy=f"check the address, and that the ledger has the key you sign with ({key.found})",
+                    remedy=f"check the address, and that the ledger has the key you sign with ({contact.key.found})",
                 ) from None
-            lines, data = _checked(Clone(folder), project, shown.read_text() if shown.exists() else None, key)
+            lines, data = _checked(Clone(folder), project, contact)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Result(data, Table(lines=lines))
 
 
-def _checked(
-    clone: Clone, project: str, shown: str | None, key: signing.SigningKey
-) -> tuple[list[str], dict[str, object]]:
+@dataclass(frozen=True)
+class Contact:
+    """The first contact with a server: whatever host key it shows is noted, and checked once the ledger is there."""
+
+    environment: dict[str, str]
+    key: signing.SigningKey
+    shown: Path
+
+    def check(self, state: State) -> None:
+        """Raises RefusedError if the host key that the server showed is no node's."""
+        if not self.shown.exists():
+            return
+        known = {node.spec.key.split()[1] for node in state.of_kind("node") if isinstance(node.spec, NodeSpec)}
+        lines = [line.split() for line in self.shown.read_text().splitlines()]
+        if not any(words[2] in known for words in lines if len(words) > 2):
+            raise RefusedError(
+                "the server showed a host key that is no node's of this project: it may be another machine in between",
+                remedy="check the address, and the network between you and it",
+            )
+
+
+@contextmanager
+def first_contact() -> Iterator[Contact]:
+    """How to reach a server that is not known yet, by the user's own key."""
+    with tempfile.TemporaryDirectory(prefix="owsgit-") as scratch:
+        shown = Path(scratch, "known_hosts")
+        key = signing.discover(None, create=False)
+        own = os.environ.get("GIT_SSH_COMMAND") or shlex.join(["ssh", *connect.identity_options(key)])
+        first = f"-o UserKnownHostsFile={shown} -o StrictHostKeyChecking=accept-new -o HashKnownHosts=no"
+        yield Contact({"GIT_SSH_COMMAND": f"{own} {first}"}, key, shown)
+
+
+def _checked(clone: Clone, project: str, contact: Contact) -> tuple[list[str], dict[str, object]]:
     tip = clone.resolve("HEAD")
     belongs(clone, tip, project)
     count = 0
@@ -62,22 +95,21 @@ def _checked(
         nonlocal count
         count += 1
 
-    state = verify.walk(clone.objects(), KINDS, None, tip, seen).state
-    known = {node.spec.key.split()[1] for node in state.of_kind("node") if isinstance(node.spec, NodeSpec)}
-    if shown is not None and not any(line.split()[2] in known for line in shown.splitlines() if len(line.split()) > 2):
-        raise RefusedError(
-            "the server showed a host key that is no node's of this project: it may be another machine in between",
-            remedy="check the address, and the network between you and it",
-        )
+    votes = notes.read_votes(clone.git_folder)
+    recoveries = notes.read_recoveries(clone.git_folder)
+    head, decided = history.walk(clone.objects(), KINDS, tip, votes or {}, recoveries, seen)
+    state = head.state
+    contact.check(state)
     run(clone.folder, "checkout", "--quiet", "main")
     run(clone.folder, "remote", "rename", "origin", "cloned-from")
-    clone.set_config([*signing.settings(key), *signing.author(clone.folder)])
-    done = connect.connect(clone, state, key)
+    clone.set_config([*signing.settings(contact.key), *signing.author(clone.folder)])
+    done = connect.connect(clone, state, contact.key)
     if any(True for _ in state.of_kind("node")):
         run(clone.folder, "remote", "remove", "cloned-from")
         run(clone.folder, "fetch", "--quiet", "origin")
         run(clone.folder, "branch", "--quiet", "--set-upstream-to=origin/main", "main")
     else:
         run(clone.folder, "remote", "rename", "cloned-from", "origin")
-    lines = [f"verified {count:,} commits of project {state.project.name}", *done, f"cloned into {clone.folder}"]
+    among = f", {decided.heads:,} heads with the votes of their majority" if decided.heads else ""
+    lines = [f"verified {count:,} commits of project {state.project.name}{among}", *done, f"cloned into {clone.folder}"]
     return lines, {"project": project, "commits": count, "directory": str(clone.folder), "done": done}

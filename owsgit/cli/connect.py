@@ -14,6 +14,7 @@ from owsgit.model import keys
 from owsgit.model.core import NodeSpec, UserSpec
 from owsgit.model.errors import InvalidError
 from owsgit.model.state import State
+from owsgit.peers import notes
 from owsgit.services import KINDS
 
 ORIGIN = "owsgit.origin"
@@ -93,7 +94,16 @@ def _remotes(clone: Clone, project: str, nodes: dict[str, NodeSpec]) -> list[str
             if verb == "add" or run(clone.folder, "remote", "get-url", remote) != address:
                 run(clone.folder, "remote", verb, remote, address)
                 done.append(f"remote {remote}: {address}")
+    if nodes and ours is not None:
+        _fetch_notes(clone)
     return done
+
+
+def _fetch_notes(clone: Clone) -> None:
+    """The nodes' notes come along with every git fetch: who decided each head, and which node runs which commit."""
+    wanted = f"+{notes.FOLDER}/*:{notes.FOLDER}/*"
+    if wanted not in (clone.config_all("remote.origin.fetch")):
+        run(clone.folder, "config", "--local", "--add", "remote.origin.fetch", wanted)
 
 
 def _signers(state: State) -> list[str]:

@@ -3,15 +3,17 @@
 import asyncio
 import logging
 import os
+import shutil
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import uvloop
 
-from owsgit.cli import output, signing
+from owsgit.cli import output, recover, signing
 from owsgit.cli.output import Result, Table
 from owsgit.model import keys
 from owsgit.model.errors import InvalidError
@@ -33,32 +35,57 @@ def command() -> None:
     """Make and run a node."""
 
 
+def settings_options(command: Callable[..., Result]) -> Callable[..., Result]:
+    """The options with which a node is made."""
+    for option in reversed(
+        (
+            home_option,
+            click.option(
+                "--address", "at", default="127.0.0.1", show_default=True, help="Where users and other nodes reach it."
+            ),
+            click.option("--listen", help="Address to listen on; --address if that is an IP address, else all."),
+            click.option(
+                "--ssh-port", default=7022, show_default=True, type=click.IntRange(1, 65535), help="Port for SSH."
+            ),
+            click.option(
+                "--sandbox",
+                type=click.Choice(["bubblewrap", "none"]),
+                default="bubblewrap",
+                show_default=True,
+                help="How functions are contained. 'none' runs them as the node's own user: for machines that you "
+                "trust them with.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 @output.command("init")
 @click.argument("name", required=False)
-@home_option
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where users and other nodes reach it.")
-@click.option("--listen", help="Address to listen on; --address if that is an IP address, else all.")
-@click.option("--ssh-port", default=7022, show_default=True, type=click.IntRange(1, 65535), help="Port for SSH.")
+@settings_options
 @click.option(
     "--owner",
     "owners",
     multiple=True,
     help="SSH public key (or its file) that may bring the first commit. May be given again.",
 )
-@click.option(
-    "--sandbox",
-    type=click.Choice(["bubblewrap", "none"]),
-    default="bubblewrap",
-    show_default=True,
-    help="How functions are contained. 'none' runs them as the node's own user: for machines that you trust them with.",
-)
 def init(
-    name: str | None, home: Path, address: str, listen: str | None, ssh_port: int, owners: tuple[str, ...], sandbox: Any
+    name: str | None, home: Path, at: str, listen: str | None, ssh_port: int, owners: tuple[str, ...], sandbox: Any
 ) -> Result:
     """Make a node: its home, its key. Prints what to commit as nodes/NAME.json.
 
     Only an owner can bring the node its project: your own signing key (SSH) if no --owner is given.
     """
+    made = _create(name, home, at, listen, ssh_port, owners, sandbox)
+    told = made.settings().name
+    output.note(f"made the node {told} in {made.folder}; commit this as nodes/{told}.json:")
+    return shown(made)
+
+
+def _create(
+    name: str | None, home: Path, at: str, listen: str | None, ssh_port: int, owners: tuple[str, ...], sandbox: Any
+) -> Home:
     name = name or socket.gethostname().split(".")[0]
     if not is_name(name):
         raise InvalidError(f"{name!r} is not a node's name", remedy=f"use {NAME_RULE}")
@@ -69,23 +96,58 @@ def init(
     settings = NodeSettings.model_validate(
         {
             "name": name,
-            "address": address,
-            "listen": listen or (address if _is_ip(address) else "0.0.0.0"),  # noqa: S104 - a name may have any address
+            "address": at,
+            "listen": listen or (at if _is_ip(at) else "0.0.0.0"),  # noqa: S104 - a name may have any address
             "sshPort": ssh_port,
             "sandbox": sandbox,
             "owners": [_owner(owner) for owner in owners] or [_own_key()],
         }
     )
-    made = Home.create(home, settings)
-    output.note(f"made the node {name} in {made.folder}; commit this as nodes/{name}.json:")
-    return _shown(made)
+    return Home.create(home, settings)
+
+
+@output.command("join")
+@click.argument("address")
+@click.argument("name", required=False)
+@click.option("--project", required=True, help="The project's id, as owsgit status shows it.")
+@settings_options
+def join(
+    address: str, name: str | None, project: str, home: Path, at: str, listen: str | None, ssh_port: int, sandbox: Any
+) -> Result:
+    """Make a node that joins the project at ADDRESS (ssh://host:port/project, any of its nodes).
+
+    Everything is verified from the genesis commit: signatures, permissions, and the nodes' votes. Prints what to commit
+    as nodes/NAME.json; once that is decided, the node takes part.
+    """
+    from owsgit.cli.clone import first_contact  # noqa: PLC0415 - the world, needed only here
+    from owsgit.node.join import install  # noqa: PLC0415
+
+    made = _create(name, home, at, listen, ssh_port, (), sandbox)
+    seen = 0
+
+    def count(_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % 1000 == 0:
+            output.note(f"{seen:,} commits verified")
+
+    try:
+        with first_contact() as contact:
+            contact.check(install(made, address, contact.environment, project, seen=count).state)
+    except BaseException:
+        shutil.rmtree(made.folder, ignore_errors=True)
+        raise
+    told = made.settings().name
+    output.note(f"verified {seen:,} commits; made the node {told} in {made.folder}")
+    output.note(f"commit this as nodes/{told}.json, push it, and start the node: owsgit node run --home {made.folder}")
+    return shown(made)
 
 
 @output.command("show")
 @home_option
 def show(home: Path) -> Result:
     """Print what to commit as nodes/NAME.json."""
-    return _shown(Home(home))
+    return shown(Home(home))
 
 
 @output.command("run")
@@ -108,7 +170,7 @@ def run(home: Path, verbose: bool) -> Result:
     return Result({"stopped": node.settings.name})
 
 
-def _shown(home: Home) -> Result:
+def shown(home: Home) -> Result:
     document = home.node_spec().document()
     return Result(document, Table(lines=[_json(home.node_spec())]))
 
@@ -153,5 +215,7 @@ def _own_key() -> str:
 
 
 command.add_command(init)
+command.add_command(join)
+command.add_command(recover.command)
 command.add_command(show)
 command.add_command(run)

@@ -1,4 +1,4 @@
-"""`owsgit status`: what runs on a node and how it is."""
+"""`owsgit status`: all nodes of the project as one of them sees them, and what runs on that one."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ import click
 from owsgit.cli import output, remote
 from owsgit.cli.output import Result, Table
 from owsgit.ledger.repository import Clone
+from owsgit.model import terminal
 from owsgit.model.errors import UnavailableError
 
 WATCH_SECONDS = 1.0
@@ -20,7 +21,10 @@ WATCH_SECONDS = 1.0
 @click.option("--watch", "-w", is_flag=True, help="Show it again every second, until interrupted.")
 @remote.node_option
 def command(watch: bool, remote: str) -> Result:
-    """Show what runs on a node and how it is. Exit code 1 if a resource failed or the node does not follow main."""
+    """Show all nodes as one of them sees them, what runs on that one, and how it is.
+
+    Exit code 1 if a resource failed, a node cannot be reached, or a node does not follow main.
+    """
     clone = Clone(Path())
     if watch:
         _watch(clone, remote)
@@ -29,7 +33,11 @@ def command(watch: bool, remote: str) -> Result:
 
 def _result(clone: Clone, name: str) -> Result:
     data = json.loads(remote.find(clone, name).call("status"))
-    failed = bool(data["problem"]) or any(resource["state"] == "failed" for resource in data["resources"])
+    failed = (
+        bool(data["problem"])
+        or any(resource["state"] == "failed" for resource in data["resources"])
+        or any(node["failed"] or not node["reachable"] or node["problem"] for node in data["nodes"])
+    )
     return Result(data, _table(data), int(failed))
 
 
@@ -37,6 +45,7 @@ def _table(data: dict[str, Any]) -> Table:
     node, project = data["node"], data["project"]
     lines = [
         *([""] if data["resources"] else ["no resources"]),
+        *_nodes(data["nodes"]),
         f"project  {project['name']} ({project['id']})" if project else "project  none yet: push a genesis commit",
         f"node     {node['name']} at {node['address']}:{node['sshPort']}, owsgit {node['version']}",
         f"head     {(data['head'] or 'none')[:10]}, applied {(data['applied'] or 'none')[:10]}",
@@ -60,6 +69,32 @@ def _table(data: dict[str, Any]) -> Table:
     if not sys.stdout.isatty():
         rows = [[cell.replace("\n", "; ") for cell in row] for row in rows]
     return Table(("RESOURCE", "STATE", "URL", "SINCE", "COMMIT", "MESSAGE"), rows, lines)
+
+
+def _nodes(nodes: list[dict[str, Any]]) -> list[str]:
+    """A line for each node, in columns."""
+    if len(nodes) < 2:
+        return []
+    rows = [("NODE", "REACHABLE", "HEAD", "BEHIND", "APPLIED", "FAILED", "LAST CONTACT", "VERSION", "PROBLEM")]
+    for node in nodes:
+        behind = "?" if node["behind"] is None else str(node["behind"])
+        rows.append(
+            (
+                node["node"],
+                "yes" if node["reachable"] else "NO",
+                (node["head"] or "?")[:10],
+                behind,
+                (node["applied"] or "?")[:10],
+                ", ".join(node["failed"]) or "-",
+                node["lastContact"] or "never",
+                node["version"] or "?",
+                terminal.safe(node["problem"], 200),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows] + [
+        ""
+    ]
 
 
 def _watch(clone: Clone, name: str) -> None:

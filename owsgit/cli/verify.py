@@ -1,16 +1,18 @@
 """`owsgit verify`: a whole history."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from owsgit.cli import output
 from owsgit.cli.output import Result, Table
-from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
 from owsgit.ledger.verify import CommitReport
 from owsgit.model.errors import InvalidError, RefusedError
 from owsgit.model.names import genesis_of
+from owsgit.peers import history, notes
+from owsgit.peers.certificates import Certificate
 from owsgit.services import KINDS
 
 PROGRESS_COMMITS = 1000
@@ -20,10 +22,12 @@ PROGRESS_COMMITS = 1000
 @click.argument("clone", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--revision", default="HEAD", show_default=True, help="The commit up to which to verify.")
 @click.option("--project", help="The project id that the history must belong to.")
-def command(clone: Path, revision: str, project: str | None) -> Result:
-    """Check the whole history of CLONE from its genesis commit: signatures, permissions, and every rule.
+@click.option("--decided", "decided_only", is_flag=True, help="Fail unless every head up to REVISION was decided.")
+def command(clone: Path, revision: str, project: str | None, decided_only: bool) -> Result:
+    """Check the whole history of CLONE from its genesis commit: signatures, permissions, every rule, and the votes.
 
-    The same check as a node's. Exit code 1 if anything is wrong.
+    The same check as a node's. The votes of the nodes for each head are git notes, which come along with git fetch once
+    owsgit connect has set the clone up. Exit code 1 if anything is wrong.
     """
     repository = Clone(clone)
     tip = repository.resolve(revision)
@@ -37,12 +41,31 @@ def command(clone: Path, revision: str, project: str | None) -> Result:
         if seen % PROGRESS_COMMITS == 0:
             output.note(f"{seen:,} commits verified")
 
-    head = verify.walk(repository.objects(), KINDS, None, tip, count)
-    data = {"verified": True, "commits": seen, "head": head.commit, "project": head.state.project_id}
+    votes = notes.read_votes(repository.git_folder)
+    known = notes.read_recoveries(repository.git_folder)
+    head, decided = history.walk(repository.objects(), KINDS, tip, votes or {}, known, count)
+    if decided_only and (votes is None or decided.open or decided.head is None):
+        raise RefusedError(f"not decided: {_votes(votes, decided)}", remedy="fetch from another node")
     commits = f"{seen:,} commit{'s' if seen != 1 else ''}"
     name = f"{head.state.project.name} ({head.state.project_id})"
-    line = f"verified: {commits} of project {name}, up to {tip[:10]}"
-    return Result(data, Table(lines=[line]))
+    lines = [f"verified: {commits} of project {name}, up to {tip[:10]}", _votes(votes, decided)]
+    data = {
+        "verified": True,
+        "commits": seen,
+        "head": head.commit,
+        "project": head.state.project_id,
+        "votes": None if votes is None else {"heads": decided.heads, "decided": decided.head, "open": decided.open},
+    }
+    return Result(data, Table(lines=lines))
+
+
+def _votes(votes: Mapping[str, Certificate] | None, decided: history.Decided) -> str:
+    if votes is None:
+        return f"votes: not checked, as {notes.VOTES} was not fetched (owsgit connect, then git fetch)"
+    if decided.head is None:
+        return "votes: no node is named, so nobody decides yet"
+    rest = f"; {decided.open} commits after it are not decided (yet)" if decided.open else ""
+    return f"votes: {decided.heads:,} heads have the votes of their majority, up to {decided.head[:10]}{rest}"
 
 
 def belongs(repository: Clone, tip: str, project: str) -> None:

@@ -201,6 +201,13 @@ class Clone:
         except GitError:
             return None
 
+    def config_all(self, name: str) -> list[str]:
+        """All values of a setting that may have several."""
+        try:
+            return run(self.folder, "config", "--get-all", name).split("\n")
+        except GitError:
+            return []
+
     def set_config(self, settings: Sequence[tuple[str, str]]) -> None:
         """Set options for this repository only."""
         for name, value in settings:

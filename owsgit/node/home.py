@@ -64,14 +64,20 @@ class Home:
                 + str(home.folder),
             )
         home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        private = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-        )
-        _write(home.key, private)
-        _write(
-            home.settings_file, settings.model_dump_json(by_alias=True, indent=2, exclude_none=True).encode() + b"\n"
-        )
+        home.make(settings, None)
         return home
+
+    def make(self, settings: NodeSettings, key: bytes | None) -> None:
+        """Write the settings and the key, a new one if there is none yet."""
+        _write(
+            self.key,
+            key
+            or Ed25519PrivateKey.generate().private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+            ),
+        )
+        text = settings.model_dump_json(by_alias=True, indent=2, exclude_none=True)
+        _write(self.settings_file, text.encode() + b"\n")
 
     def settings(self) -> NodeSettings:
         """Raises UnavailableError where there is no node, InvalidError where node.json is damaged."""

@@ -24,7 +24,7 @@ from owsgit.ledger.verify import NotFastForwardError, Report, Verified
 from owsgit.model import keys, terminal
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.model.state import State
-from owsgit.peers import certificates, members, recovery, statuses, transfer, wire
+from owsgit.peers import certificates, history, members, recovery, statuses, transfer, wire
 from owsgit.peers.certificates import Certificate, CertificateError
 from owsgit.peers.core import Chosen, Core, Effect, Elsewhere, Outbid, Send, Write
 from owsgit.peers.links import Dialer, Link, LinkError
@@ -156,6 +156,7 @@ class Council:
         self._progress = 0.0  # when a sync last brought something
         self._fresh = asyncio.Event()  # there are notes to write
         self._votes: list[Certificate] = []
+        self._recoveries_written = 0
         self._applied = ""
         self._failed: tuple[str, ...] = ()
         self._settled = asyncio.Condition()
@@ -263,6 +264,7 @@ class Council:
         self._refresh()
         self._votes += decided
         self._fresh.set()
+        await self._end_abstaining()
         self._host.moved()
         if self._round is not None and not self._round.outcome.done():
             for certificate in decided:
@@ -552,14 +554,8 @@ class Council:
             return True
 
     def _check_certificate(self, certificate: Certificate, state: State) -> None:
-        lost = None
-        if certificate.instance.recovery:
-            known = {signed.recovery.id: signed for signed in self._store.recoveries()}
-            signed = known.get(certificate.instance.recovery)
-            if signed is None or signed.recovery.head != certificate.instance.head:
-                raise CertificateError("it was decided under a recovery that is not known here")
-            lost = recovery.check(signed, state).lost
-        certificate.check(members.electorate(state, lost), members.of(state))
+        known = {signed.recovery.id: signed for signed in self._store.recoveries()}
+        history.check(certificate, state, known)
 
     def _sync(self, link: Link) -> "asyncio.Task[None] | None":
         """Catch up from a neighbour, unless another one is at it and makes progress."""
@@ -789,6 +785,10 @@ class Council:
     def _write(self, votes: list[Certificate], fresh: list[SignedStatus], present: set[str] | None) -> None:
         if votes:
             self._notes.write_votes(votes)
+        recoveries = self._store.recoveries()
+        if len(recoveries) != self._recoveries_written:
+            self._notes.write_recoveries(recoveries)
+            self._recoveries_written = len(recoveries)
         for signed in fresh:
             self._notes.write_status(signed)
         if present is not None:
@@ -1024,6 +1024,7 @@ class Council:
                 "the roots %s say that %s are lost: going on without them",
                 ", ".join(accepted.roots), ", ".join(sorted(statement.lost.values())),
             )  # fmt: skip
+            self._fresh.set()
             async with self._deciding:
                 self._enter()
             if self._round is not None:

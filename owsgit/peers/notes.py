@@ -1,6 +1,7 @@
 """Git notes that nodes write: the votes for each head, and which node runs which commit.
 
 refs/notes/owsgit/votes    on each head, its certificate as one line of JSON (see `certificates`)
+refs/notes/owsgit/recovery on a head, the statements by which the roots had it followed without lost nodes
 refs/notes/owsgit/<node>   on the commit that the node runs, its signed status
 
 Each ref is one commit without parents: notes do not grow with the times they are written.
@@ -15,12 +16,14 @@ import pygit2
 from pygit2.enums import FileMode
 
 from owsgit.model.errors import InvalidError
-from owsgit.peers import certificates
+from owsgit.peers import certificates, recovery
 from owsgit.peers.certificates import Certificate
+from owsgit.peers.recovery import SignedRecovery
 from owsgit.peers.statuses import SignedStatus
 
 FOLDER = "refs/notes/owsgit"
 VOTES = f"{FOLDER}/votes"
+RECOVERIES = f"{FOLDER}/recovery"
 _AUTHOR = ("owsgit", "owsgit@localhost")
 
 
@@ -45,6 +48,18 @@ class Notes:
             root.insert(first, folder.write(), FileMode.TREE)
         self._commit(VOTES, root.write(), "Votes of the nodes for each head")
 
+    def write_recoveries(self, all_of_them: Iterable[SignedRecovery]) -> None:
+        """Have the note on each head say which recoveries there were."""
+        by_head: dict[str, list[str]] = defaultdict(list)
+        for signed in all_of_them:
+            by_head[signed.recovery.head].append(json.dumps(recovery.document(signed)))
+        if not by_head:
+            return
+        root = self._repository.TreeBuilder()
+        for head, lines in by_head.items():
+            root.insert(head, self._repository.create_blob(("\n".join(lines) + "\n").encode()), FileMode.BLOB)
+        self._commit(RECOVERIES, root.write(), "Recoveries by the roots")
+
     def write_status(self, signed: SignedStatus) -> None:
         """Say which commit a node runs."""
         status = signed.status
@@ -60,7 +75,7 @@ class Notes:
 
     def keep_only(self, nodes: Iterable[str]) -> None:
         """Remove the notes of nodes that are no more."""
-        wanted = {VOTES, *(f"{FOLDER}/{node}" for node in nodes)}
+        wanted = {VOTES, RECOVERIES, *(f"{FOLDER}/{node}" for node in nodes)}
         for name in list(self._repository.references):
             if name.startswith(f"{FOLDER}/") and name not in wanted:
                 self._repository.references.delete(name)
@@ -68,6 +83,12 @@ class Notes:
     def votes(self) -> Mapping[str, bytes]:
         """All certificates' texts, by head."""
         return dict(_entries(self._repository, VOTES))
+
+    def recoveries(self) -> Iterator[SignedRecovery]:
+        """All recoveries, of which nothing is proven yet. Raises InvalidError."""
+        for _, text in _entries(self._repository, RECOVERIES):
+            for line in text.splitlines():
+                yield recovery.parse(line)
 
     def has_votes(self) -> bool:
         return VOTES in self._repository.references
@@ -101,6 +122,11 @@ def _entries(repository: pygit2.Repository, ref: str) -> Iterator[tuple[str, byt
                 waiting.append((name, entry))
             elif isinstance(entry, pygit2.Blob) and len(name) == 40:
                 yield name, entry.read_raw()
+
+
+def read_recoveries(path: Path) -> dict[str, SignedRecovery]:
+    """The recoveries in a clone, by id, of which nothing is proven yet. Raises InvalidError."""
+    return {signed.recovery.id: signed for signed in Notes(path).recoveries()}
 
 
 def read_votes(path: Path) -> dict[str, Certificate] | None:

@@ -90,6 +90,11 @@ class Store:
         with self._write() as database:
             database.execute("INSERT OR REPLACE INTO seats VALUES (?, ?, ?, ?, ?, ?)", row)
 
+    def drop_seats(self) -> None:
+        """Forget all promises and votes: for a node that is another one from now on."""
+        with self._write() as database:
+            database.execute("DELETE FROM seats")
+
     def put_decisions(self, decided: list[Certificate]) -> None:
         """Keep decisions; what was promised and voted about their heads is of no use any more."""
         rows = [(each.instance.head, each.value, each.text()) for each in decided]

@@ -1,19 +1,413 @@
 """Equal nodes: any of them takes the push, the majority decides, all of them serve. Real processes on loopback."""
 
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import clusters, nodes
+from tests.support import clusters, nodes, projects
+from tests.support.clusters import Cluster
+from tests.support.nodes import Node, owsgit
 from tests.support.people import Person
+from tests.support.projects import Project
 
 
-def test_any_node_takes_the_push_and_all_serve_it(tmp_path: Path, alice: Person) -> None:
+@pytest.fixture
+def three(tmp_path: Path, alice: Person) -> Iterator[Cluster]:
     with clusters.running(tmp_path, alice, 3) as cluster:
-        for word, name in (("one", "a"), ("two", "b"), ("three", "c")):
-            commit = cluster.change(word)
-            done = cluster.push(name, "-o", "acks=all")
-            assert done.status == 0, done.text
-            assert "of 3 nodes" in done.text and "applied on all 3 nodes" in done.text
-            assert [cluster.get(each) for each in "abc"] == [f"{word} you"] * 3
-            assert {node.main() for node in cluster.nodes.values()} == {commit}
+        yield cluster
+
+
+def connected(cluster: Cluster, folder: Path, by: Person) -> Project:
+    """A clone by `owsgit clone`, which trusts the project id alone."""
+    project_id = cluster["a"].status()["project"]["id"]
+    done = owsgit("clone", cluster["a"].url(), str(folder), "--project", project_id, by=by)
+    assert done.status == 0, done.text
+    return Project(folder, by)
+
+
+def test_any_node_takes_the_push_and_all_serve_it(three: Cluster) -> None:
+    for word, name in (("one", "a"), ("two", "b"), ("three", "c")):
+        commit = three.change(word)
+        done = three.push(name, "-o", "acks=all")
+        assert done.status == 0, done.text
+        assert re.search(r"decided by \w, \w(, \w)? \([23] of 3 nodes\)", done.text)
+        assert "applied on all 3 nodes" in done.text
+        assert [three.get(each) for each in "abc"] == [f"{word} you"] * 3
+        assert {node.main() for node in three.nodes.values()} == {commit}
+
+
+def test_a_killed_node_is_not_missed_and_catches_up_by_itself(three: Cluster) -> None:
+    three["a"].kill()
+    first = three.change("one")
+    done = three.push("b", "-o", "acks=majority")
+    assert done.status == 0 and "decided by b, c (2 of 3 nodes)" in done.text, done.text
+    second = three.change("two")
+    assert three.push("c").status == 0
+    assert first != second
+    three["a"].start()
+    three.all_at(second)
+    assert three.get("a") == "two you"
+
+
+def test_without_a_majority_a_push_is_refused_and_the_rest_goes_on_serving(three: Cluster) -> None:
+    before = three["a"].main()
+    three["b"].kill()
+    three["c"].kill()
+    commit = three.change("alone")
+    refused = three.push("a")
+    assert refused.status != 0
+    assert "1 of 3 nodes answered (a), 2 are needed; no answer from b, c" in refused.text
+    assert "your clone" in refused.text
+    assert three["a"].main() == before and three.get("a") == "hello you"
+    three["c"].start()
+    again = three.push("a")
+    assert again.status == 0, again.text
+    three["b"].start()
+    three.all_at(commit)
+    assert three.get("b") == "alone you"
+
+
+def test_a_node_that_hangs_slows_nobody_down(three: Cluster) -> None:
+    assert three["c"].process is not None
+    os.kill(three["c"].process.pid, signal.SIGSTOP)
+    try:
+        three.change("one")
+        began = time.monotonic()
+        done = three.push("a")
+        assert done.status == 0 and "decided by a, b (2 of 3 nodes)" in done.text, done.text
+        assert time.monotonic() - began < 10
+        commit = three.change("two")
+        assert three.push("b").status == 0
+    finally:
+        os.kill(three["c"].process.pid, signal.SIGCONT)
+    three.all_at(commit)
+
+
+def test_of_pushes_at_once_one_wins_and_the_others_fetch_first(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    clones = []
+    for name in "abc":
+        three.project.git("clone", "-q", three[name].url(), str(tmp_path / f"clone-{name}"))
+        clones.append(Project(tmp_path / f"clone-{name}", alice))
+    for round_ in range(4):
+        outcomes: dict[str, projects.Done] = {}
+
+        def push(name: str, clone: Project, outcomes: dict[str, projects.Done] = outcomes) -> None:
+            outcomes[name] = clone.try_git("push", "-q", "-o", "no-wait", "origin", "HEAD:main")
+
+        for name, clone in zip("abc", clones, strict=True):
+            clone.write(f"notes-{name}.md", f"round {round_}\n")
+            clone.commit(f"{name} in round {round_}")
+        pushing = [threading.Thread(target=push, args=pair) for pair in zip("abc", clones, strict=True)]
+        for thread in pushing:
+            thread.start()
+        for thread in pushing:
+            thread.join()
+        won = [name for name, done in outcomes.items() if done.status == 0]
+        assert len(won) == 1, {name: done.text for name, done in outcomes.items()}
+        assert all("fetch first" in done.text for name, done in outcomes.items() if name not in won), outcomes
+        winner = clones["abc".index(won[0])].head()
+        nodes.until(lambda winner=winner: {node.main() for node in three.nodes.values()} == {winner})
+        for clone in clones:
+            clone.git("-c", "commit.gpgSign=true", "pull", "-q", "--rebase", "origin", "main")
+    history = clones[0].git("log", "--first-parent", "--format=%s").splitlines()
+    assert len([line for line in history if " in round " in line]) >= 4
+
+
+@pytest.mark.parametrize(
+    "options", [["--atomic"], ["--signed=if-asked"], ["-o", "acks=2"], ["--force-with-lease=main:{main}"]]
+)
+def test_gits_own_ways_to_push_work(three: Cluster, options: list[str]) -> None:
+    three.change("again")
+    done = three.push("b", *(option.format(main=three["b"].main()) for option in options))
+    assert done.status == 0, done.text
+
+
+def test_status_shows_all_nodes_from_any_of_them(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    commit = three.change("one")
+    assert three.push("a", "-o", "acks=all").status == 0
+    clone = connected(three, tmp_path / "clone", alice)
+    for name in "abc":
+        nodes.until(
+            lambda name=name: all(
+                row["reachable"]
+                and row["head"] == row["applied"] == commit
+                and row["behind"] == 0
+                and row["lastContact"]
+                for row in three[name].status()["nodes"]
+            )
+        )
+    assert owsgit("status", "--node", "b", by=alice, cwd=clone.folder).status == 0
+    three["c"].kill()
+    three.change("two")
+    assert three.push("a").status == 0
+    nodes.until(lambda: not three["a"].status()["nodes"][2]["reachable"])
+    row = three["a"].status()["nodes"][2]
+    assert row["node"] == "c" and row["behind"] == 1 and row["problem"]
+    shown = owsgit("status", by=alice, cwd=clone.folder)
+    assert shown.status == 1
+    assert re.search(rf"^c +NO +{commit[:10]} +1 +{commit[:10]}", shown.text, re.MULTILINE), shown.text
+
+
+def test_notes_show_which_node_runs_which_commit_and_who_decided_it(
+    three: Cluster, tmp_path: Path, alice: Person
+) -> None:
+    commit = three.change("one")
+    assert three.push("b", "-o", "acks=all").status == 0
+    clone = connected(three, tmp_path / "clone", alice)
+
+    def noted() -> bool:
+        clone.git("fetch", "-q", "origin")
+        text = clone.git("log", "-1", "--notes=owsgit/*", commit)
+        return all("runs here since" in text and f"node {name}," in text for name in "abc") and '"votes":{' in text
+
+    nodes.until(noted)
+    clone.git("notes", "--ref=owsgit/votes", "add", "-f", "-m", "mine", commit)
+    assert "is not a ref of the ledger" in clone.try_git("push", "-f", "origin", "refs/notes/owsgit/votes").text
+    clone.git("fetch", "-q", "origin")
+    done = owsgit("verify", "--decided", by=alice, cwd=clone.folder)
+    assert done.status == 0 and "1 heads have the votes of their majority" in done.text
+    clone.write("README.md", "mine\n")
+    clone.commit()
+    mine = owsgit("verify", by=alice, cwd=clone.folder)
+    assert mine.status == 0 and "1 commits after it are not decided (yet)" in mine.text
+    assert owsgit("verify", "--decided", by=alice, cwd=clone.folder).status == 1
+
+
+def test_votes_that_are_forged_missing_or_too_few_are_found(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    for word in ("one", "two", "three"):
+        commit = three.change(word)
+        assert three.push("a").status == 0
+    clone = connected(three, tmp_path / "clone", alice)
+    nodes.until(lambda: clone.git("fetch", "-q", "origin") == "" and "heads have" in _verified(clone, alice, "3 heads"))
+    ref = "--ref=owsgit/votes"
+    note = json.loads(clone.git("notes", ref, "show", commit))
+
+    def with_note(changed: dict[str, object]) -> str:
+        clone.git("notes", ref, "add", "-f", "-m", json.dumps(changed), commit)
+        done = owsgit("verify", by=alice, cwd=clone.folder)
+        assert done.status == 1, done.text
+        return done.text
+
+    one = dict(list(note["votes"].items())[:1])
+    assert "has 1 good votes" in with_note({**note, "votes": one})
+    other = json.loads(clone.git("notes", ref, "show", f"{commit}^"))
+    swapped = dict(zip(note["votes"], other["votes"].values(), strict=False))
+    assert "has 0 good votes" in with_note({**note, "votes": swapped})
+    assert "not a certificate" in with_note({**note, "votes": "all"})
+    clone.git("notes", ref, "add", "-f", "-m", json.dumps(note), commit)
+    clone.git("notes", ref, "remove", f"{commit}^")
+    done = owsgit("verify", by=alice, cwd=clone.folder)
+    assert done.status == 1 and "the votes for what lies between" in done.text.replace("\n", " ")
+
+
+def _verified(clone: Project, by: Person, wanted: str) -> str:
+    text = owsgit("verify", by=by, cwd=clone.folder).text
+    return text if wanted in text else ""
+
+
+def test_a_node_joins_by_the_address_of_any_other_and_is_removed_again(
+    three: Cluster, tmp_path: Path, alice: Person
+) -> None:
+    project_id = three["a"].status()["project"]["id"]
+    fourth = Node(tmp_path / "node-d", alice, "d", port=three["a"].port, address="127.0.0.4")
+    wrong = owsgit(
+        "node", "join", three["b"].url(), "d", "--project", project_id[:-1] + "q", "--home", str(fourth.home), by=alice
+    )
+    assert wrong.status == 1 and not fourth.home.exists()
+    joined = owsgit(
+        "node", "join", three["b"].url(), "d", "--project", project_id, "--home", str(fourth.home),
+        "--address", fourth.address, "--ssh-port", str(fourth.port), by=alice,
+    )  # fmt: skip
+    assert joined.status == 0, joined.text
+    three.nodes["d"] = fourth.start()
+    assert fourth.main() == three["a"].main()
+    three.project.write("nodes/d.json", json.loads(joined.text))
+    commit = three.project.commit("A fourth node")
+    done = three.push("c", "-o", "acks=all")
+    assert done.status == 0, done.text
+    three.all_at(commit)
+    assert three.get("d") == "hello you"
+    commit = three.change("four")
+    done = three.push("d", "-o", "acks=all")
+    assert done.status == 0 and "of 4 nodes" in done.text and "applied on all 4 nodes" in done.text, done.text
+    three.project.git("rm", "-q", "nodes/d.json")
+    gone = three.project.commit("Three are enough")
+    assert three.push("d").status == 0
+    nodes.until(lambda: "does not name this node since" in fourth.status()["problem"])
+    after = three.change("three")
+    refused = three.push("d")
+    assert refused.status != 0 and "push to one of a, b, c" in refused.text
+    done = three.push("a")
+    assert done.status == 0 and "of 3 nodes" in done.text
+    assert fourth.main() == gone and three["b"].main() == after
+
+
+def test_a_new_node_of_the_owner_needs_no_more_than_its_file(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    """An empty node with the owner's key is found by the others, and takes the whole project from them."""
+    fourth = Node(tmp_path / "node-d", alice, "d", port=three["a"].port, address="127.0.0.4")
+    three.project.write("nodes/d.json", fourth.init())
+    three.nodes["d"] = fourth.start()
+    commit = three.project.commit("A fourth node")
+    assert three.push("a").status == 0
+    three.all_at(commit)
+    assert three.get("d") == "hello you"
+
+
+def test_a_node_that_was_removed_while_it_was_away_learns_of_it(three: Cluster) -> None:
+    three["c"].kill()
+    three.project.git("rm", "-q", "nodes/c.json")
+    three.project.commit("Two are enough")
+    assert three.push("a").status == 0
+    three.change("later")
+    assert three.push("b").status == 0
+    three["c"].start()
+    nodes.until(lambda: "does not name this node since" in three["c"].status()["problem"])
+
+
+def test_after_the_loss_of_a_majority_the_roots_go_on_with_the_rest(
+    three: Cluster, tmp_path: Path, alice: Person
+) -> None:
+    clone = connected(three, tmp_path / "clone", alice)
+    refused = owsgit("node", "recover", "--lost", "b", by=alice, cwd=clone.folder)
+    assert refused.status == 1 and "b answers: it is not lost" in refused.text
+    three["b"].kill()
+    three["c"].kill()
+    half = owsgit("node", "recover", "--lost", "b", by=alice, cwd=clone.folder)
+    assert half.status == 3 and "c does not answer" in half.text
+    done = owsgit("node", "recover", "--lost", "b", "--lost", "c", by=alice, cwd=clone.folder)
+    assert done.status == 0 and "recovered at" in done.text, done.text
+    three.project.git("rm", "-q", "nodes/b.json", "nodes/c.json")
+    three.project.commit("Two were lost")
+    pushed = three.push("a")
+    assert pushed.status == 0, pushed.text
+    commit = three.change("alone")
+    assert three.push("a").status == 0
+    three["a"].kill()
+    three["a"].start()
+    nodes.until(lambda: three["a"].status()["applied"] == commit)
+    clone.git("fetch", "-q", "origin")
+    nodes.until(lambda: clone.git("fetch", "-q", "origin") == "" and _decided(clone, alice, "origin/main"))
+
+    lost = three["b"].start()
+    assert lost.process is not None
+    assert lost.process.wait(30) != 0
+    assert "have declared this node (b) lost" in lost.log.read_text() and "owsgit node join" in lost.log.read_text()
+    again = owsgit("node", "run", "--home", str(lost.home), by=alice)
+    assert again.status == 3 and "have declared this node (b) lost" in again.text
+
+
+def _decided(clone: Project, by: Person, revision: str) -> bool:
+    return owsgit("verify", "--decided", "--revision", revision, by=by, cwd=clone.folder).status == 0
+
+
+def test_a_recovery_needs_the_roots(three: Cluster, tmp_path: Path, alice: Person, bob: Person) -> None:
+    """Bob is a user, but no root; and where two roots are asked for, one is not enough."""
+    three.project.write("users/bob.json", {"keys": [bob.public]})
+    three.project.commit("Bob")
+    assert three.push("a", "-o", "acks=all").status == 0
+    bobs = connected(three, tmp_path / "bobs", bob)
+    three["b"].kill()
+    three["c"].kill()
+    refused = owsgit("node", "recover", "--lost", "b", "--lost", "c", by=bob, cwd=bobs.folder)
+    assert refused.status == 1 and "which is no root's key" in refused.text
+    three["b"].start()
+    project = json.loads((three.project.folder / "project.json").read_text())
+    three.project.write("project.json", {**project, "roots": ["alice", "bob"], "rootQuorum": 2})
+    three.project.commit("Two roots")
+    assert three.push("a").status == 0
+    nodes.until(lambda: three["b"].main() == three["a"].main())
+    three["b"].kill()
+    clone = connected(three, tmp_path / "clone", alice)
+    first = owsgit("node", "recover", "--lost", "b", "--lost", "c", by=alice, cwd=clone.folder)
+    assert first.status == 0 and '"signatures"' in first.text
+    (tmp_path / "statement.json").write_text(first.text)
+    one = subprocess.run(
+        [*alice.environment["GIT_SSH_COMMAND"].split(), "-p", str(three["a"].port), three["a"].address, "owsgit recover"],
+        input=first.text.encode(), capture_output=True,
+    )  # fmt: skip
+    assert one.returncode == 1 and b"needs the signatures of 2 roots and has 1" in one.stderr
+    bobs.git("pull", "-q", "origin", "main")
+    both = owsgit(
+        "node",
+        "recover",
+        "--lost",
+        "b",
+        "--lost",
+        "c",
+        "--with",
+        str(tmp_path / "statement.json"),
+        by=bob,
+        cwd=bobs.folder,
+    )
+    assert both.status == 0 and "recovered at" in both.text, both.text
+    three.change("alone")
+    assert three.push("a").status == 0
+
+
+def test_a_backup_is_a_node_again_on_another_machine(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    file = tmp_path / "c.backup"
+    done = owsgit("backup", str(file), "--home", str(three["c"].home), by=alice)
+    assert done.status == 0 and file.stat().st_mode & 0o077 == 0
+    three["c"].kill()
+    three.change("one")
+    assert three.push("a").status == 0
+    home = tmp_path / "restored"
+    restored = owsgit("restore", str(file), "--home", str(home), by=alice)
+    assert restored.status == 0, restored.text
+    assert owsgit("restore", str(file), "--home", str(home), by=alice).status == 1
+    three.nodes["c"] = Node(home, alice, "c", port=three["c"].port, address=three["c"].address).start()
+    three.all_at(three["a"].main())
+    assert three.get("c") == "one you"
+    refused = three.push("c")
+    three.change("two")
+    refused = three.push("c")
+    assert refused.status != 0 and "restored from a backup" in refused.text
+    decided = three.push("a")
+    assert decided.status == 0 and "decided by a, b (2 of 3 nodes)" in decided.text
+    three.change("three")
+    assert "decided by a, b" in three.push("b", "-o", "acks=all").text
+    three.change("four")
+    assert three.push("c", "-o", "acks=all").status == 0
+    three["a"].kill()
+    three.change("five")
+    assert "decided by b, c (2 of 3 nodes)" in three.push("b").text
+
+
+def test_a_backup_without_the_key_is_a_new_node(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    file = tmp_path / "c.backup"
+    assert owsgit("backup", str(file), "--home", str(three["c"].home), "--no-key", by=alice).status == 0
+    three["c"].kill()
+    home = tmp_path / "restored"
+    restored = owsgit("restore", str(file), "--home", str(home), by=alice)
+    assert restored.status == 0, restored.text
+    three.project.write("nodes/c.json", json.loads(restored.text))
+    commit = three.project.commit("c has a new key")
+    (alice.private.parent / "known_hosts").unlink()
+    three.nodes["c"] = Node(home, alice, "c", port=three["c"].port, address=three["c"].address).start()
+    assert three.push("a").status == 0
+    three.all_at(commit)
+    three["b"].kill()
+    three.change("new")
+    assert "decided by a, c" in three.push("c").text
+
+
+def test_a_damaged_backup_is_refused(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    file = tmp_path / "c.backup"
+    assert owsgit("backup", str(file), "--home", str(three["c"].home), by=alice).status == 0
+    data = bytearray(file.read_bytes())
+    for at in (3, len(data) // 3, len(data) // 2):
+        broken = tmp_path / "broken"
+        broken.write_bytes(data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :])
+        done = owsgit("restore", str(broken), "--home", str(tmp_path / "r"), by=alice)
+        assert done.status == 1 and "Traceback" not in done.text, done.text
+        assert not (tmp_path / "r").exists()
+    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
+    assert owsgit("restore", str(tmp_path / "cut"), "--home", str(tmp_path / "r"), by=alice).status == 1

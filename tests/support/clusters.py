@@ -68,7 +68,11 @@ def found(folder: Path, alice: Person, count: int, **files: Any) -> Cluster:
         "functions/hello/app.py": projects.HELLO,
         "gateways/api.json": {"port": http, "routes": {"GET /hello/{name}": {"function": "hello"}}},
     }
-    project = projects.create(folder / "shop", alice, files={**documents, **{k: json.loads(v) if isinstance(v, bytes) else v for k, v in files.items()}})
+    project = projects.create(
+        folder / "shop",
+        alice,
+        files={**documents, **{k: json.loads(v) if isinstance(v, bytes) else v for k, v in files.items()}},
+    )
     cluster = Cluster(project, made, http)
     for node in made.values():
         node.start()

@@ -1,0 +1,34 @@
+"""`owsgit backup`: a node's whole home as one file."""
+
+from pathlib import Path
+
+import click
+
+from owsgit.cli import output
+from owsgit.cli.node import home_option
+from owsgit.cli.output import Result, Table
+from owsgit.ledger.repository import NODE_ENVIRONMENT, Repository, genesis
+from owsgit.model.errors import UnavailableError
+from owsgit.model.names import project_id
+from owsgit.node import backup
+from owsgit.node.home import Home
+
+
+@output.command("backup")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@home_option
+@click.option("--key/--no-key", default=True, show_default=True, help="Whether the node's private key goes into it.")
+def command(file: Path, home: Path, key: bool) -> Result:
+    """Write the node's ledger, votes, state and key into FILE. The node may be running.
+
+    Keep FILE as safe as the key in it. With --no-key, a restore makes a new node, with a new key to be committed.
+    """
+    node = Home(home)
+    head = Repository(node.ledger).head() if node.settings() else None
+    if head is None:
+        raise UnavailableError("this node is still empty: there is nothing to back up", file=str(node.folder))
+    made = backup.write(node, file, project_id(genesis(node.ledger, head, NODE_ENVIRONMENT)), key=key)
+    size = file.stat().st_size
+    line = f"backed up the node {made.node} at {made.head[:10]} into {file} ({size:,} bytes)"
+    line += "" if key else ", without its key"
+    return Result({**made.document(), "file": str(file), "bytes": size}, Table(lines=[line]))

@@ -1,0 +1,32 @@
+"""`owsgit restore`: a node again, from a backup."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from owsgit.cli import output
+from owsgit.cli.node import home_option, shown
+from owsgit.cli.output import Result
+from owsgit.node import backup
+
+
+@output.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@home_option
+@click.option("--address", help="Where users and other nodes reach it now, if that changed.")
+@click.option("--listen", help="Address to listen on, if that changed.")
+@click.option("--ssh-port", type=click.IntRange(1, 65535), help="Port for SSH, if that changed.")
+def command(file: Path, home: Path, address: str | None, listen: str | None, ssh_port: int | None) -> Result:
+    """Make the home of a node from FILE, verifying all of it. Prints what nodes/NAME.json has to be.
+
+    The node catches up with the others when it runs. As it may have voted after the backup was made, it votes again
+    only after two more decisions of the others. Never run both the restored node and the one that it was made from.
+    """
+    given: dict[str, Any] = {"address": address, "listen": listen or address, "sshPort": ssh_port}
+    made, found = backup.restore(file, home, {name: value for name, value in given.items() if value is not None})
+    output.note(f"restored the node {found.node} as of {found.time}, at {found.head[:10]}, in {made.folder}")
+    if not found.key:
+        output.note(f"it has a new key: commit this as nodes/{found.node}.json before you start it")
+    output.note(f"start it: owsgit node run --home {made.folder}")
+    return shown(made)

@@ -1,0 +1,67 @@
+"""The ledger of a node that joins: fetched, verified from the genesis commit with all votes, and put into its home."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, GitError, Repository, run
+from owsgit.ledger.verify import CommitReport, Verified
+from owsgit.model.errors import InvalidError, RefusedError, UnavailableError
+from owsgit.model.names import genesis_of
+from owsgit.node.home import Home
+from owsgit.node.node import hooks_folder
+from owsgit.peers import history, notes
+from owsgit.peers.store import Store
+from owsgit.services import KINDS
+
+
+def install(
+    home: Home,
+    source: str,
+    environment: Mapping[str, str],
+    project: str,
+    refspecs: Sequence[str] = (),
+    seen: Callable[[CommitReport], None] = lambda _: None,
+) -> Verified:
+    """Fill `home` with the ledger at `source` (an address of git, or a bundle), if it is that of `project`.
+
+    Raises UnavailableError without the source, RefusedError and its kin for whatever does not hold.
+    """
+    wanted = genesis_of(project)
+    if wanted is None:
+        raise InvalidError(
+            f"{project!r} is not a project id", remedy="owsgit status shows it; check for a typing error"
+        )
+    repository = Repository.create(home.ledger, hooks_folder())
+    incoming = "refs/owsgit/incoming"
+    specs = [f"+{MAIN}:{incoming}", f"+{notes.FOLDER}/*:{notes.FOLDER}/*", *refspecs]
+    fetch = ["-c", "fetch.fsckObjects=true", "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", source, *specs]
+    try:
+        run(home.ledger, *fetch, env={**NODE_ENVIRONMENT, **environment})
+    except GitError as error:
+        raise UnavailableError(error.problems[0].message, remedy="check the address, and your key") from None
+    tip = run(home.ledger, "rev-parse", incoming, env=NODE_ENVIRONMENT)
+    votes = notes.read_votes(home.ledger) or {}
+    recoveries = notes.read_recoveries(home.ledger)
+    tip = _last_decided(repository, tip, votes)
+    head, _ = history.walk(repository.objects, KINDS, tip, votes, recoveries, seen)
+    if head.state.genesis != wanted:
+        raise RefusedError(
+            f"this is the history of another project: it begins with {head.state.genesis[:10]}, not {wanted[:10]}",
+            remedy="check the address, and the project id with whoever gave it to you",
+        )
+    store = Store(home.votes)
+    try:
+        for signed in recoveries.values():
+            store.put_recovery(signed)
+        store.put_decisions(list(votes.values()))
+    finally:
+        store.close()
+    run(home.ledger, "update-ref", MAIN, head.commit, env=NODE_ENVIRONMENT)
+    run(home.ledger, "update-ref", "-d", incoming, env=NODE_ENVIRONMENT)
+    home.verified.write_text(head.commit + "\n")
+    return head
+
+
+def _last_decided(repository: Repository, tip: str, votes: Mapping[str, object]) -> str:
+    """The newest head with votes: what is newer comes from the other nodes. Without any votes, the tip."""
+    commits = run(repository.path, "rev-list", "--first-parent", tip, env=NODE_ENVIRONMENT).split("\n")
+    return next((commit for commit in commits if commit in votes), tip)

@@ -1,0 +1,111 @@
+"""A whole history, verified with its votes: what anybody with a clone can check, and a new node does check."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from owsgit.ledger import commits, verify
+from owsgit.ledger.objects import Objects
+from owsgit.ledger.verify import CommitReport, Verified
+from owsgit.model.errors import OwsgitError
+from owsgit.model.resource import Kinds
+from owsgit.model.state import State
+from owsgit.peers import members, recovery
+from owsgit.peers.certificates import Certificate, CertificateError
+from owsgit.peers.recovery import SignedRecovery
+
+_FETCH = "fetch the notes of another node: git fetch <node> '+refs/notes/owsgit/*:refs/notes/owsgit/*'"
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How far the votes reach."""
+
+    head: str | None  # the last head that was decided; the first one that names nodes needs no votes
+    heads: int  # that have a certificate
+    open: int  # commits after it
+
+
+def walk(
+    objects: Objects,
+    kinds: Kinds,
+    tip: str,
+    votes: Mapping[str, Certificate],
+    recoveries: Mapping[str, SignedRecovery],
+    seen: Callable[[CommitReport], None],
+) -> tuple[Verified, Decided]:
+    """Verify everything up to `tip`, and the certificates in `votes` (by head) along the way.
+
+    Commits at the end may be undecided: a user's own. Between two decided heads there is always a certificate. Raises
+    OwsgitError for the first thing that is wrong.
+    """
+    order: list[str] = []
+    first: list[str] = []
+
+    def note(report: CommitReport) -> None:
+        order.append(report.commit.id)
+        if not first and any(change.resource.kind.name == "node" and change.after for change in report.changes):
+            first.append(report.commit.id)
+        seen(report)
+
+    chain = _chain(votes, tip, objects)
+    head: Verified | None = None
+    if chain:
+        head = verify.walk(objects, kinds, None, chain[0].instance.head, note)
+        _check_first(first, chain[0])
+    for certificate in chain:
+        assert head is not None
+        if certificate.instance.head != head.commit:
+            raise CertificateError(
+                f"commit {certificate.value[:10]} was decided after {certificate.instance.head[:10]}, and the votes "
+                f"for what lies between that and {head.commit[:10]} are missing",
+                remedy=_FETCH,
+            )
+        check(certificate, head.state, recoveries)
+        head = verify.walk(objects, kinds, head, certificate.value, note)
+    decided = chain[-1].value if chain else None
+    if head is None or head.commit != tip:
+        head = verify.walk(objects, kinds, head, tip, note)
+    if decided is None and first:
+        decided = first[0]
+    return head, Decided(decided, len(chain), len(order) - 1 - order.index(decided) if decided else 0)
+
+
+def _chain(votes: Mapping[str, Certificate], tip: str, objects: Objects) -> list[Certificate]:
+    """The certificates of the heads on the way to `tip`, oldest first."""
+    chain: list[Certificate] = []
+    at: str | None = tip
+    while at is not None:
+        certificate = votes.get(at)
+        if certificate is not None:
+            chain.append(certificate)
+            at = certificate.instance.head
+            continue
+        at = commits.parse(at, objects.commit(at)).first_parent
+    return chain[::-1]
+
+
+def _check_first(first: list[str], certificate: Certificate) -> None:
+    """The first decision is on the successor of the first commit that names nodes; whatever came before needs none."""
+    if not first or certificate.instance.head != first[0]:
+        raise CertificateError(
+            f"the first decision is on the successor of {certificate.instance.head[:10]}, and has to be on that of "
+            f"{first[0][:10] if first else 'a commit that names nodes'}: votes are missing",
+            remedy=_FETCH,
+        )
+
+
+def check(certificate: Certificate, state: State, recoveries: Mapping[str, SignedRecovery]) -> None:
+    """Check one certificate by the state at the head that it is about. Raises CertificateError."""
+    lost = None
+    if certificate.instance.recovery:
+        signed = recoveries.get(certificate.instance.recovery)
+        if signed is None or signed.recovery.head != certificate.instance.head:
+            raise CertificateError(
+                f"commit {certificate.value[:10]} was decided under a recovery whose statement is not here",
+                remedy=_FETCH,
+            )
+        try:
+            lost = recovery.check(signed, state).lost
+        except OwsgitError as error:
+            raise CertificateError(f"the recovery does not hold: {error.problems[0].message}") from None
+    certificate.check(members.electorate(state, lost), members.of(state))
