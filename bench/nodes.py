@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import report
 from bench.push import VERSION_FUNCTION, Bare, paired, push
 from tests.support import people, projects
-from tests.support.clusters import NAMES
+from tests.support.clusters import on_loopback
 from tests.support.nodes import Node, free_port
 from tests.support.projects import Project
 
@@ -21,11 +21,8 @@ def measured(count: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         alice = people.make(folder, "alice")
-        port, http = free_port(), free_port()
-        nodes = [
-            Node(folder / f"node-{name}", alice, name, port=port, address=f"127.0.0.{index}")
-            for index, name in enumerate(NAMES[:count], start=1)
-        ]
+        http = free_port()
+        nodes = list(on_loopback(folder, alice, count).values())
         files = {f"nodes/{node.name}.json": node.init() for node in nodes}
         files |= {
             "functions/f/function.json": projects.function(),

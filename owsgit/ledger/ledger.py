@@ -52,6 +52,10 @@ class Ledger:
             self._accepted.popitem(last=False)
         return report
 
+    def has_checked(self, tip: str) -> bool:
+        """Whether `check` found that `tip` may follow the head as it is now."""
+        return (self.head.commit if self.head else None, tip) in self._accepted
+
     def follow(self, tip: str) -> Verified:
         """Move main and the head to `tip`, which was decided. Durable when it returns; verifies what is new.
 

@@ -109,13 +109,16 @@ class HookServer:
         return 0, ""
 
     async def _checked(self, update: RefUpdate, push: Push) -> Report:
-        main = self._verdicts.head()
-        if main != update.old:
+        try:
+            return await self._verdicts.check(update, self._quarantine(push.quarantine))
+        except NotFastForwardError:
+            main = self._verdicts.head()
+            if main == update.old:
+                raise
             raise NotFastForwardError(
                 f"fetch first: main moved to {(main or 'nothing')[:10]} while you pushed",
                 remedy="git pull --rebase, then push again",
-            )
-        return await self._verdicts.check(update, self._quarantine(push.quarantine))
+            ) from None
 
     def _quarantine(self, given: str) -> Path | None:
         """Only a folder that git itself made within this repository is read."""

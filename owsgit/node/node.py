@@ -210,15 +210,12 @@ class Node:
         return await server.serve(process, answer)
 
     async def _decide(self, update: RefUpdate) -> tuple[list[str], int]:
-        old = update.old
-        if old is None:
+        if self._ledger.head is None:
             await self._council.found(update.new)
-            assert self._ledger.head is not None
-            old = self._ledger.head.commit
-        if self._ledger.head is not None and update.new == self._ledger.head.commit:
-            return [self.settings.name], 1  # a genesis commit: what it founds is not decided on
-        voters = await self._council.decide(old, update.new)
-        return voters, len(self._council.links()) + 1
+            if self._ledger.head is not None and update.new == self._ledger.head.commit:
+                return [self.settings.name], 1  # what founds the project is not decided on
+        nodes = len(self._council.links()) + 1
+        return await self._council.decide(update.new), nodes
 
     async def _others_applied(self, commit: str, seconds: float, report: Callable[[str, list[str]], None]) -> None:
         await self._council.others_applied(
@@ -372,7 +369,7 @@ class Node:
             repository = self._ledger.repository
             objects = repository.quarantined(quarantine) if quarantine else repository.objects
             report = await asyncio.to_thread(self._ledger.check, update.new, objects)
-            if update.old is None:
+            if self._ledger.head is None:
                 self._check_founding(report)
             return report
 

@@ -39,6 +39,9 @@ from owsgit.peers.wire import Frame, WireError
 DECIDE_SECONDS_MAX = 12.0
 """How long a push waits for a majority that is connected but slow."""
 
+HEADS_MISSED_MAX = 20
+"""How many decisions that a node had missed a push may catch up with."""
+
 GATHER_SECONDS_MAX = 3.0
 """How long a push waits for a majority to be connected at all."""
 
@@ -285,21 +288,43 @@ class Council:
             if member.id != self.own.id:
                 log.info("the project names the node %s at %s:%s", member.name, member.address, member.port)
 
-    async def decide(self, old: str, tip: str) -> list[str]:
-        """Have `tip` decided as the successor of the head `old`, and move to it. The names of who voted for it.
+    async def decide(self, tip: str) -> list[str]:
+        """Have `tip` decided, and move to it. The names of who voted for it.
 
-        `tip` was verified by `Ledger.check`, and its objects are in the repository. Raises NotFastForwardError when
-        another one was decided, NoMajorityError when too few nodes answered.
+        `tip` was verified by `Ledger.check`, and its objects are in the repository. When other commits were decided
+        meanwhile which `tip` follows, as when this node had missed them, it goes on from there. Raises
+        NotFastForwardError when it does not follow them, NoMajorityError when too few nodes answered.
         """
         async with self._pushing:
             head = self._ledger.head
             assert head is not None
-            if head.commit != old:
+            for attempt in range(HEADS_MISSED_MAX):
+                head = self._ledger.head or head
+                if head.commit == tip:
+                    break
+                self._check_member()
+                if attempt or not self._ledger.has_checked(tip):
+                    await self._check_again(tip, head.commit)
+                certificate = await self._decide(head, tip)
+                if certificate.value == tip:
+                    break
+            decided = self._store.decision_for(tip)
+            if decided is None:
                 raise _fetch_first(head.commit)
-            self._check_member()
-            return await self._decide(head, tip)
+            return self._voters(decided)
 
-    async def _decide(self, head: Verified, tip: str) -> list[str]:
+    async def _check_again(self, tip: str, head: str) -> None:
+        try:
+            await self._check(tip, None)
+        except NotFastForwardError:
+            raise _fetch_first(head) from None
+
+    def _voters(self, decided: Certificate) -> list[str]:
+        names = {id_: member.name for id_, member in self._members.items()}
+        return sorted(names.get(voter) or (self._store.former(voter) or ("",))[0] or voter for voter in decided.votes)
+
+    async def _decide(self, head: Verified, tip: str) -> Certificate:
+        """One head's decision, whatever it is."""
         pack = None
         if len(self._core.electorate.members) > 1:
             pack = await transfer.pack(self._ledger.repository, tip, head.commit, INLINE_BYTES_MAX)
@@ -308,13 +333,9 @@ class Council:
         self._round = current
         try:
             await self._attempts(current)
-            certificate = current.outcome.result()
+            return current.outcome.result()
         finally:
             self._round = None
-        if certificate.value != tip:
-            raise _fetch_first(certificate.value)
-        electors = members.of(head.state)
-        return sorted(electors[voter].name for voter in certificate.votes)
 
     def _check_member(self) -> None:
         if not self.is_member():

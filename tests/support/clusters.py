@@ -1,7 +1,6 @@
 """Several nodes of one project, each a process with a home and an address of its own."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 
 from tests.support import nodes, projects
+from tests.support.network import Network
 from tests.support.nodes import Node, free_port, push
 from tests.support.people import Person
 from tests.support.projects import Project
@@ -49,44 +49,46 @@ class Cluster:
             if node.process is not None and node.process.poll() is None:
                 nodes.until(lambda node=node: node.main() == commit and node.status()["applied"] == commit, seconds)
 
-    def stop(self) -> None:
-        for node in self.nodes.values():
-            with contextlib.suppress(Exception):
-                node.stop()
 
-
-def found(folder: Path, alice: Person, count: int, **files: Any) -> Cluster:
-    """`count` nodes on addresses of their own, started; the genesis names all of them and is pushed to the first."""
-    port, http = free_port(), free_port()
-    made = {
-        name: Node(folder / f"node-{name}", alice, name, port=port, address=f"127.0.0.{index}")
-        for index, name in enumerate(NAMES[:count], start=1)
-    }
+def found(folder: Path, alice: Person, made: dict[str, Node], more: dict[str, Any] | None = None) -> Cluster:
+    """A project whose genesis names all the nodes, pushed to the first of them; the others find it by themselves."""
+    http = free_port()
     documents: dict[str, Any] = {f"nodes/{name}.json": node.init() for name, node in made.items()}
     documents |= {
         "functions/hello/function.json": projects.function(),
         "functions/hello/app.py": projects.HELLO,
         "gateways/api.json": {"port": http, "routes": {"GET /hello/{name}": {"function": "hello"}}},
     }
-    project = projects.create(
-        folder / "shop",
-        alice,
-        files={**documents, **{k: json.loads(v) if isinstance(v, bytes) else v for k, v in files.items()}},
-    )
+    project = projects.create(folder / "shop", alice, files=documents | (more or {}))
     cluster = Cluster(project, made, http)
     for node in made.values():
         node.start()
-    pushed = cluster.push("a")
+    pushed = cluster.push(next(iter(made)))
     assert pushed.status == 0, pushed.text
     return cluster
 
 
+def on_loopback(folder: Path, alice: Person, count: int) -> dict[str, Node]:
+    """Nodes that are not made yet, each with an address of its own."""
+    port = free_port()
+    return {
+        name: Node(folder / f"node-{name}", alice, name, port=port, address=f"127.0.0.{index}")
+        for index, name in enumerate(NAMES[:count], start=1)
+    }
+
+
 @contextmanager
-def running(folder: Path, alice: Person, count: int) -> Iterator[Cluster]:
-    """A cluster that has ended when the test has."""
-    cluster = found(folder, alice, count)
+def running(folder: Path, alice: Person, count: int, network: Network | None = None) -> Iterator[Cluster]:
+    """A cluster that serves the same everywhere, and has ended when the test has."""
+    made = on_loopback(folder, alice, count)
+    for name, node in made.items() if network is not None else ():
+        node.address, node.prefix = network.addresses[name], network.prefix(name)
+    cluster = None
     try:
+        cluster = found(folder, alice, made)
         cluster.all_at(cluster.project.head())
         yield cluster
     finally:
-        cluster.stop()
+        for node in made.values():
+            with contextlib.suppress(Exception):
+                node.stop()

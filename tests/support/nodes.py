@@ -35,6 +35,7 @@ class Node:
     name: str = "a"
     port: int = field(default_factory=free_port)
     address: str = "127.0.0.1"
+    prefix: list[str] = field(default_factory=list)  # as to run it in a network namespace
     process: "subprocess.Popen[bytes] | None" = None
 
     def init(self, *options: str) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class Node:
         file = self.log.open("ab")
         size = file.tell()
         self.process = subprocess.Popen(
-            [*OWSGIT, "node", "run", "--home", str(self.home)],
+            [*self.prefix, *OWSGIT, "node", "run", "--home", str(self.home)],
             env=people.CLEAN,
             stdout=file,
             stderr=file,

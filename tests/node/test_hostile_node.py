@@ -1,0 +1,299 @@
+"""A node of the ledger whose key is in the wrong hands: it hangs, lies, sends garbage, sends for ever, closes anywhere.
+
+The project has three nodes; a and b are real, c is played by the test. a and b are a majority, and nothing that c does may
+stop them, move them, or make them take anything that they did not verify.
+"""
+
+import asyncio
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import asyncssh
+import pytest
+
+from owsgit.node.home import Home
+from owsgit.peers import certificates, wire
+from owsgit.peers.paxos import Ballot, Instance
+from owsgit.peers.wire import Frame
+from tests.support import clusters, nodes
+from tests.support.clusters import Cluster
+from tests.support.nodes import Node
+from tests.support.people import Person
+
+Process = asyncssh.SSHServerProcess[bytes]
+Play = Callable[[Process], Awaitable[None]]
+
+
+class Played:
+    """The node c: an SSH server with the right key, whose behaviour is changed by the test."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.play: Play = hang
+        self.asked: list[dict[str, Any]] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self.run(self._listen())
+
+    def run(self, work: Any) -> Any:
+        future: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result(60)
+
+    async def _listen(self) -> None:
+        self._server = await asyncssh.listen(
+            self.node.address, self.node.port, server_host_keys=[str(self.node.home / "key")],
+            authorized_client_keys=None, server_factory=_Anyone, process_factory=self._serve, encoding=None,
+            reuse_address=True,
+        )  # fmt: skip
+
+    async def _serve(self, process: Process) -> None:
+        try:
+            await self.play(process)
+        except (asyncssh.Error, OSError, asyncio.IncompleteReadError, wire.WireError):
+            pass
+        finally:
+            process.close()
+
+    async def link(self, to: Node) -> asyncssh.SSHClientProcess[bytes]:
+        """A session on a real node, with c's key."""
+        connection = await asyncssh.connect(
+            to.address, to.port, username="owsgit", client_keys=[str(self.node.home / "key")], known_hosts=None,
+            config=None, agent_path=None,
+        )  # fmt: skip
+        return await connection.create_process(wire.COMMAND, encoding=None)
+
+    def ask(self, to: Node, head: dict[str, Any], body: bytes = b"") -> Frame | None:
+        """The answer of a real node to c's request."""
+
+        async def asking() -> Frame | None:
+            process = await self.link(to)
+            process.stdin.write(Frame({"id": 1, **head}, body).encode())
+            async with asyncio.timeout(30):
+                return await wire.read(process.stdout)
+
+        found: Frame | None = self.run(asking())
+        return found
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._server.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+class _Anyone(asyncssh.SSHServer):
+    def begin_auth(self, username: str) -> bool:
+        return False
+
+
+async def hang(process: Process) -> None:
+    await asyncio.sleep(3600)
+
+
+async def send_garbage(process: Process) -> None:
+    while True:
+        process.stdout.write(os.urandom(65536))
+        await process.stdout.drain()
+
+
+async def announce_a_huge_frame(process: Process) -> None:
+    process.stdout.write(b"\x00\x1f\xff\xff\x00\x3f\xff\xff" + b"{" * 100)
+    await asyncio.sleep(3600)
+
+
+async def announce_more_than_allowed(process: Process) -> None:
+    process.stdout.write(b"\xff" * 8)
+    await asyncio.sleep(3600)
+
+
+async def send_deep_json(process: Process) -> None:
+    text = b"[" * 100_000
+    process.stdout.write(len(text).to_bytes(4, "big") + bytes(4) + text)
+    await asyncio.sleep(3600)
+
+
+def close_after(count: int) -> Play:
+    async def play(process: Process) -> None:
+        frame = Frame({"id": 1, "head": "0" * 40, "recoveries": [], "status": {}}).encode()
+        process.stdout.write(frame[:count])
+        await process.stdout.drain()
+
+    return play
+
+
+def answering(answer: Callable[[dict[str, Any]], tuple[dict[str, Any], bytes]]) -> Play:
+    async def play(process: Process) -> None:
+        while (frame := await wire.read(process.stdin)) is not None:
+            head, body = answer(dict(frame.head))
+            process.stdout.write(Frame({**head, "id": frame.head["id"]}, body).encode())
+
+    return play
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, alice: Person) -> Iterator[tuple[Cluster, Played]]:
+    folder = tmp_path_factory.mktemp("hostile")
+    three = clusters.on_loopback(folder, alice, 3)
+    three["c"].init()
+    played = Played(three["c"])
+    two = {name: three[name] for name in "ab"}
+    try:
+        cluster = clusters.found(folder, alice, two, {"nodes/c.json": _spec(three["c"])})
+        yield cluster, played
+    finally:
+        for node in two.values():
+            node.stop()
+        played.stop()
+
+
+def _spec(node: Node) -> dict[str, Any]:
+    return Home(node.home).node_spec().document()
+
+
+def decides(cluster: Cluster, name: str = "a") -> str:
+    """A push to `name` is decided by a and b, in a time that has nothing to do with c."""
+    commit = cluster.change(f"at-{time.monotonic_ns()}")
+    began = time.monotonic()
+    done = cluster.push(name, "-o", "no-wait")
+    assert done.status == 0 and "decided by a, b (2 of 3 nodes)" in done.text, done.text
+    assert time.monotonic() - began < 10
+    nodes.until(lambda: {node.main() for node in cluster.nodes.values()} == {commit})
+    return commit
+
+
+GARBAGE: dict[str, Play] = {
+    "hangs": hang,
+    "sends garbage": send_garbage,
+    "announces a huge frame": announce_a_huge_frame,
+    "announces more than allowed": announce_more_than_allowed,
+    "sends deep JSON": send_deep_json,
+    **{f"closes after {count} bytes": close_after(count) for count in (0, 1, 7, 8, 9, 40, 90)},
+}
+
+
+@pytest.mark.parametrize("what", GARBAGE)
+def test_a_node_that_misbehaves_stops_nobody(made: tuple[Cluster, Played], what: str) -> None:
+    cluster, played = made
+    played.play = GARBAGE[what]
+    decides(cluster, "a")
+    decides(cluster, "b")
+
+
+def test_lies_are_not_believed(made: tuple[Cluster, Played]) -> None:
+    """Votes with bad signatures, votes for what nobody proposed, decisions without votes, another's status."""
+    cluster, played = made
+    evil = "e" * 40
+
+    def lie(head: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        message = head.get("message", {})
+        ballot = message.get("ballot")
+        match head["verb"], message.get("kind"):
+            case "paxos", "prepare":
+                return {"message": {**message, "kind": "promise", "voted": [[1, ballot[1]], evil]}}, b""
+            case "paxos", "accept":
+                return {"message": {**message, "kind": "voted", "signature": "A" * 86 + "=="}}, b""
+            case "hello", _:
+                return {"head": evil, "status": head["status"], "recoveries": [{"recovery": {}}]}, b""
+            case "history", _:
+                after = head["after"]
+                forged = {"head": after, "ballot": [1, ballot_node], "value": evil, "votes": {}}
+                return {"founding": evil, "head": evil, "decisions": [forged]}, b"PACK" + os.urandom(100)
+        return {"status": {}}, b""
+
+    ballot_node = Home(cluster["a"].home).public_key().fingerprint
+    played.play = answering(lie)
+    for name in "abab":
+        decides(cluster, name)
+    for node in cluster.nodes.values():
+        assert "Traceback" not in node.log.read_text()
+
+
+def test_what_it_asks_for_moves_nothing(made: tuple[Cluster, Played]) -> None:
+    cluster, played = made
+    played.play = hang
+    head = decides(cluster)
+    own = Home(played.node.home)
+    ballot = Ballot(7, own.public_key().fingerprint)
+    evil = cluster.project.git("commit-tree", "-m", "not signed", "-p", head, f"{head}^{{tree}}")
+    pack = subprocess.run(
+        ["git", "pack-objects", "--revs", "--stdout", "-q"], cwd=cluster.project.folder,
+        input=f"{evil}\n^{head}\n".encode(), capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    prepare = {"kind": "prepare", "head": head, "ballot": [7, ballot.node]}
+    told = played.ask(cluster["a"], {"verb": "paxos", "message": prepare, "tip": evil}, pack)
+    assert told is not None and told.head["message"]["kind"] == "promise"
+    accept = {**prepare, "kind": "accept", "value": evil}
+    refused = played.ask(cluster["a"], {"verb": "paxos", "message": accept})
+    assert refused is not None and "refused" in refused.head
+    signature = certificates.sign(own.private_key(), Instance(head), ballot, evil)
+    forged = {"head": head, "ballot": [7, ballot.node], "value": evil, "votes": {ballot.node: signature}}
+    answer = played.ask(cluster["a"], {"verb": "decided", "certificate": forged})
+    assert answer is not None and "has 1 good votes" in answer.head["problem"]
+    assert cluster["a"].main() == head
+    objects = subprocess.run(["git", "cat-file", "-e", evil], cwd=cluster["a"].home / "ledger.git", capture_output=True)
+    assert objects.returncode != 0, "what was not verified left the quarantine"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"verb": "nothing"},
+        {"verb": "paxos"},
+        {"verb": "paxos", "message": {"kind": "prepare", "head": "x", "ballot": [1, "y"]}},
+        {"verb": "paxos", "message": {"kind": "voted", "head": "0" * 40, "ballot": [2**60, "SHA256:" + "a" * 43]}},
+        {"verb": "history", "after": "0" * 40, "count": 10**30},
+        {"verb": "history", "after": ["x"], "count": "many"},
+        {"verb": "objects", "want": "--all", "have": "HEAD"},
+        {"verb": "objects", "want": "0" * 40, "have": "f" * 40},
+        {"verb": "decided", "certificate": {"head": "0" * 40}},
+        {"verb": "decided", "certificate": None},
+        {"verb": "applied", "commit": "0" * 40, "seconds": "x"},
+        {"verb": "hello", "head": 5, "recoveries": "x", "status": 7},
+        {
+            "verb": "hello",
+            "recoveries": [{"recovery": {"project": "p", "head": "0" * 40, "lost": {}}, "signatures": []}],
+        },
+        {"verb": "found", "port": 22},
+    ],
+    ids=json.dumps,
+)
+def test_nonsense_is_answered_with_a_problem(made: tuple[Cluster, Played], request_: dict[str, Any]) -> None:
+    cluster, played = made
+    answer = played.ask(cluster["a"], request_)
+    assert answer is not None
+    log = cluster["a"].log.read_text()
+    assert "a neighbour's request failed" not in log
+
+
+def test_its_key_opens_nothing_else(made: tuple[Cluster, Played]) -> None:
+    cluster, played = made
+    for command in ("git-receive-pack 'ledger'", "owsgit status", "owsgit invoke hello", "sh"):
+        done = subprocess.run(
+            ["ssh", "-i", str(played.node.home / "key"), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no",
+             "-o", "UserKnownHostsFile=/dev/null", "-p", str(cluster["a"].port), cluster["a"].address, command],
+            capture_output=True, stdin=subprocess.DEVNULL, timeout=30,
+        )  # fmt: skip
+        assert done.returncode != 0 and b"a node's key is for nodes" in done.stderr
+
+
+def test_many_sessions_that_send_nothing_or_half_a_frame_hold_nobody_up(made: tuple[Cluster, Played]) -> None:
+    cluster, played = made
+
+    async def hold() -> None:
+        connection = await asyncssh.connect(
+            cluster["a"].address, cluster["a"].port, username="x", client_keys=[str(played.node.home / "key")],
+            known_hosts=None, config=None, agent_path=None,
+        )  # fmt: skip
+        for number in range(40):
+            process = await connection.create_process(wire.COMMAND, encoding=None)
+            process.stdin.write(b"\0\0\1\0" if number % 2 else b"")
+
+    played.run(hold())
+    decides(cluster)
