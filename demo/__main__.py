@@ -1,11 +1,12 @@
 """Runs the main job end to end and tells every step with the command that a user would type.
 
 All of it happens in .demo/, with a HOME of its own, so that no file of yours is touched. Exit status 0 only if every
-step did what it says. KEEP=1 leaves the node running.
+step did what it says. KEEP=1 leaves the nodes running.
 """
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -15,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+ADDRESSES = {"a": "127.0.0.1", "b": "127.0.0.2", "c": "127.0.0.3"}
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / ".demo"
 WAIT_SECONDS_MAX = 30
@@ -28,7 +30,7 @@ class Demo:
     """Tells and runs the steps."""
 
     def __init__(self) -> None:
-        self.node: subprocess.Popen[bytes] | None = None
+        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self.folder = DEMO
         self.number = 0
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "SSH_"))}
@@ -72,37 +74,50 @@ class Demo:
             raise StepFailedError(f"{old!r} is not in {file}")
         path.write_text(text.replace(old, new, 1))
 
-    def start_node(self, command: str) -> None:
-        print(f"   $ {command} &", flush=True)
-        log = (DEMO / "node.log").open("wb")
-        self.node = subprocess.Popen(
-            command.split(), cwd=self.folder, env=self.environment, stderr=log, stdout=log, start_new_session=True
-        )
+    def start_node(self, name: str) -> None:
+        home = os.path.relpath(DEMO / f"node-{name}", self.folder)
+        print(f"   $ owsgit node run --home {home} &", flush=True)
+        file = DEMO / f"node-{name}.log"
+        with file.open("ab") as log:
+            size = log.tell()
+            node = subprocess.Popen(
+                ["owsgit", "node", "run", "--home", home], cwd=self.folder, env=self.environment,
+                stderr=log, stdout=log, start_new_session=True,
+            )  # fmt: skip
+        self.nodes[name] = node
         deadline = time.monotonic() + WAIT_SECONDS_MAX
-        while b"serves on" not in (DEMO / "node.log").read_bytes():
-            if self.node.poll() is not None or time.monotonic() > deadline:
-                raise StepFailedError("the node did not start:\n" + (DEMO / "node.log").read_text())
+        while b"serves on" not in file.read_bytes()[size:]:
+            if node.poll() is not None or time.monotonic() > deadline:
+                raise StepFailedError(f"the node {name} did not start:\n" + file.read_text())
             time.sleep(0.05)
 
-    def stop_node(self) -> None:
-        if self.node is not None and self.node.poll() is None:
-            self.node.send_signal(signal.SIGTERM)
+    def kill_node(self, name: str) -> None:
+        print(f"   $ kill -9 {self.nodes[name].pid}   # the node {name}", flush=True)
+        self.nodes[name].kill()
+        self.nodes[name].wait()
+
+    def stop_nodes(self) -> None:
+        running = [node for node in self.nodes.values() if node.poll() is None]
+        for node in running:
+            node.send_signal(signal.SIGTERM)
+        for node in running:
             try:
-                self.node.wait(WAIT_SECONDS_MAX)
+                node.wait(WAIT_SECONDS_MAX)
             except subprocess.TimeoutExpired:
-                self.node.kill()
+                node.kill()
 
 
 def port(wanted: int) -> int:
-    """`wanted`, or a free port if it is taken."""
-    for candidate in (wanted, 0):
-        with socket.socket() as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                tried.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-            return int(tried.getsockname()[1])
+    """`wanted`, or another one that is free on all addresses."""
+    for candidate in (wanted, *random.sample(range(20_000, 32_000), 50)):
+        try:
+            for address in ADDRESSES.values():
+                with socket.socket() as tried:
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    tried.bind((address, candidate))
+        except OSError:
+            continue
+        return candidate
     raise StepFailedError("there is no free port")
 
 
@@ -110,14 +125,18 @@ def set_up(demo: Demo, ssh: int) -> None:
     demo.tell("Two people with an SSH key each: alice, who founds the project, and bob, a developer.")
     demo.run("ssh-keygen -q -t ed25519 -N '' -C alice@example.com -f $HOME/.ssh/id_ed25519")
     demo.run("ssh-keygen -q -t ed25519 -N '' -C bob@example.com -f bob_key")
-    demo.tell("A node: its home and its key. Only its owner, alice, can bring it a project.")
-    demo.run(
-        f"owsgit node init a --home node-a --address 127.0.0.1 --ssh-port {ssh} > a.json", expect="made the node a"
-    )
-    demo.tell("An infra repository with a signed genesis commit, from the example.")
-    demo.run("owsgit init shop --user alice --node a.json --template ../example-infra-repo", expect="genesis commit")
-    demo.tell("The node runs.")
-    demo.start_node("owsgit node run --home node-a")
+    demo.tell("Three nodes: each has a home, a key, and an address. Only their owner, alice, can bring them a project.")
+    for name, address in ADDRESSES.items():
+        demo.run(
+            f"owsgit node init {name} --home node-{name} --address {address} --ssh-port {ssh} > {name}.json",
+            expect=f"made the node {name}",
+        )
+    demo.tell("An infra repository with a signed genesis commit that names all three, from the example.")
+    files = " ".join(f"--node {name}.json" for name in ADDRESSES)
+    demo.run(f"owsgit init shop --user alice {files} --template ../example-infra-repo", expect="genesis commit")
+    demo.tell("The nodes run, still empty.")
+    for name in ADDRESSES:
+        demo.start_node(name)
 
 
 def found(demo: Demo, http: int) -> None:
@@ -129,11 +148,12 @@ def found(demo: Demo, http: int) -> None:
         demo.edit("gateways/api.json", "8080", str(http))
     demo.run("owsgit validate", expect="valid:")
     demo.run("owsgit plan --against HEAD || test $? = 2", expect="~ user bob")
-    demo.tell("She signs and pushes. The node verifies, applies, and answers with the address that serves.")
+    demo.tell("She signs and pushes to one node. It verifies, the nodes decide, and each of them makes it real.")
     demo.run('git commit -q -S -a -m "Bob\'s key"')
-    demo.run("git push -u origin main", expect=f"http://127.0.0.1:{http}")
-    demo.tell("The API serves.")
-    demo.run(f"curl -fsS 'http://127.0.0.1:{http}/products?tag=tea'", expect="Sencha")
+    demo.run("git push -u -o acks=all origin main", expect="applied on all 3 nodes")
+    demo.tell("The API serves: on each of the three.")
+    for address in ADDRESSES.values():
+        demo.run(f"curl -fsS 'http://{address}:{http}/products?tag=tea'", expect="Sencha")
     order = '{"cents": 1890, "quantity": 12, "country": "DE"}'
     demo.run(f"curl -fsS -d '{order}' http://127.0.0.1:{http}/price", expect="25640")
 
@@ -179,6 +199,30 @@ def roll_back(demo: Demo, http: int) -> None:
     demo.run("owsgit logs catalog --lines 3", expect="REPORT")
 
 
+def lose_one(demo: Demo, http: int) -> None:
+    demo.tell("No node is a master: one is killed, and the next push goes to another. The majority decides.")
+    demo.kill_node("a")
+    demo.edit("functions/catalog/products.json", "Sencha, 100 g", "Sencha, 80 g")
+    demo.run("git commit -q -S -a -m 'A smaller bag of tea'")
+    demo.run("git push b main", expect="decided by b, c (2 of 3 nodes)")
+    demo.run(f"curl -fsS 'http://{ADDRESSES['c']}:{http}/products/sencha'", expect="80 g")
+    demo.tell("The dead node starts again and catches up by itself.")
+    demo.start_node("a")
+    command = (
+        f"curl -fsS --retry 30 --retry-delay 1 --retry-all-errors 'http://{ADDRESSES['a']}:{http}/products/sencha'"
+    )
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while "80 g" not in subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False).stdout:
+        if time.monotonic() > deadline:
+            raise StepFailedError("the node a does not catch up")
+        time.sleep(0.2)
+    demo.run(f"curl -fsS 'http://{ADDRESSES['a']}:{http}/products/sencha'", expect="80 g")
+    demo.tell("All nodes, as any of them sees them; and the votes of their majority, for anybody to check.")
+    demo.run("git fetch -q origin && owsgit status --node b", expect="c     yes")
+    demo.run("sleep 1; git fetch -q origin && owsgit verify --decided", expect="have the votes of their majority")
+    demo.run("git log -3 --format='%h %s%n%N' --notes='owsgit/[abc]'", expect="runs here since")
+
+
 def main() -> int:
     """Run the demo; the exit status."""
     keep = os.environ.get("KEEP") == "1"
@@ -196,40 +240,42 @@ def main() -> int:
         change(demo, http)
         forbid(demo, ssh)
         roll_back(demo, http)
+        lose_one(demo, http)
     except StepFailedError as error:
-        print(f"\nFAILED: {error}\n\nThe node's log:\n{read_log()}", file=sys.stderr)
-        demo.stop_node()
+        print(f"\nFAILED: {error}\n\nThe nodes' logs:\n{read_logs()}", file=sys.stderr)
+        demo.stop_nodes()
         return 1
     except BaseException:
-        demo.stop_node()
+        demo.stop_nodes()
         raise
-    if keep and demo.node is not None:
-        (DEMO / "pid").write_text(str(demo.node.pid))
-        print(f"\nStill running (KEEP=1): API http://127.0.0.1:{http}  git ssh://127.0.0.1:{ssh}/shop")
+    if keep:
+        pids = " ".join(str(node.pid) for node in demo.nodes.values())
+        (DEMO / "pids").write_text(pids)
+        print(f"\nStill running (KEEP=1): API http://127.0.0.1:{http}  git ssh://127.0.0.1:{ssh}/shop (and .2, .3)")
         print(f"   $ cd {DEMO.name}/shop; export HOME=$PWD/../home PATH=$PWD/../../.venv/bin:$PATH")
-        print(f"   $ kill {demo.node.pid}   # when you are done")
+        print(f"   $ kill {pids}   # when you are done")
     else:
-        demo.stop_node()
-        print("\nDone: everything did what it should. The node is stopped; KEEP=1 make demo leaves it running.")
+        demo.stop_nodes()
+        print("\nDone: everything did what it should. The nodes are stopped; KEEP=1 make demo leaves them running.")
     return 0
 
 
 def stop_former() -> None:
-    """End the node that an earlier KEEP=1 left running, if it is still that one."""
-    file = DEMO / "pid"
-    if file.exists() and re.fullmatch("[0-9]+", pid := file.read_text()):
+    """End the nodes that an earlier KEEP=1 left running, if they are still those."""
+    file = DEMO / "pids"
+    if not file.exists() or not re.fullmatch("[0-9 ]+", pids := file.read_text()):
+        return
+    for pid in pids.split():
         try:
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"node-a" in command:
+            if b"node-" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(int(pid), signal.SIGTERM)
-                time.sleep(1)
         except (FileNotFoundError, ProcessLookupError):
-            return
+            continue
+    time.sleep(1)
 
 
-def read_log() -> str:
-    log = DEMO / "node.log"
-    return log.read_text()[-4000:] if log.exists() else "(none)"
+def read_logs() -> str:
+    return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(DEMO.glob("node-*.log")))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ from owsgit.reconcile.inventory import Inventory, Phase, now
 from owsgit.reconcile.loop import Desired, Reconciler, Settled
 from owsgit.services import KINDS, SERVICES
 
+LOOK_AROUND_SECONDS = 1.0
+"""How long a status waits for the other nodes to say how they are."""
+
 log = logging.getLogger("owsgit.node")
 
 
@@ -227,6 +230,7 @@ class Node:
 
     async def _nodes(self) -> list[dict[str, Any]]:
         """All nodes of the project, as this one sees them."""
+        await self._council.look_around(LOOK_AROUND_SECONDS)
         found = [self._node_row(self._council.own_status().status, self._public_key.fingerprint, True, now(), "", 0)]
         for id_, link in self._council.links().items():
             seen = self._council.seen[id_]

@@ -753,6 +753,19 @@ class Council:
             if not problem:
                 seen.contact = self._host.now()
 
+    async def look_around(self, seconds: float) -> None:
+        """Ask all connected nodes how they are, for at most `seconds`."""
+
+        async def ask(link: Link) -> None:
+            with contextlib.suppress(LinkError, RefusedError):
+                await self._say_hello(link)
+
+        asking = [asyncio.ensure_future(ask(link)) for link, _ in self._links.values() if link.up]
+        if asking:
+            _, late = await asyncio.wait(asking, timeout=seconds)
+            for task in late:
+                task.cancel()
+
     def own_status(self) -> SignedStatus:
         """This node's status, signed."""
         head = self._ledger.head
