@@ -3,13 +3,20 @@
 import base64
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from dulwich.objects import Blob, Commit, ShaFile, Tree
 from dulwich.repo import Repo
+
+from owsgit.node.home import Home
+from owsgit.peers import certificates
+from owsgit.peers.certificates import Certificate
+from owsgit.peers.paxos import Ballot, Instance
+from owsgit.peers.store import Store
 
 BATCH = 5_000
 
@@ -27,6 +34,12 @@ class Signer:
         public = self._private.public_key()
         self._blob = _string(b"ssh-ed25519") + _string(public.public_bytes(Encoding.Raw, PublicFormat.Raw))
         self.public = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+    def save(self, path: Path) -> Path:
+        """Write the private key, for ssh."""
+        path.write_bytes(self._private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+        path.chmod(0o600)
+        return path
 
     def sign(self, payload: bytes) -> bytes:
         """An armoured SSH signature, as `ssh-keygen -Y sign -n git` makes it."""
@@ -52,7 +65,7 @@ def policy(number: int, version: int = 0) -> dict[str, Any]:
     }
 
 
-def make(folder: Path, commits: int, resources: int) -> list[Signer]:
+def make(folder: Path, commits: int, resources: int, nodes: dict[str, Any] | None = None) -> list[Signer]:
     """A repository with `commits` signed commits after its genesis, each changing one of `resources` policies.
 
     Every second commit is signed by a user whose right to it comes from a group's policy. The signers are returned.
@@ -63,6 +76,7 @@ def make(folder: Path, commits: int, resources: int) -> list[Signer]:
         "users": {"root.json": {"keys": [root.public]}, "editor.json": {"keys": [editor.public]}},
         "groups": {"editors.json": {"members": ["editor"], "policies": ["p0"]}},
         "policies": {f"p{number}.json": policy(number) for number in range(resources)},
+        **({"nodes": {f"{name}.json": spec for name, spec in nodes.items()}} if nodes else {}),
     }
     files["policies"]["p0.json"] = {
         "Version": "2012-10-17",
@@ -99,6 +113,21 @@ def make(folder: Path, commits: int, resources: int) -> list[Signer]:
     _store(repo, batch)
     repo.refs[b"refs/heads/main"] = parent
     return [root, editor]
+
+
+def decided(home: Home, voters: list[Home], commits: list[str]) -> None:
+    """Put a history, whose commits were decided one by one by `voters`, into `home`, which has its objects already."""
+    store = Store(home.votes)
+    keys = {voter.public_key().fingerprint: voter.private_key() for voter in voters}
+    ballot = Ballot(1, min(keys))
+    made = []
+    for head, value in pairwise(commits):
+        instance = Instance(head)
+        votes = {id_: certificates.sign(key, instance, ballot, value) for id_, key in keys.items()}
+        made.append(Certificate(instance, ballot, value, votes))
+    store.put_decisions(made)
+    store.close()
+    home.verified.write_text(commits[-1] + "\n")
 
 
 def _edit(

@@ -17,13 +17,14 @@ from pydantic.dataclasses import dataclass
 from owsgit.ledger import sshsig
 from owsgit.model import strictjson
 from owsgit.model.errors import InvalidError, RefusedError
+from owsgit.model.keys import SshKey
 from owsgit.model.spec import Document
 from owsgit.peers.members import Member
-from owsgit.peers.paxos import Ballot, Electorate, Instance
+from owsgit.peers.paxos import Ballot, Electorate, Instance, Voted
 
 NAMESPACE = b"owsgit-vote"
 MEMBERS_MAX = 1000
-ROUND_MAX = 2**53 - 1
+ROUND_MAX = 2**62
 
 CommitId = Annotated[str, StringConstraints(pattern="^[0-9a-f]{40}$")]
 NodeId = Annotated[str, StringConstraints(pattern="^SHA256:[A-Za-z0-9+/]{43}$")]
@@ -33,6 +34,12 @@ RecoveryId = Annotated[str, StringConstraints(pattern="^([0-9a-f]{64})?$")]
 
 class CertificateError(RefusedError):
     """A certificate that does not prove what it says."""
+
+
+def check_vote(voted: Voted, key: SshKey) -> None:
+    """Check the signature of one vote. Raises BadSignatureError."""
+    wanted = statement(voted.instance, voted.ballot, voted.value)
+    sshsig.verify_bare(key, NAMESPACE, wanted, base64.b64decode(voted.signature))
 
 
 class _Document(Document):
@@ -70,13 +77,12 @@ class Certificate:
 
     def check(self, electorate: Electorate, members: Mapping[str, Member]) -> None:
         """Count the votes of `electorate`. Raises CertificateError if there are not enough good ones."""
-        wanted = statement(self.instance, self.ballot, self.value)
         good = 0
         for node, signature in self.votes.items():
             if node not in electorate.members:
                 continue
             try:
-                sshsig.verify_bare(members[node].key, NAMESPACE, wanted, base64.b64decode(signature))
+                check_vote(Voted(self.instance, self.ballot, self.value, signature), members[node].key)
             except sshsig.BadSignatureError:
                 continue
             good += 1

@@ -53,7 +53,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Outbid:
-    """Somebody else's newer ballot is in the way: try again after a pause of random length."""
+    """Somebody else's newer ballot is in the way of a quorum: try again after a pause of random length."""
 
     instance: Instance
 
@@ -111,7 +111,7 @@ class Core:
         self.seats[self.instance.head] = seat
         effects: list[Effect] = [Write(self.instance.head, seat)]
         effects += [Send(member, message) for member in sorted(self.electorate.members - {self.me})]
-        return [*effects, *self._promised(self.me, answer)]
+        return [*effects, *self._promised(self.me, answer)] if answer is not None else []
 
     def receive(self, sender: str, message: Message) -> list[Effect]:
         """Take in a message. Nothing happens for one from somebody who has no say here."""
@@ -139,14 +139,18 @@ class Core:
         seat, answer = paxos.accept(self._seat(), message)
         return self._answered(sender, message.instance, seat, self._signed(message.instance, answer))
 
-    def _signed(self, instance: Instance, answer: Vote | Nack) -> Voted | Nack:
-        if isinstance(answer, Nack):
+    def _signed(self, instance: Instance, answer: Vote | Nack | None) -> Voted | Nack | None:
+        if not isinstance(answer, Vote):
             return answer
         signature = self.sign(instance, answer.ballot, answer.value)
         return Voted(instance, answer.ballot, answer.value, signature)
 
-    def _answered(self, sender: str, instance: Instance, seat: Seat, answer: Promise | Voted | Nack) -> list[Effect]:
+    def _answered(
+        self, sender: str, instance: Instance, seat: Seat, answer: Promise | Voted | Nack | None
+    ) -> list[Effect]:
         effects: list[Effect] = []
+        if answer is None:
+            return effects
         if seat != self._seat():
             self.seats[instance.head] = seat
             effects.append(Write(instance.head, seat))
@@ -158,11 +162,7 @@ class Core:
         if proposal is None or message.ballot != proposal.ballot:
             return []
         if isinstance(message, Nack):
-            self._highest_round = max(self._highest_round, message.promised.round)
-            if message.promised <= proposal.ballot:
-                return []
-            self.proposal = None
-            return [Outbid(proposal.instance)]
+            return self._refused(proposal, sender, message)
         if isinstance(message, Promise):
             self.proposal = proposal.promise(sender, message)
             if proposal.value is None and self.proposal.value is not None:
@@ -173,6 +173,26 @@ class Core:
             votes = tuple(sorted(self.proposal.votes))
             return [Chosen(proposal.instance, proposal.ballot, message.value, votes)]
         return []
+
+    def _refused(self, proposal: Proposal, sender: str, message: Nack) -> list[Effect]:
+        ahead = message.promised.round - proposal.ballot.round
+        if message.promised <= proposal.ballot or ahead > paxos.ROUNDS_AT_ONCE_MAX:
+            return []
+        self._highest_round = max(self._highest_round, message.promised.round)
+        self.proposal = proposal.refuse(sender, message)
+        if not self.proposal.hopeless:
+            return []
+        self.proposal = None
+        return [Outbid(proposal.instance)]
+
+    @property
+    def refused(self) -> bool:
+        """Whether somebody has refused the present proposal: if it does not come to its end soon, try again."""
+        return self.proposal is not None and bool(self.proposal.refusals)
+
+    def reset(self, seats: dict[str, Seat]) -> None:
+        """A write failed: go back to what is durable."""
+        self.seats, self.proposal = seats, None
 
     def _begin_accept(self, proposal: Proposal) -> list[Effect]:
         """Phase 2. The node's own vote comes through `vote`, once its host holds the value."""

@@ -30,7 +30,7 @@ from owsgit.peers.core import Chosen, Core, Effect, Elsewhere, Outbid, Send, Wri
 from owsgit.peers.links import Dialer, Link, LinkError
 from owsgit.peers.members import Member
 from owsgit.peers.notes import Notes
-from owsgit.peers.paxos import Accept, Instance, Message, Prepare
+from owsgit.peers.paxos import Accept, Instance, Message, Prepare, Promise, Voted
 from owsgit.peers.recovery import SignedRecovery
 from owsgit.peers.statuses import NodeStatus, SignedStatus
 from owsgit.peers.store import RESTORED, STOPPED, Store
@@ -38,6 +38,15 @@ from owsgit.peers.wire import Frame, WireError
 
 DECIDE_SECONDS_MAX = 12.0
 """How long a push waits for a majority that is connected but slow."""
+
+PATIENCE_SECONDS = 0.25
+"""How long an attempt that somebody refused may go on before the next one."""
+
+HOLDING_MAX = 16
+"""Values at once that are brought in and verified."""
+
+WAITING_MAX = 64
+"""Requests at once that wait for something to be applied."""
 
 HEADS_MISSED_MAX = 20
 """How many decisions that a node had missed a push may catch up with."""
@@ -57,6 +66,9 @@ STALL_SECONDS = 3.0
 DECISIONS_AT_ONCE_MAX = 500
 INLINE_BYTES_MAX = 1 << 20
 """Objects up to here travel with the message; more are fetched by git."""
+
+APPLIED_SECONDS_MAX = 20.0
+"""How long another node's question whether something is applied waits for its answer; it asks again."""
 
 RECOVERIES_MAX = 16
 NOTES_SECONDS = 0.5
@@ -160,6 +172,7 @@ class Council:
         self._fresh = asyncio.Event()  # there are notes to write
         self._votes: list[Certificate] = []
         self._recoveries_written = 0
+        self._waiting = 0
         self._applied = ""
         self._failed: tuple[str, ...] = ()
         self._settled = asyncio.Condition()
@@ -195,7 +208,7 @@ class Council:
         async def quietly() -> None:
             try:
                 await work
-            except (LinkError, WireError, RefusedError) as error:
+            except OwsgitError as error:
                 log.info("%s", error.problems[0])
             except Exception:
                 log.exception("talking with another node failed")
@@ -364,8 +377,10 @@ class Council:
             waiting: list[asyncio.Future[Any]] = [current.outcome, outbid]
             try:
                 while not current.outcome.done() and not current.outbid.is_set():
-                    await asyncio.wait(waiting, timeout=0.25, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(waiting, timeout=PATIENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                     self._give_up_in_time(current, time.monotonic() - began)
+                    if self._core.refused:
+                        break
             finally:
                 outbid.cancel()
             if not current.outcome.done():
@@ -405,7 +420,7 @@ class Council:
         for effect in effects:
             match effect:
                 case Write():
-                    await asyncio.to_thread(self._store.put_seat, effect.head, effect.seat)
+                    await self._write_seat(effect)
                 case Send() if effect.to == reply_to:
                     reply = effect.message
                 case Send():
@@ -418,6 +433,14 @@ class Council:
                 case Elsewhere():
                     pass
         return reply
+
+    async def _write_seat(self, write: Write) -> None:
+        """Durable when it returns. After a failure nothing may be answered that rests on it."""
+        try:
+            await asyncio.to_thread(self._store.put_seat, write.head, write.seat)
+        except BaseException:
+            self._core.reset(self._store.seats())
+            raise
 
     async def _deliver(self, to: str, message: Message) -> None:
         """Send a proposer's message until it is answered, or of no use any more."""
@@ -463,6 +486,18 @@ class Council:
         if "message" in answer:
             message = wire.message_from_json(answer["message"])
             current.answered.add(member.id)
+            if isinstance(message, Voted):
+                try:
+                    certificates.check_vote(message, member.key)
+                except RefusedError as error:
+                    current.refused[member.name] = f"its vote is not signed by it: {error.problems[0].message}"
+                    return True
+            if isinstance(message, Promise) and message.voted is not None:
+                try:  # a vote for what nobody can verify is a lie, and stops nobody
+                    await self._hold(message.voted.value, [member.id])
+                except OwsgitError as error:
+                    current.refused[member.name] = f"it told of a vote for {message.voted.value[:10]}: {error}"
+                    return True
             async with self._deciding:
                 await self._perform(self._core.receive(member.id, message))
             return True
@@ -506,6 +541,8 @@ class Council:
             return
         work = self._holding.get(value)
         if work is None:
+            if len(self._holding) >= HOLDING_MAX:
+                raise UnavailableError("too much is being verified at once", remedy="try again")
             work = asyncio.ensure_future(self._bring(value, list(sources), pack))
             self._holding[value] = work
             work.add_done_callback(lambda _: self._holding.pop(value, None))
@@ -573,6 +610,12 @@ class Council:
                 await asyncio.to_thread(self._ledger.follow, certificate.value)
             await self._moved(head, [certificate])
             return True
+
+    async def _resume(self) -> None:
+        """Follow what is known to be decided, where following it failed before: on a full disk, for instance."""
+        head = self._ledger.head
+        if head is not None and (decided := self._store.decision(head.commit)) is not None:
+            await self.learn(decided, decided.votes)
 
     def _check_certificate(self, certificate: Certificate, state: State) -> None:
         known = {signed.recovery.id: signed for signed in self._store.recoveries()}
@@ -690,10 +733,12 @@ class Council:
         """Compare heads: at once, and again and again while the link is up."""
         while link.up and self._links.get(link.member.id, (None,))[0] is link:
             try:
-                answer = await link.request("hello", self._hello(link.member.id))
-                await self._met(link.member, answer.head)
-            except (LinkError, RefusedError) as error:
+                await self._resume()
+                await self._say_hello(link)
+            except OwsgitError as error:
                 self._note(link.member.id, problem=error.problems[0].message)
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                self._note(link.member.id, problem=f"it answers with nonsense ({type(error).__name__})")
             await asyncio.sleep(HELLO_SECONDS * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
 
     def _hello(self, to: str) -> dict[str, Any]:
@@ -757,7 +802,7 @@ class Council:
         """Ask all connected nodes how they are, for at most `seconds`."""
 
         async def ask(link: Link) -> None:
-            with contextlib.suppress(LinkError, RefusedError):
+            with contextlib.suppress(OwsgitError):
                 await self._say_hello(link)
 
         asking = [asyncio.ensure_future(ask(link)) for link, _ in self._links.values() if link.up]
@@ -888,7 +933,7 @@ class Council:
         if isinstance(message, Accept):
             try:
                 await self._hold(message.value, [caller.id])
-            except (RefusedError, LinkError) as error:
+            except OwsgitError as error:
                 return Frame({"refused": error.problems[0].message})
         async with self._deciding:
             if self._core.abstains:
@@ -972,9 +1017,13 @@ class Council:
     async def _on_applied(self, caller: Caller, frame: Frame) -> Frame:
         """Answers when `commit`, or something after it, was applied; at the latest after `seconds`."""
         commit = _commit_id(frame.head.get("commit"))
-        seconds = min(float(frame.head.get("seconds", 0)), 300.0)
-        await self.wait_applied(commit, seconds)
-        return Frame({"status": self.own_status().document()})
+        seconds = min(float(frame.head.get("seconds", 0)), APPLIED_SECONDS_MAX)
+        self._waiting += 1
+        try:
+            done = await self.wait_applied(commit, seconds if self._waiting <= WAITING_MAX else 0.0)
+        finally:
+            self._waiting -= 1
+        return Frame({"done": done, "status": self.own_status().document()})
 
     async def wait_applied(self, commit: str, seconds: float) -> bool:
         """Whether everything was tried for `commit`, or for a head after it, within `seconds`."""
@@ -996,14 +1045,24 @@ class Council:
     async def others_applied(self, commit: str, seconds: float, report: Callable[[Member, NodeStatus], None]) -> None:
         """Tell `report` of every other node that has applied `commit`, as it comes, for at most `seconds`."""
 
-        async def ask(link: Link) -> None:
-            with contextlib.suppress(LinkError, RefusedError):
-                answer = await link.request("applied", {"commit": commit, "seconds": seconds}, seconds=seconds + 5)
-                signed = statuses.check(answer.head.get("status"), link.member.key, link.member.name)
-                await self._met(link.member, {"status": signed.document()})
-                report(link.member, signed.status)
+        end = time.monotonic() + seconds
 
-        await asyncio.gather(*(ask(link) for link, _ in list(self._links.values()) if link.up))
+        async def ask(link: Link) -> None:
+            done = False
+            while not done and (left := end - time.monotonic()) > 0 and await link.wait_up(left):
+                wait = min(left, APPLIED_SECONDS_MAX)
+                with contextlib.suppress(OwsgitError):
+                    fields = {"commit": commit, "seconds": wait}
+                    answer = await link.request("applied", fields, seconds=wait + 5)
+                    signed = statuses.check(answer.head.get("status"), link.member.key, link.member.name)
+                    await self._met(link.member, {"status": signed.document()})
+                    done = answer.head.get("done") is True
+                    if done:
+                        report(link.member, signed.status)
+                        return
+                await asyncio.sleep(0.2)
+
+        await asyncio.gather(*(ask(link) for link, _ in list(self._links.values())))
 
     # ---- an empty node, and the nodes that know it ----
     async def _on_stranger(self, caller: Caller, frame: Frame) -> Frame:
@@ -1080,7 +1139,7 @@ class Council:
             if signed.recovery.id in known:
                 continue
             head = self._ledger.head
-            with contextlib.suppress(RefusedError, UnavailableError):
+            with contextlib.suppress(OwsgitError):
                 if head is not None and signed.recovery.head == head.commit:
                     await self.recover(signed)
                 elif head is not None and (state := await self._state_at(signed.recovery.head)) is not None:

@@ -8,6 +8,10 @@ survivor has voted for is forgotten.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+ROUNDS_AT_ONCE_MAX = 1 << 20
+"""How far a ballot may be ahead of what an acceptor has promised. Honest nodes go on from the highest that they saw;
+this keeps one node in the wrong hands from using up all numbers. Not to promise is always safe."""
+
 
 @dataclass(frozen=True, order=True)
 class Ballot:
@@ -113,19 +117,27 @@ class Nack:
 Message = Prepare | Promise | Accept | Voted | Nack
 
 
-def prepare(seat: Seat, message: Prepare) -> tuple[Seat, Promise | Nack]:
-    """Phase 1 of an acceptor. The seat has to be durable before the answer is sent."""
+def prepare(seat: Seat, message: Prepare) -> tuple[Seat, Promise | Nack | None]:
+    """Phase 1 of an acceptor. The seat has to be durable before the answer is sent; None is no answer."""
     if seat.promised is not None and message.ballot < seat.promised:
         return seat, Nack(message.instance, message.ballot, seat.promised)
+    if _jumps(seat.promised, message.ballot):
+        return seat, None
     return replace(seat, promised=message.ballot), Promise(message.instance, message.ballot, seat.voted)
 
 
-def accept(seat: Seat, message: Accept) -> tuple[Seat, Vote | Nack]:
-    """Phase 2 of an acceptor. The seat has to be durable before the answer is sent."""
+def accept(seat: Seat, message: Accept) -> tuple[Seat, Vote | Nack | None]:
+    """Phase 2 of an acceptor. The seat has to be durable before the answer is sent; None is no answer."""
     if seat.promised is not None and message.ballot < seat.promised:
         return seat, Nack(message.instance, message.ballot, seat.promised)
+    if _jumps(seat.promised, message.ballot):
+        return seat, None
     vote = Vote(message.ballot, message.value)
     return Seat(message.ballot, vote), vote
+
+
+def _jumps(promised: Ballot | None, ballot: Ballot) -> bool:
+    return ballot.round > (promised.round if promised is not None else 0) + ROUNDS_AT_ONCE_MAX
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,7 @@ class Proposal:
     promises: frozenset[tuple[str, Vote | None]] = frozenset()
     value: str | None = None
     votes: frozenset[tuple[str, str]] = frozenset()  # member, signature
+    refusals: frozenset[str] = frozenset()  # members who have promised a newer ballot
 
     @property
     def chosen(self) -> bool:
@@ -148,6 +161,8 @@ class Proposal:
         """Count a promise. With enough of them, the value is the newest vote that they told of, else the wanted one."""
         if not self._counts(sender, message) or self.value is not None:
             return self
+        if message.voted is not None and message.voted.ballot >= self.ballot:
+            return self  # no acceptor votes beyond what it promises
         promises = self.promises | {(sender, message.voted)}
         if len({member for member, _ in promises}) < self.electorate.promises_needed:
             return replace(self, promises=promises)
@@ -161,5 +176,15 @@ class Proposal:
             return self
         return replace(self, votes=self.votes | {(sender, message.signature)})
 
-    def _counts(self, sender: str, message: Promise | Voted) -> bool:
+    def refuse(self, sender: str, message: Nack) -> "Proposal":
+        """Count a refusal."""
+        return replace(self, refusals=self.refusals | {sender}) if self._counts(sender, message) else self
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether too many have refused. One refusal is no reason to stop: it may come from a node that lies."""
+        needed = max(self.electorate.promises_needed, self.electorate.votes_needed)
+        return len(self.electorate.members) - len(self.refusals) < needed
+
+    def _counts(self, sender: str, message: Promise | Voted | Nack) -> bool:
         return sender in self.electorate.members and message.instance == self.instance and message.ballot == self.ballot

@@ -55,13 +55,18 @@ class Store:
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
             try:
+                self._database.execute("BEGIN IMMEDIATE")
                 yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
+                self._database.execute("COMMIT")
+            except BaseException as error:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise UnavailableError(
+                        f"the node's votes cannot be written: {error}", remedy="free some space on the node's disk"
+                    ) from error
                 raise
-            self._database.execute("COMMIT")
 
     def _rows(self, statement: str, *values: str | int) -> list[tuple[str, ...]]:
         with self._lock:

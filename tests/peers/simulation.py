@@ -68,6 +68,7 @@ class Options:
     loss: float = 0.05
     double: float = 0.05
     crash: float = 0.01  # at each write
+    full: float = 0.0  # writes that fail, as on a full disk
     partitions: bool = True
     membership: bool = True
     delay: tuple[float, float] = (0.001, 0.05)
@@ -149,7 +150,7 @@ class Node:
                     self.send(effect.to, effect.message)
                 case Chosen():
                     self.world.chosen_by_proposer(effect)
-                    self.learn(Decided(effect.instance, effect.ballot, effect.value, effect.votes))
+                    self.learn(Decided(effect.instance, effect.ballot, effect.value, effect.votes), tell=True)
                     return
                 case Outbid():
                     self.later(self.world.random.uniform(0.01, 0.3), self.propose)
@@ -162,8 +163,14 @@ class Node:
         self.busy = True
         crashes = self.world.trouble and self.world.random.random() < self.world.options.crash
         kept = self.world.random.random() < 0.5
+        fails = self.world.trouble and self.world.random.random() < self.world.options.full
 
         def written() -> None:
+            if fails:  # what would have followed is not sent
+                self.busy = False
+                self.outbox.clear()
+                self.core.reset(dict(self.disk.seats))
+                return
             if not crashes or kept:
                 apply()
                 self.world.watch()
@@ -211,7 +218,7 @@ class Node:
             self.send(self.world.random.choice(others), Hello(self.head))
         self.later(self.world.options.hello_seconds * self.world.random.uniform(0.5, 1.5), self.hello)
 
-    def learn(self, decided: Decided) -> None:
+    def learn(self, decided: Decided, *, tell: bool = False) -> None:
         electorate = self.world.electorate(decided.instance.head)
         good = {
             member
@@ -230,7 +237,8 @@ class Node:
             self.head = decided.value
             self.enter()
             self.decided_push(decided)
-            for member in sorted(self.world.electorate(decided.instance.head).members | self.core.electorate.members):
+            everyone = self.world.electorate(decided.instance.head).members | self.core.electorate.members
+            for member in sorted(everyone) if tell else ():
                 if member != self.name:
                     self.send(member, decided)
 
@@ -428,6 +436,7 @@ def run(seed: int, options: Options | None = None) -> World:
             partitions=choice.random() < 0.7,
             membership=choice.random() < 0.5,
             pushes=choice.choice([4, 10, 20]),
+            full=choice.choice([0, 0, 0.1]),
         )
     world = World(seed, options)
     try:

@@ -102,6 +102,10 @@ def _let_anybody_vote(self: Proposal, sender: str, message: Promise | Voted) -> 
     return message.instance == self.instance and message.ballot == self.ballot
 
 
+def _go_on_after_a_failed_write(self: Core, seats: dict[str, Seat]) -> None:
+    self.proposal = None
+
+
 def _use_one_ballot_for_all(self: Core, value: str) -> list[core.Effect]:
     effects = _propose(self, value)
     assert self.proposal is not None
@@ -135,20 +139,24 @@ MUTATIONS: dict[str, tuple[object, str, Callable[..., object]]] = {
     "be content with half": (Electorate, "majority", staticmethod(_need_one_vote_less)),
     "use the wrong member set": (Core, "enter", _use_the_members_of_the_first_head),
     "answer before the write": (Core, "_answered", _answer_before_the_write),
+    "go on after a failed write": (Core, "reset", _go_on_after_a_failed_write),
     "one ballot for all nodes": (Core, "propose", _use_one_ballot_for_all),
 }
-HUNT = simulation.Options(nodes=5, loss=0.15, double=0.1, crash=0.08, pushes=40, membership=False, trouble_seconds=30)
+HUNT = simulation.Options(
+    nodes=5, loss=0.15, double=0.1, crash=0.08, full=0.1, pushes=40, membership=False, trouble_seconds=30
+)
 HUNT_WITH_MEMBERS = replace(HUNT, membership=True)
+HUNT_ON_FULL_DISKS = replace(HUNT, nodes=3, double=0.6, full=0.3, crash=0.1)
 
 
 @pytest.mark.parametrize("broken", MUTATIONS)
 def test_a_broken_rule_is_caught_by_the_simulation(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     where, name, mutation = MUTATIONS[broken]
     monkeypatch.setattr(where, name, mutation)
-    options = HUNT_WITH_MEMBERS if broken == "use the wrong member set" else HUNT
+    options = {"use the wrong member set": HUNT_WITH_MEMBERS, "go on after a failed write": HUNT_ON_FULL_DISKS}
     with pytest.raises(Violation):
         for seed in range(600):
-            simulation.run(seed, options)
+            simulation.run(seed, options.get(broken, HUNT))
 
 
 def test_the_hunting_ground_itself_is_clean() -> None:
@@ -156,6 +164,7 @@ def test_the_hunting_ground_itself_is_clean() -> None:
     for seed in range(60):
         simulation.run(seed, HUNT)
         simulation.run(seed, HUNT_WITH_MEMBERS)
+        simulation.run(seed, HUNT_ON_FULL_DISKS)
 
 
 # ---- every interleaving of two proposers and three acceptors ----
