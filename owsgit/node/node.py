@@ -375,7 +375,11 @@ class Node:
             report = await asyncio.to_thread(self._ledger.check, update.new, objects)
             if self._ledger.head is None:
                 self._check_founding(report)
-            return report
+        try:
+            await self._council.offer(update.new, quarantine)
+        except OwsgitError as error:  # then the objects go with the question itself
+            log.info("%s was not sent ahead: %s", update.new[:10], error)
+        return report
 
     def _check_owner(self, state: State) -> None:
         """An empty node takes only a project of its owner: nobody else can adopt it."""

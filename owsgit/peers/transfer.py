@@ -49,10 +49,16 @@ class TooLargeError(RefusedError):
     """More bytes than one step may bring."""
 
 
-async def pack(repository: Repository, want: str, have: str | None, bytes_max: int) -> bytes | None:
-    """The objects of `want` that are not in `have`, as a thin pack; None if it has more than `bytes_max`."""
+async def pack(
+    repository: Repository, want: str, have: str | None, bytes_max: int, folder: Path | None = None
+) -> bytes | None:
+    """The objects of `want` that are not in `have`, as a thin pack; None if it has more than `bytes_max`.
+
+    `folder` is a quarantine in which some of them may be.
+    """
     revisions = f"{want}\n" + (f"^{have}\n" if have else "")
-    git = await _git(repository, "pack-objects", "--quiet", "--revs", "--thin", "--delta-base-offset", "--stdout")
+    options = ["--quiet", "--revs", "--thin", "--delta-base-offset", "--stdout"]
+    git = await _git(repository, "pack-objects", *options, folder=folder)
     assert git.stdin is not None and git.stdout is not None
     try:
         async with asyncio.timeout(GIT_SECONDS_MAX):

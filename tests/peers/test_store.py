@@ -28,9 +28,7 @@ def test_seats_decisions_and_facts_are_there_again(tmp_path: Path) -> None:
     again = Store(tmp_path / "votes.db")  # the first one was not closed: as after a kill
     assert again.seats() == seats
     assert again.former(NODE) == ("c", HEADS[2]) and again.fact("x") == "y"
-    made = [
-        Certificate(Instance(head), Ballot(1, NODE), value, {}) for head, value in itertools.pairwise(HEADS)
-    ]
+    made = [Certificate(Instance(head), Ballot(1, NODE), value, {}) for head, value in itertools.pairwise(HEADS)]
     again.put_decisions(made)
     assert again.seats() == {HEADS[4]: seats[HEADS[4]]}  # the others are of no use any more
     assert again.decisions_after(HEADS[1], 2) == made[1:3]
