@@ -56,6 +56,10 @@ class Ledger:
         """Whether `check` found that `tip` may follow the head as it is now."""
         return (self.head.commit if self.head else None, tip) in self._accepted
 
+    def head_is_not(self, commit: str) -> bool:
+        """Whether the head is another one than `commit`."""
+        return self.head is None or self.head.commit != commit
+
     def follow(self, tip: str) -> Verified:
         """Move main and the head to `tip`, which was decided. Durable when it returns; verifies what is new.
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from owsgit.ledger import verify
 from owsgit.ledger.ledger import Ledger
+from owsgit.ledger.repository import GitError
 from owsgit.ledger.verify import NotFastForwardError, Report, Verified
 from owsgit.model import keys, terminal
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
@@ -175,8 +176,8 @@ class Council:
         self._members: Mapping[str, Member] = {}
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._holding: dict[str, asyncio.Task[None]] = {}
-        self._held: set[str] = set()
+        self._holding: dict[tuple[str, str], asyncio.Task[None]] = {}  # (head, value that may follow it)
+        self._held: set[tuple[str, str]] = set()
         self._round: _Round | None = None
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
         self._syncs: dict[str, asyncio.Task[None]] = {}
@@ -361,7 +362,7 @@ class Council:
 
     async def _check_again(self, tip: str, head: str) -> None:
         try:
-            await self._check(tip, None)
+            await self._check(tip, head, None)
         except NotFastForwardError:
             raise _fetch_first(head) from None
 
@@ -375,7 +376,9 @@ class Council:
         if (offer is None or offer.head != head.commit) and len(self._core.electorate.members) > 1:
             data = await transfer.pack(self._ledger.repository, tip, head.commit, INLINE_BYTES_MAX)
             offer = _Offer(head.commit, data or b"")
-        self._held.add(tip)
+        await asyncio.to_thread(transfer.sync_recent, self._ledger.repository)
+        await asyncio.to_thread(transfer.hold, self._ledger.repository, tip)
+        self._held.add((head.commit, tip))
         current = _Round(head.commit, tip, asyncio.get_running_loop().create_future(), offer)
         self._round = current
         try:
@@ -403,6 +406,9 @@ class Council:
         attempt = 0
         while not current.outcome.done():
             current.outbid.clear()
+            if (known := self._store.decision(current.head)) is not None and self._ledger.head_is_not(current.head):
+                current.outcome.set_result(known)
+                return
             if self._core.instance is not None and self._core.instance.head == current.head:
                 async with self._deciding:
                     if self._core.instance.head == current.head:
@@ -483,7 +489,7 @@ class Council:
             return
         if isinstance(message, Accept):
             current.asked_to_vote = True
-            await self._hold(message.value, self._voters_of(message.value))
+            await self._hold(message.instance.head, message.value, self._voters_of(message.value))
         if to == self.own.id:
             await self._receive_own(message)
             return
@@ -508,8 +514,6 @@ class Council:
             await asyncio.sleep(0.1)
 
     async def _receive_own(self, message: Message) -> None:
-        if isinstance(message, Accept):
-            await asyncio.to_thread(transfer.hold, self._ledger.repository, message.value)
         async with self._deciding:
             reply = await self._perform(self._core.receive(self.own.id, message), self.own.id)
             if reply is not None:
@@ -528,7 +532,7 @@ class Council:
                     return True
             if isinstance(message, Promise) and message.voted is not None:
                 try:  # a vote for what nobody can verify is a lie, and stops nobody
-                    await self._hold(message.voted.value, [member.id])
+                    await self._hold(message.instance.head, message.voted.value, [member.id])
                 except OwsgitError as error:
                     current.refused[member.name] = f"it told of a vote for {message.voted.value[:10]}: {error}"
                     return True
@@ -569,37 +573,39 @@ class Council:
         self._note(id_)
 
     # ---- holding what is voted for ----
-    async def _hold(self, value: str, sources: Iterable[str], pack: bytes = b"") -> None:
-        """Have `value` verified and its objects on the disk. Raises RefusedError or LinkError."""
-        if value in self._held:
+    async def _hold(self, head: str, value: str, sources: Iterable[str], pack: bytes = b"") -> None:
+        """Have `value` verified as a successor of `head`, and all its objects on the disk.
+
+        Raises RefusedError, LinkError or UnavailableError: then nobody may vote for it.
+        """
+        key = head, value
+        if key in self._held:
             return
-        work = self._holding.get(value)
+        work = self._holding.get(key)
         if work is None:
             if len(self._holding) >= HOLDING_MAX:
                 raise UnavailableError("too much is being verified at once", remedy="try again")
-            work = asyncio.ensure_future(self._bring(value, list(sources), pack))
-            self._holding[value] = work
-            work.add_done_callback(lambda _: self._holding.pop(value, None))
+            work = asyncio.ensure_future(self._bring(head, value, list(sources), pack))
+            self._holding[key] = work
+            work.add_done_callback(lambda _: self._holding.pop(key, None))
         await asyncio.shield(work)
 
-    async def _bring(self, value: str, sources: list[str], pack: bytes) -> None:
-        head = self._ledger.head
-        assert head is not None
+    async def _bring(self, head: str, value: str, sources: list[str], pack: bytes) -> None:
         repository = self._ledger.repository
         if pack:
             async with transfer.quarantine(self.own.home) as folder:
                 await transfer.unpack(repository, pack, folder)
-                await self._let_in(value, folder)
+                await self._let_in(value, head, folder)
         else:
             try:
-                await self._check(value, None)
-            except RefusedError as missing:
-                await self._bring_from(value, head.commit, sources, missing)
-        if self._ledger.head is head:
-            await asyncio.to_thread(transfer.hold, repository, value)
-            self._held.add(value)
+                await self._check(value, head, None)
+                await transfer.check_connected(repository, value, head)
+            except (RefusedError, GitError) as missing:
+                await self._bring_from(value, head, sources, missing)
+        await asyncio.to_thread(transfer.hold, repository, value)
+        self._held.add((head, value))
 
-    async def _bring_from(self, value: str, have: str, sources: list[str], missing: RefusedError) -> None:
+    async def _bring_from(self, value: str, have: str, sources: list[str], missing: OwsgitError) -> None:
         problem: OwsgitError = missing
         for source in sources:
             if source not in self._links:
@@ -612,20 +618,22 @@ class Council:
                         await transfer.unpack(self._ledger.repository, answer.body, folder)
                     else:
                         await transfer.fetch(self._ledger.repository, link, value, folder)
-                    await self._let_in(value, folder)
+                    await self._let_in(value, have, folder)
                 return
             except (LinkError, RefusedError) as error:
                 problem = error
         raise problem
 
-    async def _let_in(self, value: str, folder: Path) -> None:
-        await self._check(value, folder)
+    async def _let_in(self, value: str, head: str, folder: Path) -> None:
+        await self._check(value, head, folder)
         await asyncio.to_thread(transfer.migrate, self._ledger.repository, folder)
 
-    async def _check(self, value: str, folder: Path | None) -> Report:
+    async def _check(self, value: str, head: str, folder: Path | None) -> Report:
         repository = self._ledger.repository
         objects = repository.quarantined(folder) if folder is not None else repository.objects
         async with self._host.reading:
+            if self._ledger.head_is_not(head):
+                raise RefusedError(f"the head is not {head[:10]} any more")
             return await asyncio.to_thread(self._ledger.check, value, objects)
 
     # ---- learning what was decided ----
@@ -635,7 +643,7 @@ class Council:
         if head is None or certificate.instance.head != head.commit:
             return False
         self._check_certificate(certificate, head.state)
-        await self._hold(certificate.value, sources)
+        await self._hold(head.commit, certificate.value, sources)
         async with self._learning:
             if self._ledger.head is not head:
                 return False
@@ -951,7 +959,7 @@ class Council:
         """Objects that somebody will ask this node to vote for: verified now, so that the vote is quick."""
         head = self._ledger.head
         if head is not None and frame.head.get("head") == head.commit and frame.body:
-            await self._hold(_commit_id(frame.head.get("tip")), [caller.id], frame.body)
+            await self._hold(head.commit, _commit_id(frame.head.get("tip")), [caller.id], frame.body)
         return Frame({})
 
     async def _on_paxos(self, caller: Caller, frame: Frame) -> Frame:
@@ -959,8 +967,8 @@ class Council:
         await self._take_recoveries(frame.head)
         if frame.body and isinstance(message, Prepare):
             tip = _commit_id(frame.head.get("tip"))
-            if tip not in self._held and self._is_here(message.instance):
-                self._spawn(self._hold(tip, [caller.id], frame.body))
+            if self._is_here(message.instance):
+                self._spawn(self._hold(message.instance.head, tip, [caller.id], frame.body))
         if not self._is_here(message.instance):
             await self._come_to(caller, message.instance.head)
         head = self._ledger.head
@@ -973,7 +981,7 @@ class Council:
             return Frame({"recoveries": [recovery.document(signed) for signed in self._relevant(caller.id)]})
         if isinstance(message, Accept):
             try:
-                await self._hold(message.value, [caller.id])
+                await self._hold(message.instance.head, message.value, [caller.id])
             except OwsgitError as error:
                 return Frame({"refused": error.problems[0].message})
         async with self._deciding:

@@ -11,6 +11,7 @@ import resource
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ FETCH_SECONDS_MAX = 900.0
 STALL_SECONDS_MAX = 20.0
 """A neighbour that sends nothing for so long, in the middle of a fetch, is given up."""
 
+RECENT_SECONDS = 120.0
 GIT_MEMORY_BYTES_MAX = 4 << 30
 CHUNK_BYTES = 1 << 16
 
@@ -183,6 +185,30 @@ async def _pump(source: "_Source", target: "_Target", link: Link, bytes_max: int
             target.write(piece)
             await target.drain()
         target.write_eof()
+
+
+async def check_connected(repository: Repository, want: str, have: str) -> None:
+    """Check that every object of `want` that is not in `have` is there, files and all. Raises GitError.
+
+    For what is found in the repository, as after a crash in the middle of `migrate`: packs are checked by `unpack`.
+    """
+    git = await _git(repository, "rev-list", "--objects", "--quiet", "--stdin")
+    try:
+        async with asyncio.timeout(GIT_SECONDS_MAX):
+            _, said = await git.communicate(f"{want}\n^{have}\n".encode())
+    finally:
+        await _end(git)
+    if git.returncode != 0:
+        raise GitError(f"objects of {want[:10]} are missing: {said.decode('utf-8', 'replace').strip()!r:.200}")
+
+
+def sync_recent(repository: Repository) -> None:
+    """Have on the disk what git has just moved in: it syncs files, and not the folders that name them."""
+    objects = repository.path / "objects"
+    now = time.time()
+    for folder in (objects, *(entry for entry in objects.iterdir() if entry.is_dir())):
+        if abs(now - folder.stat().st_mtime) < RECENT_SECONDS:
+            _sync(folder)
 
 
 def migrate(repository: Repository, folder: Path) -> None:

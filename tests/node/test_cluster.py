@@ -219,7 +219,15 @@ def test_a_node_joins_by_the_address_of_any_other_and_is_removed_again(
     project_id = three["a"].status()["project"]["id"]
     fourth = Node(tmp_path / "node-d", alice, "d", port=three["a"].port, address="127.0.0.4")
     wrong = owsgit(
-        "node", "join", three["b"].url(), "d", "--project", project_id[:-1] + "q", "--home", str(fourth.home), by=alice
+        "node",
+        "join",
+        three["b"].url(),
+        "d",
+        "--project",
+        project_id[:-1] + "qp"[project_id[-1] == "q"],
+        "--home",
+        str(fourth.home),
+        by=alice,
     )
     assert wrong.status == 1 and not fourth.home.exists()
     joined = owsgit(
