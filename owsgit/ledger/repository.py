@@ -4,6 +4,7 @@ A node never reads system or user configuration of git, and never follows replac
 """
 
 import os
+import secrets
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ _SETTINGS = {
     "receive.denyCurrentBranch": "ignore",
     "receive.advertisePushOptions": "true",
     "receive.procReceiveRefs": "refs/heads/main",
+    "gpg.ssh.allowedSignersFile": "/dev/null",  # push certificates are checked by the node, not by git
     "receive.maxInputSize": str(PACK_BYTES_MAX),
     "transfer.hideRefs": "refs/owsgit",
     "uploadpack.allowFilter": "true",
@@ -106,6 +108,8 @@ class Repository:
             )
         for name, value in {**_SETTINGS, "core.hooksPath": str(hooks)}.items():
             run(path, "config", name, value, env=NODE_ENVIRONMENT)
+        if "certNonceSeed" not in (path / "config").read_text().replace("certnonceseed", "certNonceSeed"):
+            run(path, "config", "receive.certNonceSeed", secrets.token_hex(16), env=NODE_ENVIRONMENT)
         return cls(path)
 
     def head(self) -> str | None:

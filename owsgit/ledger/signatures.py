@@ -41,6 +41,23 @@ def signer(commit: Commit, state: State) -> Signer:
     raise BadSignatureError("its signature is neither an SSH nor an OpenPGP signature", remedy=_SIGN)
 
 
+def pusher(certificate: bytes, state: State) -> str:
+    """The user of `state` who signed a push certificate (git push --signed, gitprotocol-pack(5)).
+
+    Raises BadSignatureError. The commits' own signatures are what counts; this says who brought them.
+    """
+    at = certificate.find(sshsig.BEGIN)
+    if at < 0:
+        raise BadSignatureError("the push certificate has no SSH signature", remedy="push without --signed")
+    key = sshsig.verify(certificate[:at], certificate[at:])
+    holder = state.holder("key", key.fingerprint)
+    if holder is None or not isinstance(holder.spec, UserSpec):
+        raise BadSignatureError(
+            f"the push is signed by {key.fingerprint}, which is no user's key", remedy="sign with a key of your user's"
+        )
+    return holder.name
+
+
 def _certificates(state: State) -> Iterator[tuple[str, str]]:
     for user in state.of_kind("user"):
         assert isinstance(user.spec, UserSpec)

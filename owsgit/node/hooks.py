@@ -40,6 +40,7 @@ class Push:
 
     hook: str
     quarantine: str
+    certificate: str  # the id of its blob, and what git says of its nonce
     options: tuple[str, ...]
     commands: str
 
@@ -54,6 +55,7 @@ class Verdicts:
     decide: Callable[[RefUpdate], Awaitable[tuple[list[str], int]]]  # who voted, of how many; raises OwsgitError
     others: Callable[[str, float, Callable[[str, list[str]], None]], Awaitable[None]]  # see Council.others_applied
     names: Callable[[], tuple[str, list[str]]]  # this node, and the others
+    pusher: Callable[[str, Path | None], str]  # who signed a push certificate; raises RefusedError
 
 
 class HookServer:
@@ -100,12 +102,14 @@ class HookServer:
             update = receive.main_update(push.commands)
             _check_options(push.options)
             report = await self._checked(update, push)
+            pusher = self._pusher(push)
         except OwsgitError as error:
             log.info("push is refused: %s", error.problems[0])
             _say(writer, receive.refusal(error))
             return 1, ""
         log.info("push of %s is let in", update.new[:10])
         _say(writer, receive.welcome(report))
+        _say(writer, [f"  pushed by {pusher}, who signed the push"] if pusher else [])
         return 0, ""
 
     async def _checked(self, update: RefUpdate, push: Push) -> Report:
@@ -119,6 +123,17 @@ class HookServer:
                 f"fetch first: main moved to {(main or 'nothing')[:10]} while you pushed",
                 remedy="git pull --rebase, then push again",
             ) from None
+
+    def _pusher(self, push: Push) -> str:
+        """Who signed the push itself (git push --signed), '' if nobody did. Raises RefusedError."""
+        blob, _, nonce = push.certificate.partition(" ")
+        if not blob or set(blob) == {"0"}:
+            return ""
+        if nonce not in ("OK", "SLOP"):
+            raise RefusedError(
+                f"the push certificate is not for this push (nonce {nonce})", remedy="push again: git push --signed"
+            )
+        return self._verdicts.pusher(blob, self._quarantine(push.quarantine))
 
     def _quarantine(self, given: str) -> Path | None:
         """Only a folder that git itself made within this repository is read."""
@@ -224,8 +239,8 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 
 
 def _parse(data: bytes) -> Push:
-    hook, quarantine, options, commands = data.decode("utf-8", "surrogateescape").split("\0", 3)
-    return Push(hook, quarantine, tuple(option for option in options.split("\n") if option), commands)
+    hook, quarantine, certificate, options, commands = data.decode("utf-8", "surrogateescape").split("\0", 4)
+    return Push(hook, quarantine, certificate, tuple(option for option in options.split("\n") if option), commands)
 
 
 def _say(writer: asyncio.StreamWriter, lines: "list[str] | Iterator[str]") -> None:

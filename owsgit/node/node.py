@@ -17,6 +17,7 @@ from typing import Any
 import asyncssh
 
 from owsgit import __version__
+from owsgit.ledger import signatures
 from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.receive import RefUpdate
 from owsgit.ledger.repository import Repository
@@ -40,6 +41,7 @@ from owsgit.reconcile.inventory import Inventory, Phase, now
 from owsgit.reconcile.loop import Desired, Reconciler, Settled
 from owsgit.services import KINDS, SERVICES
 
+PUSH_CERTIFICATE_BYTES_MAX = 64 * 1024
 LOOK_AROUND_SECONDS = 1.0
 """How long a status waits for the other nodes to say how they are."""
 
@@ -106,7 +108,13 @@ class Node:
         self._council = self._make_council()
         self._council.start()
         verdicts = Verdicts(
-            self._check, repository.head, self._reconciler, self._decide, self._others_applied, self._names
+            self._check,
+            repository.head,
+            self._reconciler,
+            self._decide,
+            self._others_applied,
+            self._names,
+            self._pusher,
         )
         hooks = HookServer(verdicts, home.ledger)
         access = Access(
@@ -380,6 +388,12 @@ class Node:
         except OwsgitError as error:  # then the objects go with the question itself
             log.info("%s was not sent ahead: %s", update.new[:10], error)
         return report
+
+    def _pusher(self, blob: str, quarantine: Path | None) -> str:
+        repository = self._ledger.repository
+        objects = repository.quarantined(quarantine) if quarantine else repository.objects
+        state = self._state()
+        return signatures.pusher(objects.blob(bytes.fromhex(blob), PUSH_CERTIFICATE_BYTES_MAX), state) if state else ""
 
     def _check_owner(self, state: State) -> None:
         """An empty node takes only a project of its owner: nobody else can adopt it."""

@@ -122,7 +122,14 @@ def test_of_pushes_at_once_one_wins_and_the_others_fetch_first(three: Cluster, t
 
 
 @pytest.mark.parametrize(
-    "options", [["--atomic"], ["--signed=if-asked"], ["-o", "acks=2"], ["--force-with-lease=main:{main}"]]
+    "options",
+    [
+        ["--atomic"],
+        ["--signed=if-asked"],
+        ["--signed", "--atomic"],
+        ["-o", "acks=2"],
+        ["--force-with-lease=main:{main}"],
+    ],
 )
 def test_gits_own_ways_to_push_work(three: Cluster, options: list[str]) -> None:
     three.change("again")

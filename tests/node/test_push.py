@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +433,18 @@ def test_a_pack_bomb_is_refused(here: tuple[Project, Node]) -> None:
 
 def pkt(line: bytes) -> bytes:
     return b"%04x" % (len(line) + 4) + line
+
+
+def test_a_signed_push_tells_who_pushed(served: Project, node: Node, mallory: Person) -> None:
+    served.write("README.md", "x")
+    served.commit()
+    pushed = push(served, node, "HEAD:main", "--signed")
+    assert pushed.status == 0 and "pushed by alice, who signed the push" in pushed.text
+    served.write("README.md", "y")
+    served.commit()
+    stranger = {**served.owner.extra, "user.signingKey": str(mallory.private.with_suffix(".pub"))}
+    refused = push(served, node, "HEAD:main", "--signed", by=replace(served.owner, extra=stranger))
+    assert refused.status != 0 and "which is no user's key" in refused.text
 
 
 def test_a_second_update_of_main_in_the_same_push_is_refused(here: tuple[Project, Node], bob: Person) -> None:
