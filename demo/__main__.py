@@ -204,7 +204,7 @@ def lose_one(demo: Demo, http: int) -> None:
     demo.kill_node("a")
     demo.edit("functions/catalog/products.json", "Sencha, 100 g", "Sencha, 80 g")
     demo.run("git commit -q -S -a -m 'A smaller bag of tea'")
-    demo.run("git push b main", expect="decided by b, c (2 of 3 nodes)")
+    demo.run("git push -o acks=majority b main", expect="decided by b, c (2 of 3 nodes)")
     demo.run(f"curl -fsS 'http://{ADDRESSES['c']}:{http}/products/sencha'", expect="80 g")
     demo.tell("The dead node starts again and catches up by itself.")
     demo.start_node("a")
@@ -219,7 +219,7 @@ def lose_one(demo: Demo, http: int) -> None:
     demo.run(f"curl -fsS 'http://{ADDRESSES['a']}:{http}/products/sencha'", expect="80 g")
     demo.tell("All nodes, as any of them sees them; and the votes of their majority, for anybody to check.")
     demo.run("git fetch -q origin && owsgit status --node b", expect="c     yes")
-    demo.run("sleep 1; git fetch -q origin && owsgit verify --decided", expect="have the votes of their majority")
+    demo.run("sleep 1; git fetch -q origin && owsgit verify --decided", expect="with the votes of their majority")
     demo.run("git log -3 --format='%h %s%n%N' --notes='owsgit/[abc]'", expect="runs here since")
 
 

@@ -8,7 +8,7 @@ from owsgit.cli import output
 from owsgit.cli.node import home_option
 from owsgit.cli.output import Result, Table
 from owsgit.ledger.repository import NODE_ENVIRONMENT, Repository, genesis
-from owsgit.model.errors import UnavailableError
+from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.names import project_id
 from owsgit.node import backup
 from owsgit.node.home import Home
@@ -24,6 +24,8 @@ def command(file: Path, home: Path, key: bool) -> Result:
     Keep FILE as safe as the key in it. With --no-key, a restore makes a new node, with a new key to be committed.
     """
     node = Home(home)
+    if not file.absolute().parent.is_dir():
+        raise InvalidError(f"there is no folder {file.absolute().parent}", remedy="make it first")
     head = Repository(node.ledger).head() if node.settings() else None
     if head is None:
         raise UnavailableError("this node is still empty: there is nothing to back up", file=str(node.folder))

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import click
 import uvloop
+from pydantic import ValidationError
 
 from owsgit.cli import output, recover, signing
 from owsgit.cli.output import Result, Table
@@ -19,6 +19,7 @@ from owsgit.model import keys
 from owsgit.model.errors import InvalidError
 from owsgit.model.names import NAME_RULE, is_name
 from owsgit.model.spec import Document
+from owsgit.model.state import State
 from owsgit.node.home import Home, NodeSettings
 
 home_option = click.option(
@@ -77,15 +78,30 @@ def init(
 
     Only an owner can bring the node its project: your own signing key (SSH) if no --owner is given.
     """
-    made = _create(name, home, at, listen, ssh_port, owners, sandbox)
+    made = Home.create(home, _settings(name, at, listen, ssh_port, owners, sandbox))
     told = made.settings().name
     output.note(f"made the node {told} in {made.folder}; commit this as nodes/{told}.json:")
     return shown(made)
 
 
-def _create(
-    name: str | None, home: Path, at: str, listen: str | None, ssh_port: int, owners: tuple[str, ...], sandbox: Any
-) -> Home:
+def _check_free(settings: NodeSettings, state: State) -> None:
+    """Raises InvalidError where another node has the name or the address."""
+    if state.get("node", settings.name) is not None:
+        raise InvalidError(
+            f"the project has a node {settings.name!r} already",
+            remedy=f"choose another name; or, to replace it, remove nodes/{settings.name}.json first",
+        )
+    taken = state.holder("node address", f"{settings.address}:{settings.ssh_port}")
+    if taken is not None:
+        raise InvalidError(
+            f"{settings.address}:{settings.ssh_port} is the address of {taken.name} already",
+            remedy="give this node's own with --address and --ssh-port",
+        )
+
+
+def _settings(
+    name: str | None, at: str, listen: str | None, ssh_port: int, owners: tuple[str, ...], sandbox: Any
+) -> NodeSettings:
     name = name or socket.gethostname().split(".")[0]
     if not is_name(name):
         raise InvalidError(f"{name!r} is not a node's name", remedy=f"use {NAME_RULE}")
@@ -93,17 +109,22 @@ def _create(
         from owsgit.runtime.sandbox import probe  # noqa: PLC0415 - only where it is needed
 
         probe()
-    settings = NodeSettings.model_validate(
-        {
-            "name": name,
-            "address": at,
-            "listen": listen or (at if _is_ip(at) else "0.0.0.0"),  # noqa: S104 - a name may have any address
-            "sshPort": ssh_port,
-            "sandbox": sandbox,
-            "owners": [_owner(owner) for owner in owners] or [_own_key()],
-        }
-    )
-    return Home.create(home, settings)
+    if at.replace(".", "").isdigit() and not _is_ip(at):
+        raise InvalidError(f"{at!r} is not an IP address", remedy="correct --address")
+    document = {
+        "name": name,
+        "address": at,
+        "listen": listen or (at if _is_ip(at) else "0.0.0.0"),  # noqa: S104 - a name may have any address
+        "sshPort": ssh_port,
+        "sandbox": sandbox,
+        "owners": [_owner(owner) for owner in owners] or [_own_key()],
+    }
+    try:
+        return NodeSettings.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        raise InvalidError(f"{field}: {document.get(field)!r}: {first['msg']}", remedy="correct the option") from None
 
 
 @output.command("join")
@@ -120,9 +141,8 @@ def join(
     as nodes/NAME.json; once that is decided, the node takes part.
     """
     from owsgit.cli.clone import first_contact  # noqa: PLC0415 - the world, needed only here
-    from owsgit.node.join import install  # noqa: PLC0415
+    from owsgit.node.join import building, install  # noqa: PLC0415
 
-    made = _create(name, home, at, listen, ssh_port, (), sandbox)
     seen = 0
 
     def count(_: object) -> None:
@@ -131,13 +151,14 @@ def join(
         if seen % 1000 == 0:
             output.note(f"{seen:,} commits verified")
 
-    try:
-        with first_contact() as contact:
-            contact.check(install(made, address, contact.environment, project, seen=count).state)
-    except BaseException:
-        shutil.rmtree(made.folder, ignore_errors=True)
-        raise
-    told = made.settings().name
+    settings = _settings(name, at, listen, ssh_port, (), sandbox)
+    with building(home) as made, first_contact() as contact:
+        made.make(settings, None)
+        state = install(made, address, contact.environment, project, seen=count).state
+        contact.check(state)
+        _check_free(settings, state)
+    made = Home(home)
+    told = settings.name
     output.note(f"verified {seen:,} commits; made the node {told} in {made.folder}")
     output.note(f"commit this as nodes/{told}.json, push it, and start the node: owsgit node run --home {made.folder}")
     return shown(made)
@@ -191,6 +212,8 @@ def _is_ip(address: str) -> bool:
 
 def _owner(text: str) -> str:
     path = Path(text).expanduser()
+    if not text.startswith(keys.ALGORITHMS) and not path.exists():
+        raise InvalidError(f"--owner: there is no file {text!r}", remedy="give an SSH public key, or its .pub file")
     if not text.startswith(keys.ALGORITHMS) and path.exists():
         text = path.read_text()
     try:

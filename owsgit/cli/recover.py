@@ -1,6 +1,8 @@
 """`owsgit node recover`: going on after a majority of the nodes was lost for good."""
 
 import json
+import re
+import secrets
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,6 +14,7 @@ from owsgit.cli import connect, output, remote, signing
 from owsgit.cli.output import Result, Table
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone, GitError, run
+from owsgit.model import terminal
 from owsgit.model.core import NodeSpec
 from owsgit.model.errors import InvalidError, OwsgitError, RefusedError, UnavailableError
 from owsgit.model.state import State
@@ -21,7 +24,10 @@ from owsgit.services import KINDS
 
 
 @output.command("recover")
-@click.option("--lost", "lost", multiple=True, required=True, help="Name of a node that is lost. May be given again.")
+@click.option("--lost", "lost", multiple=True, help="Name of a node that is lost. May be given again.")
+@click.option(
+    "--restored", is_flag=True, help="None is lost, but all were restored from backups: have them vote again."
+)
 @click.option(
     "--with",
     "others",
@@ -29,7 +35,7 @@ from owsgit.services import KINDS
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A statement that another root has signed (what this command printed for them).",
 )
-def command(lost: tuple[str, ...], others: tuple[Path, ...]) -> Result:
+def command(lost: tuple[str, ...], restored: bool, others: tuple[Path, ...]) -> Result:
     """Go on without nodes that are lost for good, when no majority is left. Signed by the roots.
 
     Needs every other node: each is asked, so that nothing that one of them has voted for is lost. A lost node that
@@ -42,22 +48,31 @@ def command(lost: tuple[str, ...], others: tuple[Path, ...]) -> Result:
     if head is None:
         raise InvalidError("this repository has no commit yet", remedy="run this in a clone of the project")
     state = verify.load(clone.objects(), KINDS, clone.genesis(head), head).state
+    if restored == bool(lost):
+        raise InvalidError("name the lost nodes with --lost, or say --restored", remedy="owsgit status shows the nodes")
+    names = [node.name for node in state.of_kind("node")]
+    for name in lost:
+        if name not in names:
+            raise InvalidError(f"the ledger names no node {name!r}", remedy=f"there are: {', '.join(names)}")
     survivors = _survivors(clone, state, lost)
+    voting = [name for name, (_, status) in survivors.items() if not status.get("abstains")]
+    if len(voting) > len(names) // 2:
+        raise RefusedError(
+            f"{', '.join(voting)} are more than half of the {len(names)} nodes: they decide without a recovery",
+            remedy="remove the lost nodes as usual: git rm nodes/<name>.json, commit, push",
+        )
     at = _common_head(clone, survivors, state)
     state = verify.load(clone.objects(), KINDS, clone.genesis(at), at).state
     nodes = {member.name: member for member in members.of(state).values()}
-    missing = [name for name in lost if name not in nodes]
-    if missing:
-        raise InvalidError(f"the ledger names no node {missing[0]!r}", remedy=f"there are: {', '.join(nodes)}")
-    statement = Recovery.model_validate(
-        {"project": state.project_id, "head": at, "lost": {nodes[name].id: name for name in lost}}
-    )
+    wanted = {"project": state.project_id, "head": at, "lost": {nodes[name].id: name for name in lost}}
+    first = recovery.parse(others[0].read_bytes(), str(others[0])).recovery if others else None
+    statement = Recovery.model_validate({**wanted, "nonce": first.nonce if first else secrets.token_hex(16)})
     signed = _signed(clone, statement, others)
     quorum = state.project.root_quorum
     if len(signed.signatures) < quorum:
         output.note(
             f"{len(signed.signatures)} of {quorum} roots have signed; save this as a file, and have another root run: "
-            f"owsgit node recover {' '.join(f'--lost {name}' for name in lost)} --with FILE"
+            f"owsgit node recover {' '.join(f'--lost {name}' for name in lost) or '--restored'} --with FILE"
         )
         document = recovery.document(signed)
         return Result(document, Table(lines=[json.dumps(document, indent=2)]))
@@ -65,12 +80,14 @@ def command(lost: tuple[str, ...], others: tuple[Path, ...]) -> Result:
     data = json.dumps(recovery.document(signed)).encode()
     for name, (node, _) in survivors.items():
         node.call("recover", data=data)
-        output.note(f"{name} goes on without {', '.join(lost)}")
+        output.note(f"{name} goes on" + (f" without {', '.join(lost)}" if lost else ""))
     files = " ".join(f"nodes/{name}.json" for name in lost)
-    lines = [
-        f"recovered at {at[:10]}: {', '.join(survivors)} decide from now on",
-        f"next: git pull --rebase && git rm {files} && git commit -S -m 'Remove what was lost' && git push",
-    ]
+    push = f"git push {next(iter(survivors))} main"
+    lines = [f"recovered at {at[:10]}: {', '.join(survivors)} decide from now on"]
+    if head != at and clone.is_ancestor(at, head):
+        lines.append(f"this clone has commits after that, which may have been decided: push them first: {push}")
+    if lost:
+        lines.append(f"next: git pull --rebase && git rm {files} && git commit -S -m 'Remove what was lost' && {push}")
     return Result({"head": at, "lost": list(lost), "survivors": list(survivors)}, Table(lines=lines))
 
 
@@ -110,6 +127,8 @@ def _common_head(clone: Clone, survivors: dict[str, tuple[remote.Remote, dict[st
             remedy="they catch up with each other by themselves: try again in a moment",
         )
     head = next(iter(heads.values()))
+    if re.fullmatch("[0-9a-f]{40}", head) is None:
+        raise OwsgitError(f"a node says that its head is {terminal.safe(head, 60)!r}, which is no commit")
     node = next(iter(survivors.values()))[0]
     try:
         run(clone.folder, "fetch", "--quiet", node.url, head)

@@ -15,6 +15,7 @@ from owsgit.ledger.repository import Clone, GitError, run
 from owsgit.model.errors import OwsgitError, Problem, UnavailableError
 
 SSH_FAILED = 255
+CONNECT_SECONDS_MAX = 10
 node_option = click.option(
     "--node",
     "-n",
@@ -36,7 +37,16 @@ class Remote:
     def start(self, *words: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         """Run `owsgit words` on the node."""
         port = ["-p", str(self.port)] if self.port else []
-        command = [*self.ssh, *port, "-o", "BatchMode=yes", self.host, shlex.join(["owsgit", *words])]
+        command = [
+            *self.ssh,
+            *port,
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            f"ConnectTimeout={CONNECT_SECONDS_MAX}",
+            self.host,
+            shlex.join(["owsgit", *words]),
+        ]
         try:
             return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except FileNotFoundError:

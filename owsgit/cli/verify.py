@@ -44,8 +44,11 @@ def command(clone: Path, revision: str, project: str | None, decided_only: bool)
     votes = notes.read_votes(repository.git_folder)
     known = notes.read_recoveries(repository.git_folder)
     head, decided = history.walk(repository.objects(), KINDS, tip, votes or {}, known, count)
-    if decided_only and (votes is None or decided.open or decided.head is None):
-        raise RefusedError(f"not decided: {_votes(votes, decided)}", remedy="fetch from another node")
+    if decided_only and (decided.open or decided.head is None):
+        raise RefusedError(
+            f"not decided: {_votes(votes, decided)}",
+            remedy="git fetch, also from another node: the votes for a new head are there a moment after it",
+        )
     commits = f"{seen:,} commit{'s' if seen != 1 else ''}"
     name = f"{head.state.project.name} ({head.state.project_id})"
     lines = [f"verified: {commits} of project {name}, up to {tip[:10]}", _votes(votes, decided)]
@@ -60,12 +63,18 @@ def command(clone: Path, revision: str, project: str | None, decided_only: bool)
 
 
 def _votes(votes: Mapping[str, Certificate] | None, decided: history.Decided) -> str:
-    if votes is None:
+    if votes is None and decided.open:
         return f"votes: not checked, as {notes.VOTES} was not fetched (owsgit connect, then git fetch)"
     if decided.head is None:
         return "votes: no node is named, so nobody decides yet"
-    rest = f"; {decided.open} commits after it are not decided (yet)" if decided.open else ""
-    return f"votes: {decided.heads:,} heads have the votes of their majority, up to {decided.head[:10]}{rest}"
+    rest = f"; {_count(decided.open, 'commit')} after it not decided (yet)" if decided.open else ""
+    if not decided.heads:
+        return f"votes: none are needed up to {decided.head[:10]}, which founds the project{rest}"
+    return f"votes: {_count(decided.heads, 'head')} with the votes of their majority, up to {decided.head[:10]}{rest}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def belongs(repository: Clone, tip: str, project: str) -> None:

@@ -39,6 +39,8 @@ def _ask(hook: str, commands: str, options: "list[str]", out: "BinaryIO") -> "tu
     try:
         client.connect(SOCKET)
     except FileNotFoundError:
+        if hook == "proc-receive":
+            return _say(out, "owsgit: the node is not running, so nothing was changed; start it with: owsgit node run")
         return _alone(hook, commands), ""
     except OSError:
         return _say(out, "owsgit: the node is not running, so nothing was changed; start it with: owsgit node run")

@@ -3,14 +3,15 @@
 What the node acts on is `head`. `main` follows it, by `follow` alone; whatever else moves it is undone by `settle`.
 """
 
+import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from owsgit.ledger import changes, trees, verify
 from owsgit.ledger.objects import Objects
-from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, NONE, Repository, genesis, run
+from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, NONE, GitError, Repository, genesis, run
 from owsgit.ledger.verify import CommitReport, Report, Verified
 from owsgit.model import core
 from owsgit.model.errors import RefusedError
@@ -96,7 +97,8 @@ class Ledger:
         if main == head:
             return ""
         if main is not None:
-            run(self.repository.path, "update-ref", f"{REJECTED}/{main}", main, env=NODE_ENVIRONMENT)
+            with contextlib.suppress(GitError):  # it may not even be there
+                run(self.repository.path, "update-ref", f"{REJECTED}/{main}", main, env=NODE_ENVIRONMENT)
         if head is not None:
             run(self.repository.path, "update-ref", MAIN, head, env=NODE_ENVIRONMENT)
         else:
@@ -104,14 +106,15 @@ class Ledger:
         at = f"at {main[:10]}, which the nodes have not decided on" if main else "gone"
         return f"main was {at}; it was set back" + (f", and the commit is kept as {REJECTED}/{main}" if main else "")
 
-    def founding(self, tip: str, objects: Objects) -> Verified:
+    def founding(self, tip: str, objects: Objects, told: Callable[[CommitReport], None] = lambda _: None) -> Verified:
         """The first head of the history of `tip` that names nodes: from there on, nodes decide.
 
-        Raises RefusedError if there is none.
+        `told` is given every commit up to `tip`. Raises RefusedError if there is none.
         """
         first: list[str] = []
 
         def seen(report: CommitReport) -> None:
+            told(report)
             if not first and any(change.resource.kind is core.NODE and change.after for change in report.changes):
                 first.append(report.commit.id)
 
@@ -131,6 +134,11 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(self._record)
+        fd = os.open(self._record.parent, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def read_files(self, tree: str) -> Iterator[CodeFile]:
         """Every file below a tree, with its content."""

@@ -198,6 +198,14 @@ class Clone:
         run(self.folder, "-c", "core.autocrlf=false", "add", "--all", "--", ".", env=env)
         return run(self.folder, "write-tree", env=env)
 
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether the commit `old` is in the history of `new`."""
+        try:
+            run(self.folder, "merge-base", "--is-ancestor", old, new)
+        except GitError:
+            return False
+        return True
+
     def config(self, name: str) -> str | None:
         """A setting of git as the user has it for this repository."""
         try:

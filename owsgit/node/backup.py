@@ -19,9 +19,9 @@ from typing import Any
 
 from owsgit import __version__
 from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, Repository, run
-from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
+from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.node.home import Home, NodeSettings
-from owsgit.node.join import install
+from owsgit.node.join import building, install
 from owsgit.peers.notes import FOLDER
 from owsgit.peers.store import RESTORED, STOPPED, Store
 from owsgit.peers.transfer import HELD
@@ -120,24 +120,17 @@ def _sum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def restore(file: Path, folder: Path, changes: Mapping[str, Any]) -> tuple[Home, Backup]:
+def restore(file: Path, folder: Path, changes: Mapping[str, Any], *, only: bool = False) -> tuple[Home, Backup]:
     """Make the home of a node again from `file`, in `folder`; `changes` are settings that differ on the new machine.
 
     The whole history and its votes are verified. The node may have voted after the backup was made, which it does not
-    know any more; so it votes again only when it cannot have. Without the key in the file it becomes a new node.
+    know any more; so it votes again only when it cannot have, or at once if it is the `only` node of its project.
+    Without the key in the file it becomes a new node. The home is there when all of it is, or not at all.
     """
-    home = Home(folder)
-    if home.folder.exists() and any(home.folder.iterdir()):
-        raise OwsgitError(f"{home.folder} is not empty", remedy="choose another folder with --home")
-    home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        with tempfile.TemporaryDirectory(dir=home.folder) as scratch:
-            made, files = _unpack(file, Path(scratch))
-            _put_in_place(home, made, files, changes)
-    except BaseException:
-        shutil.rmtree(home.folder, ignore_errors=True)
-        raise
-    return home, made
+    with building(folder) as home, tempfile.TemporaryDirectory(dir=home.folder.parent, prefix=".restore-") as scratch:
+        made, files = _unpack(file, Path(scratch))
+        _put_in_place(home, made, files, changes, only)
+    return Home(folder), made
 
 
 def _unpack(file: Path, scratch: Path) -> tuple[Backup, Mapping[str, Path]]:
@@ -166,7 +159,7 @@ def _unpack(file: Path, scratch: Path) -> tuple[Backup, Mapping[str, Path]]:
     return made, {name: scratch / name for name in sums}
 
 
-def _put_in_place(home: Home, made: Backup, files: Mapping[str, Path], changes: Mapping[str, Any]) -> None:
+def _put_in_place(home: Home, made: Backup, files: Mapping[str, Path], changes: Mapping[str, Any], only: bool) -> None:
     settings = NodeSettings.parse(files["node.json"].read_bytes(), "node.json")
     document = {**settings.document(), **changes}
     home.make(NodeSettings.model_validate(document), files["key"].read_bytes() if "key" in files else None)
@@ -179,7 +172,8 @@ def _put_in_place(home: Home, made: Backup, files: Mapping[str, Path], changes: 
         store.drop_fact(STOPPED)
         known = [signed.recovery.id for signed in store.recoveries()]
         if "key" in files:
-            store.put_fact(RESTORED, json.dumps({"recoveries": known, "backup": made.time}))
+            restored = {"recoveries": known, "backup": made.time, "head": made.head, "only": only}
+            store.put_fact(RESTORED, json.dumps(restored))
         else:
             store.drop_seats()  # they were another node's
             store.drop_fact(RESTORED)

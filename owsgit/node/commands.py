@@ -49,6 +49,7 @@ class Facts:
     public_key: str
     started: str
     nodes: Callable[[], Awaitable[list[dict[str, Any]]]]  # all nodes of the project, as this one sees them
+    abstains: Callable[[], bool]  # whether this node was restored, and only follows for now
     recover: Callable[[bytes], Awaitable[dict[str, Any]]]  # raises OwsgitError
 
 
@@ -150,6 +151,7 @@ class Commands:
             "problem": facts.problem(),
             "warnings": facts.warnings(),
             "time": inventory.now(),
+            "abstains": facts.abstains(),
             "nodes": await facts.nodes(),
             "resources": resources,
         }

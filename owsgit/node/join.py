@@ -1,16 +1,34 @@
 """The ledger of a node that joins: fetched, verified from the genesis commit with all votes, and put into its home."""
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, GitError, Repository, run
 from owsgit.ledger.verify import CommitReport, Verified
-from owsgit.model.errors import InvalidError, RefusedError, UnavailableError
+from owsgit.model.errors import InvalidError, OwsgitError, RefusedError, UnavailableError
 from owsgit.model.names import genesis_of
 from owsgit.node.home import Home
 from owsgit.node.node import hooks_folder
 from owsgit.peers import history, notes
+from owsgit.peers.certificates import Certificate
 from owsgit.peers.store import Store
 from owsgit.services import KINDS
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Home]:
+    """The home of a node in the making: at `folder` when it is whole, and gone if anything fails or is killed."""
+    target = folder.absolute()
+    if target.exists() and any(target.iterdir()):
+        raise OwsgitError(f"{target} is not empty", remedy="choose another folder with --home")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
+        home = Home(Path(scratch, "home"))
+        home.folder.mkdir(mode=0o700)
+        yield home
+        home.folder.rename(target)
 
 
 def install(
@@ -52,13 +70,24 @@ def install(
     try:
         for signed in recoveries.values():
             store.put_recovery(signed)
-        store.put_decisions(list(votes.values()))
+        store.put_decisions(_in_order(votes))
     finally:
         store.close()
     run(home.ledger, "update-ref", MAIN, head.commit, env=NODE_ENVIRONMENT)
     run(home.ledger, "update-ref", "-d", incoming, env=NODE_ENVIRONMENT)
     home.verified.write_text(head.commit + "\n")
     return head
+
+
+def _in_order(votes: Mapping[str, Certificate]) -> list[Certificate]:
+    """Certificates in the order of the history."""
+    by_head = {certificate.instance.head: certificate for certificate in votes.values()}
+    at = next((head for head in by_head if head not in votes), "")
+    ordered = []
+    while (certificate := by_head.get(at)) is not None:
+        ordered.append(certificate)
+        at = certificate.value
+    return ordered
 
 
 def _last_decided(repository: Repository, tip: str, votes: Mapping[str, object]) -> str:

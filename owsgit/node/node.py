@@ -10,11 +10,13 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import asyncssh
+from immutables import Map
 
 from owsgit import __version__
 from owsgit.ledger import signatures
@@ -299,6 +301,7 @@ class Node:
                 public_key=self._public_key.line,
                 started=now(),
                 nodes=self._nodes,
+                abstains=lambda: self._council.abstains,
                 recover=self._recover,
             )
         )
@@ -349,11 +352,14 @@ class Node:
         state = self._state()
         mine = state.holder("key", self._public_key.fingerprint) if state else None
         if mine is None or not isinstance(mine.spec, NodeSpec):
-            return (
-                [f"the ledger does not name this node: commit what owsgit node show --home {self.home.folder} prints"]
-                if state
-                else []
-            )
+            if state is None:
+                return []
+            if self._council.problem:  # removed; the problem says so
+                return ["it serves nothing; stop it, or add it to the ledger again"]
+            show = f"owsgit node show --home {self.home.folder}"
+            return [f"the ledger does not name this node yet, so it serves nothing: commit what {show} prints"]
+        if self._council.abstains:
+            return ["restored from a backup: it only follows until the others have decided two more heads"]
         if mine.spec.ports.ssh != self.settings.ssh_port or mine.spec.address != self.settings.address:
             told = f"{mine.spec.address}:{mine.spec.ports.ssh}"
             own = f"{self.settings.address}:{self.settings.ssh_port}"
@@ -373,7 +379,13 @@ class Node:
                     log.exception("main cannot be set back")
                 self._problem = problem
             head = self._ledger.head
-        return Desired(head.commit, head.state) if head else None
+        if head is None:
+            return None
+        if (
+            not self._council.is_member()
+        ):  # what the ledger does not name does not serve: it would be stale, or too early
+            return Desired(head.commit, replace(head.state, resources=Map()))
+        return Desired(head.commit, head.state)
 
     async def _check(self, update: RefUpdate, quarantine: Path | None) -> Report:
         """Whether a push may move main. Raises OwsgitError."""
@@ -395,8 +407,16 @@ class Node:
         state = self._state()
         return signatures.pusher(objects.blob(bytes.fromhex(blob), PUSH_CERTIFICATE_BYTES_MAX), state) if state else ""
 
-    def _check_owner(self, state: State) -> None:
-        """An empty node takes only a project of its owner: nobody else can adopt it."""
+    def _check_owner(self, signers: frozenset[str]) -> None:
+        """What another node brings to an empty one has to be signed by the owner: to list the owner's key is easy."""
+        if not signers & self._owners:
+            raise RefusedError(
+                "the project that another node offers is not signed by this node's owner",
+                remedy="push the project to this node, or make it with owsgit node join",
+            )
+
+    def _check_roots(self, state: State) -> None:
+        """What is pushed to an empty node, by its owner, is a project in which the owner is a root."""
         roots = [state.get("user", name) for name in state.project.roots]
         known = {
             keys.identity(key)
@@ -415,7 +435,7 @@ class Node:
     def _check_founding(self, report: Report) -> None:
         """What is pushed to an empty node names it from the first head that names nodes."""
         state = report.head.state
-        self._check_owner(state)
+        self._check_roots(state)
         mine = state.holder("key", self._public_key.fingerprint)
         if mine is None or not isinstance(mine.spec, NodeSpec):
             raise RefusedError(

@@ -119,6 +119,8 @@ class Core:
             return [Elsewhere(sender, message.instance)]
         if sender not in self.electorate.members:
             return []
+        if isinstance(message, Prepare | Accept) and message.ballot.node != sender:
+            return []  # a ballot belongs to one node
         match message:
             case Prepare():
                 return self._prepare(sender, message)
@@ -149,12 +151,10 @@ class Core:
         self, sender: str, instance: Instance, seat: Seat, answer: Promise | Voted | Nack | None
     ) -> list[Effect]:
         effects: list[Effect] = []
-        if answer is None:
-            return effects
         if seat != self._seat():
             self.seats[instance.head] = seat
             effects.append(Write(instance.head, seat))
-        return [*effects, Send(sender, answer)]
+        return [*effects, Send(sender, answer)] if answer is not None else effects
 
     def _promised(self, sender: str, message: Promise | Voted | Nack) -> list[Effect]:
         """A proposer's share: what acceptors answered."""
@@ -175,15 +175,21 @@ class Core:
         return []
 
     def _refused(self, proposal: Proposal, sender: str, message: Nack) -> list[Effect]:
-        ahead = message.promised.round - proposal.ballot.round
-        if message.promised <= proposal.ballot or ahead > paxos.ROUNDS_AT_ONCE_MAX:
+        if message.promised <= proposal.ballot:
             return []
-        self._highest_round = max(self._highest_round, message.promised.round)
+        own = self._seat().promised
+        most = (own.round if own is not None else 0) + paxos.ROUNDS_AT_ONCE_MAX - 1  # what this node itself promises
+        self._highest_round = max(self._highest_round, min(message.promised.round, most))
         self.proposal = proposal.refuse(sender, message)
         if not self.proposal.hopeless:
             return []
         self.proposal = None
         return [Outbid(proposal.instance)]
+
+    def is_late(self, message: Accept) -> bool:
+        """Whether a newer ballot was promised already, so that its value does not matter."""
+        promised = self._seat().promised if self.instance == message.instance else None
+        return promised is not None and message.ballot < promised
 
     @property
     def refused(self) -> bool:

@@ -10,11 +10,11 @@ import json
 import logging
 import random
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncssh
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,8 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from owsgit.ledger import verify
 from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.repository import GitError
-from owsgit.ledger.verify import NotFastForwardError, Report, Verified
+from owsgit.ledger.verify import CommitReport, NotFastForwardError, Report, Verified
 from owsgit.model import keys, terminal
+from owsgit.model.core import NodeSpec
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.model.state import State
 from owsgit.peers import certificates, history, members, recovery, statuses, transfer, wire
@@ -45,11 +46,27 @@ PATIENCE_SECONDS = 0.25
 """How long an attempt that somebody refused may go on before the next one."""
 
 OFFERS_MAX = 8
-HOLDING_MAX = 16
-"""Values at once that are brought in and verified."""
+HOLDING_MAX = 3
+"""Values of one neighbour that are brought in and verified at once."""
+
+PACKS_AT_ONCE_MAX = 4
+"""Packs that are made at once for other nodes."""
+
+MOVES_PER_COLLECTION = 200
+"""How often git is asked to tidy up its objects."""
+
+PREPARES_PER_SECOND_MAX = 4.0
+PREPARES_AT_ONCE_MAX = 20.0
+"""How fast one neighbour may ask for promises: one that asks for ever newer ones keeps nobody from deciding."""
+
+AWAY_SECONDS = 5.0
+"""How long a pusher who waits for others waits for one that cannot be reached."""
 
 WAITING_MAX = 64
 """Requests at once that wait for something to be applied."""
+
+DECISIONS_UNTIL_VOTING = 2
+"""Of the others, that a restored node sees before it votes again; see `Council._abstains`."""
 
 HEADS_MISSED_MAX = 20
 """How many decisions that a node had missed a push may catch up with."""
@@ -76,7 +93,11 @@ APPLIED_SECONDS_MAX = 20.0
 RECOVERIES_MAX = 16
 NOTES_SECONDS = 0.5
 FOUNDING = "founding"
+EMPTY: Mapping[str, SignedRecovery] = {}
 log = logging.getLogger("owsgit.peers")
+
+
+_Result = TypeVar("_Result")
 
 
 class NoMajorityError(UnavailableError):
@@ -111,7 +132,7 @@ class Host:
 
     reading: asyncio.Lock  # the ledger is used by one thread at a time
     moved: Callable[[], None]  # the head moved
-    check_owner: Callable[[State], None]  # may an empty node take this project? raises RefusedError
+    check_owner: Callable[[frozenset[str]], None]  # may an empty node take what they signed? raises RefusedError
     stop: Callable[[str], None]  # this node must not go on, and why
     now: Callable[[], str]
 
@@ -169,7 +190,8 @@ class Council:
         self._ledger = ledger
         self._store = store
         self._host = host
-        self._core = Core(own.id, lambda *what: certificates.sign(own.key, *what), store.seats())
+        self._durable = store.seats()  # what the disk has of the core's seats
+        self._core = Core(own.id, lambda *what: certificates.sign(own.key, *what), dict(self._durable))
         self._deciding = asyncio.Lock()  # the core, and the writes that its effects order
         self._learning = asyncio.Lock()
         self._pushing = asyncio.Lock()
@@ -186,6 +208,11 @@ class Council:
         self._votes: list[Certificate] = []
         self._recoveries_written = 0
         self._waiting = 0
+        self._moves = 0
+        self._meeting: set[str] = set()
+        self._bringing: Counter[str] = Counter()
+        self._packing = asyncio.Semaphore(PACKS_AT_ONCE_MAX)
+        self._prepares: dict[str, tuple[float, float]] = {}  # of each neighbour: tokens, and when they were counted
         self._applied = ""
         self._failed: tuple[str, ...] = ()
         self._settled = asyncio.Condition()
@@ -231,10 +258,22 @@ class Council:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def _uninterrupted(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Go through with `work` though who asked for it is gone: half of it would leave memory and disk apart."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
     # ---- where the node stands ----
     @property
     def head(self) -> Verified | None:
         return self._ledger.head
+
+    @property
+    def abstains(self) -> bool:
+        """Whether this node was restored from a backup, and only follows for now."""
+        return self._core.abstains
 
     def is_member(self) -> bool:
         return self.own.id in self._members
@@ -246,9 +285,13 @@ class Council:
             return
         self._members = members.of(head.state)
         accepted = self._recovery(head)
-        instance = Instance(head.commit, accepted.id if accepted else "")
+        instance = self._instance(head)
         electorate = members.electorate(head.state, accepted.lost if accepted else None)
         self._core.enter(instance, electorate, abstains=self._abstains(instance, electorate.members))
+
+    def _instance(self, head: Verified) -> Instance:
+        accepted = self._recovery(head)
+        return Instance(head.commit, accepted.id if accepted else "")
 
     def _recovery(self, head: Verified) -> recovery.Accepted | None:
         """The recovery under which `head` is followed: of several, the one that names the most nodes as lost."""
@@ -274,13 +317,13 @@ class Council:
 
     async def _moved(self, before: Verified | None, decided: Iterable[Certificate]) -> None:
         """The head moved, durably. Called with `_learning` held."""
-        async with self._deciding:
-            self._enter()
         head = self._ledger.head
         assert head is not None
+        async with self._deciding:
+            self._held.clear()
+            self._enter()
+            self._durable = {name: seat for name, seat in self._durable.items() if name == head.commit}
         former = members.of(before.state) if before is not None else {}
-        for id_ in former.keys() - self._members.keys():
-            await asyncio.to_thread(self._store.put_former, id_, former[id_].name, head.commit)
         if self.own.id in former and not self.is_member():
             self.problem = (
                 f"the ledger does not name this node since commit {head.commit[:10]}: it gets no more changes"
@@ -288,8 +331,6 @@ class Council:
             log.warning("%s", self.problem)
         elif self.is_member():
             self.problem = ""
-        self._held.clear()
-        await asyncio.to_thread(transfer.release, self._ledger.repository)
         self._refresh()
         self._votes += decided
         self._fresh.set()
@@ -299,11 +340,29 @@ class Council:
             for certificate in decided:
                 if certificate.instance.head == self._round.head:
                     self._round.outcome.set_result(certificate)
+        gone = {id_: former[id_].name for id_ in former.keys() - self._members.keys()}
+        self._spawn(self._tidy(head.commit, gone))
+
+    async def _tidy(self, head: str, gone: Mapping[str, str]) -> None:
+        """What can wait, and can be done again: nothing rests on it."""
+        for id_, name in gone.items():
+            await asyncio.to_thread(self._store.put_former, id_, name, head)
+        await asyncio.to_thread(self._store.drop_seats_but, head)
+        if not self._ledger.head_is_not(head):
+            await asyncio.to_thread(transfer.release, self._ledger.repository)
+        self._moves += 1
+        if self._moves % MOVES_PER_COLLECTION == 0:
+            await transfer.collect(self._ledger.repository)
 
     # ---- a push ----
     async def found(self, tip: str) -> None:
         """The first push to an empty node: its history up to the first head that names nodes needs no votes."""
+        await self._uninterrupted(self._found(tip))
+
+    async def _found(self, tip: str) -> None:
         async with self._learning:
+            if self._ledger.head is not None:
+                return  # somebody else founded it: this push goes on as any other
             async with self._host.reading:
                 objects = self._ledger.repository.objects
                 first = await asyncio.to_thread(self._ledger.founding, tip, objects)
@@ -378,7 +437,8 @@ class Council:
             offer = _Offer(head.commit, data or b"")
         await asyncio.to_thread(transfer.sync_recent, self._ledger.repository)
         await asyncio.to_thread(transfer.hold, self._ledger.repository, tip)
-        self._held.add((head.commit, tip))
+        if self._ledger.head is head:
+            self._held.add((head.commit, tip))
         current = _Round(head.commit, tip, asyncio.get_running_loop().create_future(), offer)
         self._round = current
         try:
@@ -475,12 +535,13 @@ class Council:
         return reply
 
     async def _write_seat(self, write: Write) -> None:
-        """Durable when it returns. After a failure nothing may be answered that rests on it."""
+        """Durable when it returns. After a failure the core is as it was: nothing is answered that rests on it."""
         try:
             await asyncio.to_thread(self._store.put_seat, write.head, write.seat)
         except BaseException:
-            self._core.reset(self._store.seats())
+            self._core.reset(dict(self._durable))
             raise
+        self._durable[write.head] = write.seat
 
     async def _deliver(self, to: str, message: Message) -> None:
         """Send a proposer's message until it is answered, or of no use any more."""
@@ -515,6 +576,8 @@ class Council:
 
     async def _receive_own(self, message: Message) -> None:
         async with self._deciding:
+            if self._store.decision(message.instance.head) is not None:
+                return
             reply = await self._perform(self._core.receive(self.own.id, message), self.own.id)
             if reply is not None:
                 await self._perform(self._core.receive(self.own.id, reply), self.own.id)
@@ -573,7 +636,7 @@ class Council:
         self._note(id_)
 
     # ---- holding what is voted for ----
-    async def _hold(self, head: str, value: str, sources: Iterable[str], pack: bytes = b"") -> None:
+    async def _hold(self, head: str, value: str, sources: Iterable[str], pack: bytes = b"", by: str = "") -> None:
         """Have `value` verified as a successor of `head`, and all its objects on the disk.
 
         Raises RefusedError, LinkError or UnavailableError: then nobody may vote for it.
@@ -583,12 +646,20 @@ class Council:
             return
         work = self._holding.get(key)
         if work is None:
-            if len(self._holding) >= HOLDING_MAX:
-                raise UnavailableError("too much is being verified at once", remedy="try again")
+            if by and self._bringing[by] >= HOLDING_MAX:
+                raise UnavailableError("too much of yours is being verified at once", remedy="try again")
             work = asyncio.ensure_future(self._bring(head, value, list(sources), pack))
             self._holding[key] = work
-            work.add_done_callback(lambda _: self._holding.pop(key, None))
+            self._bringing[by] += 1
+
+            def done(_: object) -> None:
+                self._holding.pop(key, None)
+                self._bringing[by] -= 1
+
+            work.add_done_callback(done)
         await asyncio.shield(work)
+        if key not in self._held:
+            raise RefusedError(f"the head is not {head[:10]} any more")
 
     async def _bring(self, head: str, value: str, sources: list[str], pack: bytes) -> None:
         repository = self._ledger.repository
@@ -603,7 +674,8 @@ class Council:
             except (RefusedError, GitError) as missing:
                 await self._bring_from(value, head, sources, missing)
         await asyncio.to_thread(transfer.hold, repository, value)
-        self._held.add((head, value))
+        if not self._ledger.head_is_not(head):
+            self._held.add((head, value))
 
     async def _bring_from(self, value: str, have: str, sources: list[str], missing: OwsgitError) -> None:
         problem: OwsgitError = missing
@@ -644,6 +716,9 @@ class Council:
             return False
         self._check_certificate(certificate, head.state)
         await self._hold(head.commit, certificate.value, sources)
+        return await self._uninterrupted(self._follow(head, certificate))
+
+    async def _follow(self, head: Verified, certificate: Certificate) -> bool:
         async with self._learning:
             if self._ledger.head is not head:
                 return False
@@ -656,12 +731,21 @@ class Council:
     async def _resume(self) -> None:
         """Follow what is known to be decided, where following it failed before: on a full disk, for instance."""
         head = self._ledger.head
-        if head is not None and (decided := self._store.decision(head.commit)) is not None:
+        if head is None:
+            return
+        if (decided := self._store.decision(head.commit)) is not None:
             await self.learn(decided, decided.votes)
+        async with self._learning:
+            head = self._ledger.head
+            assert head is not None
+            if self._core.instance is None or self._core.instance.head != head.commit:
+                await self._moved(None, [])
 
-    def _check_certificate(self, certificate: Certificate, state: State) -> None:
+    def _check_certificate(
+        self, certificate: Certificate, state: State, told: Mapping[str, SignedRecovery] = EMPTY
+    ) -> None:
         known = {signed.recovery.id: signed for signed in self._store.recoveries()}
-        history.check(certificate, state, known)
+        history.check(certificate, state, {**told, **known})
 
     def _sync(self, link: Link) -> "asyncio.Task[None] | None":
         """Catch up from a neighbour, unless another one is at it and makes progress."""
@@ -686,22 +770,29 @@ class Council:
             if head is not None and answer.head.get("unknown"):
                 self._fork(link.member, str(answer.head.get("head")))
                 return
-            await self._take_recoveries(answer.head)
+            told = {each.recovery.id: each for each in _recoveries(answer.head)}
             chain = [certificates.parse(json.dumps(each)) for each in _list(answer.head.get("decisions"))[:count]]
             if head is None:
-                await self._adopt(link, str(answer.head.get("founding")))
+                await self._adopt(link, _commit_id(answer.head.get("founding")), _commit_id(answer.head.get("head")))
                 continue
             if not chain:
                 return
             try:
-                await self._take(link, head, chain, answer.body)
+                await self._take(link, head, chain, answer.body, told)
             except transfer.TooLargeError:
                 if count == 1:
                     raise
                 count = max(1, count // 8)
 
-    async def _take(self, link: Link, head: Verified, chain: list[Certificate], body: bytes) -> None:
-        """Verify and follow a chain of decisions from `head`."""
+    async def _take(
+        self,
+        link: Link,
+        head: Verified,
+        chain: list[Certificate],
+        body: bytes,
+        recoveries: Mapping[str, SignedRecovery],
+    ) -> None:
+        """Verify and follow a chain of decisions from `head`. `recoveries` are what the neighbour told of them."""
         repository = self._ledger.repository
         async with transfer.quarantine(self.own.home) as folder:
             if body:
@@ -709,47 +800,74 @@ class Council:
             else:
                 await transfer.fetch(repository, link, chain[-1].value, folder)
             self._progress = time.monotonic()
-            async with self._learning:
-                if self._ledger.head is not head:
-                    return  # somebody else was quicker
-                async with self._host.reading:
-                    last = await asyncio.to_thread(self._verify_chain, head, chain, folder)
-                    await asyncio.to_thread(transfer.migrate, repository, folder)
-                    await asyncio.to_thread(self._store.put_decisions, chain)
-                    await asyncio.to_thread(self._ledger.adopt, last)
-                await self._moved(head, chain)
+            await self._uninterrupted(self._follow_chain(head, chain, folder, recoveries))
         self._progress = time.monotonic()
         log.info("followed %s to %s (%s decisions)", link.member.name, chain[-1].value[:10], len(chain))
 
-    def _verify_chain(self, head: Verified, chain: list[Certificate], folder: Path) -> Verified:
+    async def _follow_chain(
+        self, head: Verified, chain: list[Certificate], folder: Path, recoveries: Mapping[str, SignedRecovery]
+    ) -> None:
+        async with self._learning:
+            if self._ledger.head is not head:
+                return  # somebody else was quicker
+            async with self._host.reading:
+                last = await asyncio.to_thread(self._verify_chain, head, chain, folder, recoveries)
+                await asyncio.to_thread(transfer.migrate, self._ledger.repository, folder)
+                for id_ in {certificate.instance.recovery for certificate in chain} & recoveries.keys():
+                    await asyncio.to_thread(self._store.put_recovery, recoveries[id_])
+                await asyncio.to_thread(self._store.put_decisions, chain)
+                await asyncio.to_thread(self._ledger.adopt, last)
+            await self._moved(head, chain)
+
+    def _verify_chain(
+        self, head: Verified, chain: list[Certificate], folder: Path, recoveries: Mapping[str, SignedRecovery]
+    ) -> Verified:
         objects = self._ledger.repository.quarantined(folder)
         for certificate in chain:
             if certificate.instance.head != head.commit:
                 raise CertificateError("the decisions do not follow each other")
-            self._check_certificate(certificate, head.state)
+            self._check_certificate(certificate, head.state, recoveries)
             before = members.of(head.state)
             head = verify.push(objects, self._ledger.kinds, head, certificate.value).head
             for gone in before.keys() - members.of(head.state).keys():
                 self._store.put_former(gone, before[gone].name, head.commit)
         return head
 
-    async def _adopt(self, link: Link, first: str) -> None:
-        """An empty node takes its owner's project from a node that names it."""
+    async def _adopt(self, link: Link, first: str, newest: str) -> None:
+        """An empty node takes its owner's project from a node of it.
+
+        The owner has to have signed the genesis commit, or what adds this node: that a project lists the owner's key
+        proves nothing. And the newest head has to name this node. Votes are checked when it catches up from there.
+        """
         repository = self._ledger.repository
         async with transfer.quarantine(self.own.home) as folder:
-            await transfer.fetch(repository, link, first, folder)
-            async with self._learning:
-                if self._ledger.head is not None:
-                    return
-                async with self._host.reading:
-                    found = await asyncio.to_thread(self._ledger.founding, first, repository.quarantined(folder))
-                    if found.commit != first:
-                        raise RefusedError(f"{link.member.name} named a wrong first head")
-                    self._host.check_owner(found.state)
-                    await asyncio.to_thread(transfer.migrate, repository, folder)
-                    await asyncio.to_thread(self._store.put_fact, FOUNDING, first)
-                    await asyncio.to_thread(self._ledger.adopt, found)
-                await self._moved(None, [])
+            await transfer.fetch(repository, link, newest, folder)
+            await self._uninterrupted(self._take_first(first, newest, folder))
+
+    async def _take_first(self, first: str, newest: str, folder: Path) -> None:
+        signers: set[str] = set()
+
+        def seen(report: CommitReport) -> None:
+            adds = any(
+                change.after is not None and self.own.id in _keys_of(change.after.spec) for change in report.changes
+            )
+            if adds or not report.commit.parents:
+                signers.add(report.signer.fingerprint)
+
+        async with self._learning:
+            if self._ledger.head is not None:
+                return
+            objects = self._ledger.repository.quarantined(folder)
+            async with self._host.reading:
+                found = await asyncio.to_thread(self._ledger.founding, newest, objects, seen)
+                last = await asyncio.to_thread(verify.walk, objects, self._ledger.kinds, found, newest, lambda _: None)
+                if found.commit != first or self.own.id not in members.of(last.state):
+                    raise RefusedError("the project does not name this node")
+                self._host.check_owner(frozenset(signers))
+                await asyncio.to_thread(transfer.migrate, self._ledger.repository, folder)
+                await asyncio.to_thread(self._store.put_fact, FOUNDING, first)
+                await asyncio.to_thread(self._ledger.adopt, found)
+            await self._moved(None, [])
 
     def _fork(self, member: Member, head: str) -> None:
         """Neither knows the other's head. It takes a lying majority, or a recovery whose lost nodes were not lost."""
@@ -781,15 +899,24 @@ class Council:
                 self._note(link.member.id, problem=error.problems[0].message)
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 self._note(link.member.id, problem=f"it answers with nonsense ({type(error).__name__})")
+            except Exception as error:  # a full disk, for instance: the next round may do better
+                log.exception("catching up with %s failed", link.member.name)
+                self._note(link.member.id, problem=f"this node failed: {type(error).__name__}")
             await asyncio.sleep(HELLO_SECONDS * random.uniform(0.7, 1.3))  # noqa: S311 - jitter, not a secret
 
     def _hello(self, to: str) -> dict[str, Any]:
         head = self._ledger.head
-        return {
+        relevant = self._relevant(to)
+        told: dict[str, Any] = {
             "head": head.commit if head else None,
             "status": self.own_status().document(),
-            "recoveries": [recovery.document(signed) for signed in self._relevant(to)],
+            "recoveries": [recovery.document(signed) for signed in relevant],
         }
+        for signed in relevant:
+            decided = self._store.decision(signed.recovery.head)
+            if to in signed.recovery.lost and decided is not None and decided.instance.recovery == signed.recovery.id:
+                told["without"] = decided.document()
+        return told
 
     def _relevant(self, to: str) -> list[SignedRecovery]:
         """Recoveries of the present head, and those that say that `to` is lost."""
@@ -886,10 +1013,14 @@ class Council:
         """Notes are written behind everything else; they can always be made again from what is stored."""
         told: dict[str, tuple[str | None, tuple[str, ...]]] = {}
         names: set[str] = set()
-        await asyncio.to_thread(self._complete_votes)
+        try:
+            await asyncio.to_thread(self._complete_votes)
+        except Exception:
+            log.exception("the notes of votes could not be completed")
         while True:
             await self._fresh.wait()
-            await asyncio.sleep(NOTES_SECONDS)
+            if not self._votes:
+                await asyncio.sleep(NOTES_SECONDS)
             self._fresh.clear()
             votes, self._votes = self._votes, []
             signed = [self.own_status(), *(seen.status for seen in self.seen.values() if seen.status is not None)]
@@ -902,6 +1033,8 @@ class Council:
             except Exception:
                 log.exception("notes could not be written")
                 self._votes = votes + self._votes
+                await asyncio.sleep(HELLO_SECONDS)
+                self._fresh.set()
 
     def _write(self, votes: list[Certificate], fresh: list[SignedStatus], present: set[str] | None) -> None:
         if votes:
@@ -919,6 +1052,7 @@ class Council:
         """Votes whose notes were not written before the node ended."""
         missing: list[Certificate] = []
         head = self._ledger.head
+        self._notes.drop_damaged()
         present = self._notes.votes() if head is not None else {}
         at = head.commit if head is not None else ""
         while at and at not in present and (decided := self._store.decision_for(at)) is not None:
@@ -952,14 +1086,17 @@ class Council:
             member = self._members[caller.id]
             if caller.id in self._links:
                 self._links[caller.id][0].wake()
-            self._spawn(self._met(member, frame.head))
+            if caller.id not in self._meeting:  # one at a time
+                self._meeting.add(caller.id)
+                task = self._spawn(self._met(member, frame.head))
+                task.add_done_callback(lambda _: self._meeting.discard(caller.id))
         return Frame(self._hello(caller.id))
 
     async def _on_offer(self, caller: Caller, frame: Frame) -> Frame:
         """Objects that somebody will ask this node to vote for: verified now, so that the vote is quick."""
         head = self._ledger.head
         if head is not None and frame.head.get("head") == head.commit and frame.body:
-            await self._hold(head.commit, _commit_id(frame.head.get("tip")), [caller.id], frame.body)
+            await self._hold(head.commit, _commit_id(frame.head.get("tip")), [caller.id], frame.body, by=caller.id)
         return Frame({})
 
     async def _on_paxos(self, caller: Caller, frame: Frame) -> Frame:
@@ -968,7 +1105,7 @@ class Council:
         if frame.body and isinstance(message, Prepare):
             tip = _commit_id(frame.head.get("tip"))
             if self._is_here(message.instance):
-                self._spawn(self._hold(message.instance.head, tip, [caller.id], frame.body))
+                self._spawn(self._hold(message.instance.head, tip, [caller.id], frame.body, by=caller.id))
         if not self._is_here(message.instance):
             await self._come_to(caller, message.instance.head)
         head = self._ledger.head
@@ -979,16 +1116,38 @@ class Council:
             return Frame({"decided": decided.document(), **self._recoveries_for(decided)})
         if not self._is_here(message.instance):
             return Frame({"recoveries": [recovery.document(signed) for signed in self._relevant(caller.id)]})
-        if isinstance(message, Accept):
+        if isinstance(message, Prepare) and not self._may_prepare(caller.id):
+            return Frame({"busy": True})
+        if isinstance(message, Accept) and not self._core.is_late(message):
             try:
-                await self._hold(message.instance.head, message.value, [caller.id])
+                await self._hold(message.instance.head, message.value, [caller.id], by=caller.id)
             except OwsgitError as error:
                 return Frame({"refused": error.problems[0].message})
+        return await self._uninterrupted(self._vote(caller, message))
+
+    async def _vote(self, caller: Caller, message: Message) -> Frame:
         async with self._deciding:
             if self._core.abstains:
                 return Frame({"abstains": True})
+            decided = self._store.decision(message.instance.head)
+            if decided is not None:
+                return Frame({"decided": decided.document(), **self._recoveries_for(decided)})
+            if isinstance(message, Accept) and (message.instance.head, message.value) not in self._held:
+                late = self._core.is_late(message) and self._is_here(message.instance)
+                if not late:  # the head has moved meanwhile
+                    return Frame({"behind": message.instance.head})
             reply = await self._perform(self._core.receive(caller.id, message), caller.id)
-        return Frame({"message": wire.message_to_json(reply)}) if reply is not None else Frame({"behind": head.commit})
+        if reply is None:
+            return Frame({"behind": message.instance.head})
+        return Frame({"message": wire.message_to_json(reply)})
+
+    def _may_prepare(self, node: str) -> bool:
+        """A token bucket for each neighbour."""
+        now = time.monotonic()
+        tokens, counted = self._prepares.get(node, (PREPARES_AT_ONCE_MAX, now))
+        tokens = min(PREPARES_AT_ONCE_MAX, tokens + (now - counted) * PREPARES_PER_SECOND_MAX)
+        self._prepares[node] = max(0.0, tokens - 1), now
+        return tokens >= 1
 
     def _is_here(self, instance: Instance) -> bool:
         return self._core.instance == instance
@@ -1031,23 +1190,17 @@ class Council:
         if caller.kind == "former":  # up to what took the node out, and no further
             _, last = self._store.former(caller.id) or ("", "")
             at = next((index for index, each in enumerate(chain) if each.value == last), None)
-            chain = chain[: at + 1] if at is not None else chain if self._is_before(chain, last) else []
+            before = bool(chain) and self._store.is_before(chain[-1].value, last)
+            chain = chain[: at + 1] if at is not None else chain if before else []
         known = {signed.recovery.id: signed for signed in self._store.recoveries()}
         used = [known[each.instance.recovery] for each in chain if each.instance.recovery in known]
         body = b""
         if chain and after is not None:
-            objects = await transfer.pack(self._ledger.repository, chain[-1].value, str(after), INLINE_BYTES_MAX)
+            async with self._packing:
+                objects = await transfer.pack(self._ledger.repository, chain[-1].value, str(after), INLINE_BYTES_MAX)
             body = objects or b""
         told = {"founding": founding, "head": head.commit, "decisions": [each.document() for each in chain]}
         return Frame({**told, "recoveries": [recovery.document(signed) for signed in used]}, body)
-
-    def _is_before(self, chain: list[Certificate], last: str) -> bool:
-        """Whether the head `last` comes after this part of the history."""
-        at = chain[-1].value if chain else ""
-        while at and at != last:
-            decided = self._store.decision(at)
-            at = decided.value if decided is not None else ""
-        return bool(at)
 
     def _founding(self) -> str:
         found = self._store.fact(FOUNDING)
@@ -1060,7 +1213,8 @@ class Council:
 
     async def _on_objects(self, caller: Caller, frame: Frame) -> Frame:
         want, have = (_commit_id(frame.head.get(name)) for name in ("want", "have"))
-        data = await transfer.pack(self._ledger.repository, want, have, wire.BODY_BYTES_MAX)
+        async with self._packing:
+            data = await transfer.pack(self._ledger.repository, want, have, wire.BODY_BYTES_MAX)
         return Frame({"large": data is None}, data or b"")
 
     async def _on_applied(self, caller: Caller, frame: Frame) -> Frame:
@@ -1098,7 +1252,7 @@ class Council:
 
         async def ask(link: Link) -> None:
             done = False
-            while not done and (left := end - time.monotonic()) > 0 and await link.wait_up(left):
+            while not done and (left := end - time.monotonic()) > 0 and await link.wait_up(min(left, AWAY_SECONDS)):
                 wait = min(left, APPLIED_SECONDS_MAX)
                 with contextlib.suppress(OwsgitError):
                     fields = {"commit": commit, "seconds": wait}
@@ -1141,6 +1295,13 @@ class Council:
     # ---- recovery ----
     async def recover(self, signed: SignedRecovery) -> recovery.Accepted:
         """Go on without the nodes that the roots name as lost. Raises OwsgitError."""
+        accepted = await self._uninterrupted(self._recover(signed))
+        for link, _ in self._links.values():
+            if link.up:
+                self._spawn(self._say_hello(link))
+        return accepted
+
+    async def _recover(self, signed: SignedRecovery) -> recovery.Accepted:
         async with self._learning:
             head = self._ledger.head
             if head is None:
@@ -1163,17 +1324,14 @@ class Council:
                 )
             await asyncio.to_thread(self._store.put_recovery, signed)
             log.warning(
-                "the roots %s say that %s are lost: going on without them",
-                ", ".join(accepted.roots), ", ".join(sorted(statement.lost.values())),
+                "the roots %s have the project go on without %s",
+                ", ".join(accepted.roots), ", ".join(sorted(statement.lost.values())) or "what was forgotten",
             )  # fmt: skip
             self._fresh.set()
             async with self._deciding:
                 self._enter()
             if self._round is not None:
                 self._round.outbid.set()  # go on in the new instance
-        for link, _ in self._links.values():
-            if link.up:
-                self._spawn(self._say_hello(link))
         return accepted
 
     async def _say_hello(self, link: Link) -> None:
@@ -1181,21 +1339,29 @@ class Council:
         await self._met(link.member, answer.head)
 
     async def _take_recoveries(self, told: Mapping[str, Any]) -> None:
-        """Recoveries that a neighbour tells of: those of this head, of heads to come, and those that are about us."""
+        """Recoveries that a neighbour tells of: those of this head, and those that say that this node is lost."""
         known = {signed.recovery.id for signed in self._store.recoveries()}
-        for value in _list(told.get("recoveries"))[:RECOVERIES_MAX]:
-            signed = recovery.parse(json.dumps(value).encode())
-            if signed.recovery.id in known:
-                continue
+        for signed in _recoveries(told):
             head = self._ledger.head
+            if head is None:
+                return
             with contextlib.suppress(OwsgitError):
-                if head is not None and signed.recovery.head == head.commit:
-                    await self.recover(signed)
-                elif head is not None and (state := await self._state_at(signed.recovery.head)) is not None:
-                    accepted = recovery.check(signed, state)
-                    await asyncio.to_thread(self._store.put_recovery, signed)
-                    if self.own.id in accepted.lost:
-                        await self._stop_as_lost(accepted)
+                if signed.recovery.head == head.commit:
+                    if signed.recovery.id not in known or self._core.instance != self._instance(head):
+                        await self.recover(signed)
+                elif self.own.id in signed.recovery.lost:
+                    await self._learn_of_loss(signed, told)
+
+    async def _learn_of_loss(self, signed: SignedRecovery, told: Mapping[str, Any]) -> None:
+        """Of a head that is past: only if the others did go on without this node, which their votes show."""
+        certificate = certificates.parse(json.dumps(told.get("without")))
+        if certificate.instance != Instance(signed.recovery.head, signed.recovery.id):
+            return
+        state = await self._state_at(signed.recovery.head)
+        if state is not None:
+            accepted = recovery.check(signed, state)
+            history.check(certificate, state, {accepted.id: signed})
+            await self._stop_as_lost(accepted)
 
     async def _state_at(self, commit: str) -> State | None:
         """The state at a head of this node's history; None for one that it does not know (yet)."""
@@ -1226,36 +1392,46 @@ class Council:
         after it, and no further: nobody takes part before the head is decided by a majority that is at the one before.
         """
         text = self._store.fact(RESTORED)
-        if text is None or electorate == {self.own.id}:
+        if text is None:
             return False
         fact = json.loads(text)
         if instance.recovery and instance.recovery not in fact["recoveries"]:
+            return False  # the roots say so, and nobody can have voted under their statement before
+        if fact.get("only") and electorate == {self.own.id}:
             return False
-        newest = fact.get("newest")
-        if newest is None:
-            return True
-        at, steps = instance.head, 0
-        while at != newest:
-            decided = self._store.decision_for(at)
-            if decided is None:
-                return True
-            at, steps = decided.instance.head, steps + 1
-        if steps < 2:
+        if not self._has_seen_enough(instance.head, fact, electorate):
             return True
         self._store.drop_fact(RESTORED)
         return False
+
+    def _has_seen_enough(self, head: str, fact: Mapping[str, Any], electorate: frozenset[str]) -> bool:
+        """Whether two decisions came after the newest head, or one under a recovery that is newer than the backup."""
+        newest = fact.get("newest") if fact.get("members") == sorted(electorate) else None
+        at, steps = head, 0
+        while at != newest:
+            decided = self._store.decision_for(at)
+            if decided is None or at == fact.get("head"):
+                return False
+            if decided.instance.recovery and decided.instance.recovery not in fact["recoveries"]:
+                return True
+            at, steps = decided.instance.head, steps + 1
+        return steps >= DECISIONS_UNTIL_VOTING
 
     async def _end_abstaining(self) -> None:
         """Note the newest head, once enough others have told theirs and this node has caught up with them."""
         text = self._store.fact(RESTORED)
         head = self._ledger.head
-        if text is None or head is None or json.loads(text).get("newest") is not None:
+        if text is None or head is None:
+            return
+        fact = json.loads(text)
+        present = sorted(self._members)
+        if fact.get("newest") is not None and fact.get("members") == present:
             return
         others = self._members.keys() - {self.own.id}
         known = [id_ for id_ in others if (told := self._heads_seen.get(id_)) is not None and self._knows(told)]
         majority = len(self._members) // 2 + 1
         if len(known) >= len(self._members) - majority + 1:
-            fact = {**json.loads(text), "newest": head.commit}
+            fact |= {"newest": head.commit, "members": present}
             await asyncio.to_thread(self._store.put_fact, RESTORED, json.dumps(fact))
             log.info("restored: this node votes again after two more decisions")
 
@@ -1271,6 +1447,16 @@ def _fetch_first(main: str) -> NotFastForwardError:
 
 def _essence(signed: SignedStatus) -> tuple[str | None, tuple[str, ...]]:
     return signed.status.applied, tuple(signed.status.failed)
+
+
+def _keys_of(spec: object) -> set[str]:
+    return {keys.parse_ssh(spec.key).fingerprint} if isinstance(spec, NodeSpec) else set()
+
+
+def _recoveries(told: Mapping[str, Any]) -> list[SignedRecovery]:
+    """The recoveries in a neighbour's answer, of which nothing is proven yet. Raises InvalidError."""
+    values = _list(told.get("recoveries"))[:RECOVERIES_MAX]
+    return [recovery.parse(json.dumps(value).encode()) for value in values]
 
 
 def _list(value: Any) -> list[Any]:

@@ -7,6 +7,7 @@ refs/notes/owsgit/<node>   on the commit that the node runs, its signed status
 Each ref is one commit without parents: notes do not grow with the times they are written.
 """
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,6 +73,18 @@ class Notes:
         text = "\n".join([*lines, json.dumps(signed.document()), ""])
         root.insert(status.applied, repository.create_blob(text.encode()), FileMode.BLOB)
         self._commit(f"{FOLDER}/{status.node}", root.write(), f"What {status.node} runs")
+
+    def drop_damaged(self) -> None:
+        """Forget notes that cannot be read, as after a power cut: they are made again."""
+        for name in list(self._repository.references):
+            if not name.startswith(f"{FOLDER}/"):
+                continue
+            try:
+                for _ in _entries(self._repository, name):
+                    pass
+            except (pygit2.GitError, KeyError, ValueError):
+                with contextlib.suppress(pygit2.GitError, KeyError):
+                    self._repository.references.delete(name)
 
     def keep_only(self, nodes: Iterable[str]) -> None:
         """Remove the notes of nodes that are no more."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 ROUNDS_AT_ONCE_MAX = 1 << 20
-"""How far a ballot may be ahead of what an acceptor has promised. Honest nodes go on from the highest that they saw;
-this keeps one node in the wrong hands from using up all numbers. Not to promise is always safe."""
+"""How far one message may raise what an acceptor has promised. Honest nodes go on from the highest ballot that they
+saw, step by step if they have to; this keeps one node in the wrong hands from using up all numbers at once."""
 
 
 @dataclass(frozen=True, order=True)
@@ -121,8 +121,8 @@ def prepare(seat: Seat, message: Prepare) -> tuple[Seat, Promise | Nack | None]:
     """Phase 1 of an acceptor. The seat has to be durable before the answer is sent; None is no answer."""
     if seat.promised is not None and message.ballot < seat.promised:
         return seat, Nack(message.instance, message.ballot, seat.promised)
-    if _jumps(seat.promised, message.ballot):
-        return seat, None
+    if (floor := _floor(seat.promised, message.ballot)) is not None:
+        return replace(seat, promised=floor), None
     return replace(seat, promised=message.ballot), Promise(message.instance, message.ballot, seat.voted)
 
 
@@ -130,14 +130,18 @@ def accept(seat: Seat, message: Accept) -> tuple[Seat, Vote | Nack | None]:
     """Phase 2 of an acceptor. The seat has to be durable before the answer is sent; None is no answer."""
     if seat.promised is not None and message.ballot < seat.promised:
         return seat, Nack(message.instance, message.ballot, seat.promised)
-    if _jumps(seat.promised, message.ballot):
-        return seat, None
+    if (floor := _floor(seat.promised, message.ballot)) is not None:
+        return replace(seat, promised=floor), None
+    if seat.voted is not None and seat.voted.ballot == message.ballot and seat.voted.value != message.value:
+        return seat, None  # one ballot has one value: its owner lies
     vote = Vote(message.ballot, message.value)
     return Seat(message.ballot, vote), vote
 
 
-def _jumps(promised: Ballot | None, ballot: Ballot) -> bool:
-    return ballot.round > (promised.round if promised is not None else 0) + ROUNDS_AT_ONCE_MAX
+def _floor(promised: Ballot | None, ballot: Ballot) -> Ballot | None:
+    """For a ballot that is too far ahead: how far the promise is raised instead, without an answer."""
+    most = (promised.round if promised is not None else 0) + ROUNDS_AT_ONCE_MAX
+    return Ballot(most, ballot.node) if ballot.round > most else None
 
 
 @dataclass(frozen=True)

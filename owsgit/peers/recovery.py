@@ -27,15 +27,24 @@ SIGNATURES_MAX = 100
 
 
 class Recovery(Document):
-    """The statement: at `head`, `lost` (ids of nodes, with their names for people) are lost for good."""
+    """The statement: at `head`, `lost` (ids of nodes, with their names for people) are lost for good.
+
+    `lost` may be empty: then nodes that were restored from backups, and may have forgotten votes, vote again.
+    """
 
     project: str = Field(max_length=100)
     head: CommitId
-    lost: dict[NodeId, Annotated[str, StringConstraints(max_length=64)]] = Field(min_length=1, max_length=1000)
+    lost: dict[NodeId, Annotated[str, StringConstraints(max_length=64)]] = Field(max_length=1000)
+    nonce: Annotated[str, StringConstraints(pattern="^[0-9a-f]{32}$")]  # so that no statement is ever used twice
 
     def text(self) -> bytes:
         """What is signed: one form for one statement."""
-        value = {"project": self.project, "head": self.head, "lost": dict(sorted(self.lost.items()))}
+        value = {
+            "project": self.project,
+            "head": self.head,
+            "lost": dict(sorted(self.lost.items())),
+            "nonce": self.nonce,
+        }
         return json.dumps(value, indent=1).encode() + b"\n"
 
     @property

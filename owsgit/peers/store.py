@@ -100,12 +100,21 @@ class Store:
         with self._write() as database:
             database.execute("DELETE FROM seats")
 
+    def drop_seats_but(self, head: str) -> None:
+        """Forget what was promised and voted about heads that are past."""
+        with self._write() as database:
+            database.execute("DELETE FROM seats WHERE head <> ?", (head,))
+
     def put_decisions(self, decided: list[Certificate]) -> None:
-        """Keep decisions; what was promised and voted about their heads is of no use any more."""
+        """Keep decisions, which come in the order of the history. The first one on a head is the one that counts."""
         rows = [(each.instance.head, each.value, each.text()) for each in decided]
         with self._write() as database:
-            database.executemany("INSERT OR REPLACE INTO decisions VALUES (?, ?, ?)", rows)
-            database.executemany("DELETE FROM seats WHERE head = ?", [(each.instance.head,) for each in decided])
+            database.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?)", rows)
+
+    def is_before(self, value: str, last: str) -> bool:
+        """Whether the head `value` was decided before the head `last`."""
+        query = "SELECT 1 FROM decisions AS one, decisions AS other WHERE one.value = ? AND other.value = ?"
+        return bool(self._rows(f"{query} AND one.rowid < other.rowid", value, last))
 
     def decision(self, head: str) -> Certificate | None:
         """The decision on the successor of `head`."""

@@ -7,6 +7,7 @@ repository's objects, until it is verified. Then it is moved in, and is on the d
 import asyncio
 import contextlib
 import os
+import re
 import resource
 import shutil
 import socket
@@ -17,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from owsgit.ledger.repository import NODE_ENVIRONMENT, PACK_BYTES_MAX, GitError, Repository
+from owsgit.ledger.repository import NODE_ENVIRONMENT, PACK_BYTES_MAX, GitError, Repository, run
 from owsgit.model.errors import RefusedError
 from owsgit.peers.links import Link, LinkError
 
@@ -33,6 +34,7 @@ STALL_SECONDS_MAX = 20.0
 """A neighbour that sends nothing for so long, in the middle of a fetch, is given up."""
 
 RECENT_SECONDS = 120.0
+_COMMIT = re.compile("[0-9a-f]{40}")
 GIT_MEMORY_BYTES_MAX = 4 << 30
 CHUNK_BYTES = 1 << 16
 
@@ -58,6 +60,9 @@ async def pack(
 
     `folder` is a quarantine in which some of them may be.
     """
+    _check_id(want)
+    if have is not None:
+        _check_id(have)
     revisions = f"{want}\n" + (f"^{have}\n" if have else "")
     options = ["--quiet", "--revs", "--thin", "--delta-base-offset", "--stdout"]
     git = await _git(repository, "pack-objects", *options, folder=folder)
@@ -74,6 +79,22 @@ async def pack(
             if await git.wait() != 0:
                 raise GitError(f"git cannot pack {want[:10]}: {await _said(git)}")
             return bytes(data)
+    finally:
+        await _end(git)
+
+
+def _check_id(commit: str) -> None:
+    """Nothing but a commit's id gets on git's command line or standard input."""
+    if _COMMIT.fullmatch(commit) is None:
+        raise RefusedError(f"{commit!r:.60} is not the id of a commit")
+
+
+async def collect(repository: Repository) -> None:
+    """`git gc --auto`: objects that came from other nodes are packed now and then, as git does after a push."""
+    git = await _git(repository, "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+    try:
+        async with asyncio.timeout(FETCH_SECONDS_MAX):
+            await git.communicate()
     finally:
         await _end(git)
 
@@ -126,6 +147,7 @@ async def fetch(repository: Repository, link: Link, want: str, folder: Path) -> 
     git speaks its own protocol over a socket (git-remote-fd); its other end is a session of the link's connection.
     Raises LinkError, TooLargeError or RefusedError.
     """
+    _check_id(want)
     ours, theirs = socket.socketpair()
     with theirs:
         git = await _git(
@@ -247,6 +269,10 @@ def release(repository: Repository) -> None:
     with contextlib.suppress(FileNotFoundError):
         for ref in (repository.path / HELD).iterdir():
             ref.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if f" {HELD}/" in (repository.path / "packed-refs").read_text():
+            held = run(repository.path, "for-each-ref", "--format=delete %(refname)", HELD, env=NODE_ENVIRONMENT)
+            run(repository.path, "update-ref", "--stdin", env=NODE_ENVIRONMENT, data=f"{held}\n".encode())
 
 
 def _sync(path: Path) -> None:

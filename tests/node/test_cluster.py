@@ -180,11 +180,11 @@ def test_notes_show_which_node_runs_which_commit_and_who_decided_it(
     assert "is not a ref of the ledger" in clone.try_git("push", "-f", "origin", "refs/notes/owsgit/votes").text
     clone.git("fetch", "-q", "origin")
     done = owsgit("verify", "--decided", by=alice, cwd=clone.folder)
-    assert done.status == 0 and "1 heads have the votes of their majority" in done.text
+    assert done.status == 0 and "1 head with the votes of their majority" in done.text
     clone.write("README.md", "mine\n")
     clone.commit()
     mine = owsgit("verify", by=alice, cwd=clone.folder)
-    assert mine.status == 0 and "1 commits after it are not decided (yet)" in mine.text
+    assert mine.status == 0 and "1 commit after it not decided (yet)" in mine.text
     assert owsgit("verify", "--decided", by=alice, cwd=clone.folder).status == 1
 
 
@@ -193,7 +193,7 @@ def test_votes_that_are_forged_missing_or_too_few_are_found(three: Cluster, tmp_
         commit = three.change(word)
         assert three.push("a").status == 0
     clone = connected(three, tmp_path / "clone", alice)
-    nodes.until(lambda: clone.git("fetch", "-q", "origin") == "" and "heads have" in _verified(clone, alice, "3 heads"))
+    nodes.until(lambda: clone.git("fetch", "-q", "origin") == "" and "heads with" in _verified(clone, alice, "3 heads"))
     ref = "--ref=owsgit/votes"
     note = json.loads(clone.git("notes", ref, "show", commit))
 
@@ -242,8 +242,13 @@ def test_a_node_joins_by_the_address_of_any_other_and_is_removed_again(
         "--address", fourth.address, "--ssh-port", str(fourth.port), by=alice,
     )  # fmt: skip
     assert joined.status == 0, joined.text
+    taken = owsgit(
+        "node", "join", three["b"].url(), "c", "--project", project_id, "--home", str(tmp_path / "x"), by=alice
+    )
+    assert taken.status == 1 and "has a node 'c' already" in taken.text and not (tmp_path / "x").exists()
     three.nodes["d"] = fourth.start()
     assert fourth.main() == three["a"].main()
+    assert fourth.status()["resources"] == [] and "does not name this node yet" in fourth.status()["warnings"][0]
     three.project.write("nodes/d.json", json.loads(joined.text))
     commit = three.project.commit("A fourth node")
     done = three.push("c", "-o", "acks=all")
@@ -257,6 +262,7 @@ def test_a_node_joins_by_the_address_of_any_other_and_is_removed_again(
     gone = three.project.commit("Three are enough")
     assert three.push("d").status == 0
     nodes.until(lambda: "does not name this node since" in fourth.status()["problem"])
+    nodes.until(lambda: fourth.status()["resources"] == [])  # what it would serve would be stale
     after = three.change("three")
     refused = three.push("d")
     assert refused.status != 0 and "push to one of a, b, c" in refused.text
@@ -381,7 +387,7 @@ def test_a_backup_is_a_node_again_on_another_machine(three: Cluster, tmp_path: P
     three.nodes["c"] = Node(home, alice, "c", port=three["c"].port, address=three["c"].address).start()
     three.all_at(three["a"].main())
     assert three.get("c") == "one you"
-    refused = three.push("c")
+    assert "restored from a backup" in three["c"].status()["warnings"][0]
     three.change("two")
     refused = three.push("c")
     assert refused.status != 0 and "restored from a backup" in refused.text
@@ -426,3 +432,60 @@ def test_a_damaged_backup_is_refused(three: Cluster, tmp_path: Path, alice: Pers
         assert not (tmp_path / "r").exists()
     (tmp_path / "cut").write_bytes(data[: len(data) // 2])
     assert owsgit("restore", str(tmp_path / "cut"), "--home", str(tmp_path / "r"), by=alice).status == 1
+
+
+def test_when_all_are_restored_the_roots_have_them_go_on(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    clone = connected(three, tmp_path / "clone", alice)
+    for name in "abc":
+        file = tmp_path / f"{name}.backup"
+        assert owsgit("backup", str(file), "--home", str(three[name].home), by=alice).status == 0
+    for name in "abc":
+        three[name].kill()
+        home = tmp_path / f"restored-{name}"
+        assert owsgit("restore", str(tmp_path / f"{name}.backup"), "--home", str(home), by=alice).status == 0
+        three.nodes[name] = Node(home, alice, name, port=three[name].port, address=three[name].address).start()
+    three.change("one")
+    refused = three.push("a")
+    assert refused.status != 0 and "restored from a backup" in refused.text
+    nodes.until(lambda: all(row["reachable"] for row in three["a"].status()["nodes"]))
+    done = owsgit("node", "recover", "--restored", by=alice, cwd=clone.folder)
+    assert done.status == 0 and "a, b, c decide from now on" in done.text, done.text
+    for word, name in (("one", "a"), ("two", "b"), ("three", "c")):
+        if word != "one":
+            three.change(word)
+        pushed = three.push(name, "-o", "acks=all")
+        assert pushed.status == 0, pushed.text
+    assert [three.get(each) for each in "abc"] == ["three you"] * 3
+    assert "abstains" not in json.dumps(three["a"].status()["warnings"])
+
+
+def test_a_recovery_is_not_for_everyday_losses(three: Cluster, tmp_path: Path, alice: Person) -> None:
+    clone = connected(three, tmp_path / "clone", alice)
+    three["b"].kill()
+    refused = owsgit("node", "recover", "--lost", "b", by=alice, cwd=clone.folder)
+    assert refused.status == 1 and "they decide without a recovery" in refused.text
+    unknown = owsgit("node", "recover", "--lost", "z", by=alice, cwd=clone.folder)
+    assert unknown.status == 1 and "names no node 'z'" in unknown.text
+
+
+def test_to_wait_for_a_node_that_is_away_does_not_take_long(three: Cluster) -> None:
+    three["c"].kill()
+    three.change("one")
+    began = time.monotonic()
+    done = three.push("a", "-o", "acks=all")
+    assert done.status == 0 and "not yet on c" in done.text
+    assert time.monotonic() - began < 20
+
+
+def test_a_projects_only_node_goes_on_after_a_restore(tmp_path: Path, alice: Person) -> None:
+    with clusters.running(tmp_path, alice, 1) as one:
+        file = tmp_path / "a.backup"
+        assert owsgit("backup", str(file), "--home", str(one["a"].home), by=alice).status == 0
+        one["a"].kill()
+        for options, status in (([], 1), (["--only-node"], 0)):
+            home = tmp_path / f"restored{len(options)}"
+            assert owsgit("restore", str(file), "--home", str(home), *options, by=alice).status == 0
+            one.nodes["a"] = Node(home, alice, "a", port=one["a"].port, address=one["a"].address).start()
+            one.change(f"restored {len(options)}")
+            assert one.push("a").status == status
+            one["a"].kill()

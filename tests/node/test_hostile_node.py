@@ -21,7 +21,7 @@ from owsgit.node.home import Home
 from owsgit.peers import certificates, wire
 from owsgit.peers.paxos import Ballot, Instance
 from owsgit.peers.wire import Frame
-from tests.support import clusters, nodes
+from tests.support import clusters, nodes, projects
 from tests.support.clusters import Cluster
 from tests.support.nodes import Node
 from tests.support.people import Person
@@ -305,3 +305,57 @@ def test_many_sessions_that_send_nothing_or_half_a_frame_hold_nobody_up(made: tu
 
     played.run(hold())
     decides(cluster)
+
+
+# ---- a stranger at an empty node ----
+class Stranger(Played):
+    """Has a project of its own, and a key that no ledger names."""
+
+
+def test_a_stranger_does_not_get_an_empty_node_to_take_its_project(
+    tmp_path: Path, alice: Person, mallory: Person
+) -> None:
+    """Mallory founds a project, lists alice as a root and names alice's empty node in it: but alice signed nothing."""
+    empty = Node(tmp_path / "empty", alice, "e", address="127.0.0.21")
+    evil = Node(tmp_path / "evil", mallory, "m", address="127.0.0.22")
+    files = {"nodes/e.json": empty.init(), "nodes/m.json": evil.init(), "users/alice.json": {"keys": [alice.public]}}
+    files["project.json"] = {"name": "evil", "roots": ["mallory", "alice"]}
+    project = projects.create(tmp_path / "evil-project", mallory, name="evil", files=files)
+    empty.start()
+    evil.start()
+    try:
+        assert nodes.push(project, evil, "HEAD:main", by=mallory).status == 0
+        nodes.until(lambda: "not signed by this node's owner" in empty.log.read_text())
+        assert empty.main() == ""
+        assert "Permission denied" in nodes.push(project, empty, by=mallory).text
+        own = projects.create(tmp_path / "own", alice, files={"nodes/e.json": json.loads(_show(empty, alice))})
+        assert nodes.push(own, empty).status == 0
+    finally:
+        empty.stop()
+        evil.stop()
+
+
+def _show(node: Node, by: Person) -> str:
+    return nodes.owsgit("node", "show", "--home", str(node.home), by=by).text
+
+
+def test_what_a_stranger_answers_is_no_argument_of_git(tmp_path: Path, alice: Person) -> None:
+    empty = Node(tmp_path / "empty", alice, "e", address="127.0.0.23")
+    played = Node(tmp_path / "played", alice, "p", address="127.0.0.24")
+    spec = empty.init()
+    played.init()
+    stranger = Stranger(played)
+    empty.start()
+    try:
+        for told in ("+refs/heads/main:refs/heads/main", "--upload-pack=touch /tmp/x", "HEAD", 5, None):
+            stranger.play = answering(lambda head, told=told: ({"founding": told, "head": told, "decisions": []}, b""))
+            assert stranger.ask(empty, {"verb": "found", "port": played.port}) is not None
+            time.sleep(0.5)
+        assert empty.main() == ""
+        own = projects.create(tmp_path / "own", alice, files={"nodes/e.json": spec})
+        assert nodes.push(own, empty).status == 0
+        empty.kill()
+        assert empty.start().main() == own.head()
+    finally:
+        empty.stop()
+        stranger.stop()

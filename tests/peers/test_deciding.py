@@ -91,7 +91,7 @@ def _need_one_vote_less(members: "frozenset[str]") -> Electorate:
 def _answer_before_the_write(
     self: Core, sender: str, instance: Instance, seat: Seat, answer: Message
 ) -> list[core.Effect]:
-    effects: list[core.Effect] = [Send(sender, answer)]
+    effects: list[core.Effect] = [Send(sender, answer)] if answer is not None else []
     if seat != self._seat():
         self.seats[instance.head] = seat
         effects.append(Write(instance.head, seat))
@@ -274,3 +274,69 @@ def test_messages_of_the_lost_instance_count_no_more() -> None:
     assert survivor.receive("c", old) == [core.Elsewhere("c", Instance("h"))]
     assert survivor.receive("c", Prepare(Instance("h", "recovery"), Ballot(9, "c"))) == []
     assert survivor.seats == {}
+
+
+# ---- one node in the wrong hands ----
+def test_a_ballot_belongs_to_the_node_that_it_names() -> None:
+    """Else somebody could have an honest node vote twice in one ballot."""
+    honest = Core("a", lambda *_: "signed")
+    honest.enter(Instance("h"), Electorate.majority("abm"))
+    assert honest.receive("m", Prepare(Instance("h"), Ballot(1, "b"))) == []
+    assert honest.receive("m", Accept(Instance("h"), Ballot(1, "b"), "evil")) == []
+    assert honest.seats == {}
+
+
+def test_one_ballot_has_one_value() -> None:
+    ballot = Ballot(1, "m")
+    seat, vote = paxos.accept(Seat(), Accept(Instance("h"), ballot, "one"))
+    assert isinstance(vote, Vote)
+    again, nothing = paxos.accept(seat, Accept(Instance("h"), ballot, "two"))
+    assert nothing is None and again == seat
+
+
+@pytest.mark.parametrize("pumped", [2**21, 2**40, 2**62])
+def test_huge_ballots_of_one_node_stop_nobody(pumped: int) -> None:
+    """m asks b alone for promises to huge ballots, as fast as it may; a push at a is decided all the same."""
+    cores = {name: Core(name, lambda *_: "signed") for name in "ab"}
+    for core_ in cores.values():
+        core_.enter(Instance("h"), Electorate.majority("abm"))
+    for _ in range(4):
+        cores["b"].receive("m", Prepare(Instance("h"), Ballot(pumped, "m")))
+    for attempt in range(40):
+        if _attempt(cores, f"value {attempt}"):
+            break
+    else:
+        pytest.fail("nothing is ever decided")
+
+
+def _attempt(cores: dict[str, Core], value: str) -> bool:
+    """One proposal of a, with everything delivered between a and b, asking again where there was no answer."""
+    waiting: list[tuple[str, core.Effect]] = [("a", effect) for effect in cores["a"].propose(value)]
+    unanswered: list[tuple[str, Message]] = []
+    for _ in range(200):
+        if not waiting:
+            if not unanswered:
+                return False
+            sender, message = unanswered.pop()
+            waiting = [("b", effect) for effect in cores["b"].receive(sender, message)]
+            continue
+        at, effect = waiting.pop(0)
+        if isinstance(effect, core.Chosen):
+            return True
+        if isinstance(effect, Send) and effect.to in cores:
+            found = cores[effect.to].receive(at, effect.message)
+            if isinstance(effect.message, Prepare) and not any(isinstance(each, Send) for each in found):
+                unanswered.append((at, effect.message))
+            waiting += [(effect.to, each) for each in found]
+    return False
+
+
+def test_one_refusal_stops_no_proposal() -> None:
+    proposer = Core("a", lambda *_: "signed")
+    proposer.enter(Instance("h"), Electorate.majority("abm"))
+    proposer.propose("value")
+    assert proposer.proposal is not None
+    ballot = proposer.proposal.ballot
+    assert proposer.receive("m", Nack(Instance("h"), ballot, Ballot(2**61, "m"))) == []
+    found = proposer.receive("b", Promise(Instance("h"), ballot, None))
+    assert {effect.to for effect in found if isinstance(effect, Send)} == {"a", "b", "m"}

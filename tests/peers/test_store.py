@@ -30,7 +30,11 @@ def test_seats_decisions_and_facts_are_there_again(tmp_path: Path) -> None:
     assert again.former(NODE) == ("c", HEADS[2]) and again.fact("x") == "y"
     made = [Certificate(Instance(head), Ballot(1, NODE), value, {}) for head, value in itertools.pairwise(HEADS)]
     again.put_decisions(made)
+    again.drop_seats_but(HEADS[4])
     assert again.seats() == {HEADS[4]: seats[HEADS[4]]}  # the others are of no use any more
+    again.put_decisions([Certificate(Instance(HEADS[0]), Ballot(9, NODE), HEADS[3], {})])
+    assert again.decision(HEADS[0]) == made[0], "the first decision is the one that counts"
+    assert again.is_before(HEADS[1], HEADS[3]) and not again.is_before(HEADS[3], HEADS[1])
     assert again.decisions_after(HEADS[1], 2) == made[1:3]
     assert again.decision_for(HEADS[1]) == made[0] and again.decision(HEADS[4]) is None
 
