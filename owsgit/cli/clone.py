@@ -103,6 +103,10 @@ def _checked(clone: Clone, project: str, contact: Contact) -> tuple[list[str], d
     run(clone.folder, "checkout", "--quiet", "main")
     run(clone.folder, "remote", "rename", "origin", "cloned-from")
     clone.set_config([*signing.settings(contact.key), *signing.author(clone.folder)])
+    address = run(clone.folder, "remote", "get-url", "cloned-from")
+    for node in state.of_kind("node"):  # origin is what was cloned from
+        if isinstance(node.spec, NodeSpec) and connect.url(node.spec, state.project.name) == address.rstrip("/"):
+            clone.set_config([(connect.ORIGIN, node.name)])
     done = connect.connect(clone, state, contact.key)
     if any(True for _ in state.of_kind("node")):
         run(clone.folder, "remote", "remove", "cloned-from")

@@ -76,10 +76,16 @@ class Remote:
     def failure(self, status: int, err: bytes) -> OwsgitError:
         """The error that a command ended with."""
         text = err.decode("utf-8", "replace").strip()
+        if status == SSH_FAILED and "host key" in text.lower():
+            return UnavailableError(
+                f"the node at {self.url} is not one whose host key this clone knows: {text}",
+                remedy="git pull, then owsgit connect: it pins the host keys that the ledger names",
+            )
         if status == SSH_FAILED:
             return UnavailableError(
                 f"the node at {self.url} cannot be reached: {text or 'ssh failed'}",
-                remedy="is it running (owsgit node run)? is your key in the ledger? owsgit doctor checks both",
+                remedy="is it running (owsgit node run)? is your key in the ledger? owsgit doctor checks both; "
+                "for another node: --node NAME, git push NAME main",
             )
         for line in text.splitlines():
             if line.startswith('{"problems"'):

@@ -35,7 +35,8 @@ from owsgit.node.home import Home
 from owsgit.node.hooks import HookServer, Verdicts
 from owsgit.node.ssh import Access, Login, Session, SshServer
 from owsgit.peers import recovery, server
-from owsgit.peers.council import Caller, Council, Host, Own, StoppedError
+from owsgit.peers.council import Council
+from owsgit.peers.standing import Caller, Host, Own, StoppedError
 from owsgit.peers.statuses import NodeStatus
 from owsgit.peers.store import Store
 from owsgit.peers.wire import Frame

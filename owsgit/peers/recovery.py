@@ -24,6 +24,8 @@ from owsgit.peers.certificates import CommitId, NodeId
 
 NAMESPACE = b"owsgit-recovery"
 SIGNATURES_MAX = 100
+TOLD_MAX = 16
+"""Recoveries that one node tells another of."""
 
 
 class Recovery(Document):
@@ -86,6 +88,13 @@ def parse(data: bytes, file: str = "recovery") -> SignedRecovery:
             file=file,
             remedy="make it with owsgit node recover",
         ) from None
+
+
+def told(answer: Mapping[str, Any]) -> list[SignedRecovery]:
+    """The recoveries in a neighbour's message, of which nothing is proven yet. Raises InvalidError."""
+    values = answer.get("recoveries")
+    listed = values[:TOLD_MAX] if isinstance(values, list) else []
+    return [parse(json.dumps(value).encode()) for value in listed]
 
 
 def document(signed: SignedRecovery) -> dict[str, Any]:

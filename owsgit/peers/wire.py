@@ -151,3 +151,15 @@ def message_from_json(value: Any) -> Message:
         case _Wire(kind="nack", promised=tuple(promised)):
             return Nack(instance, ballot, Ballot(*promised))
     raise WireError(f"not a message of deciding: {found.kind!r:.40}")
+
+
+def commit_id(value: Any) -> str:
+    """A commit's id out of a message. Raises WireError."""
+    if not (isinstance(value, str) and len(value) == 40 and set(value) <= set("0123456789abcdef")):
+        raise WireError("not a commit id")
+    return value
+
+
+def list_of(value: Any) -> list[Any]:
+    """A list out of a message; an empty one where there is none."""
+    return value if isinstance(value, list) else []

@@ -43,7 +43,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) 
 def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
     """How each command is called in this test; `up` and `node run` do not end by themselves and have tests of their own."""
     project = json.loads(place("status", "-o", "json").text)["project"]["id"]
+    owsgit("backup", str(tmp_path / "kept"), "--home", str(place.node.home), by=place.project.owner)
     return {
+        "backup": [str(tmp_path / "node.backup"), "--home", str(place.node.home)],
+        "restore": [str(tmp_path / "kept"), "--home", str(tmp_path / "restored")],
         "clone": [place.node.url(), str(tmp_path / "cloned"), "--project", project],
         "completion": ["bash"],
         "connect": [],
