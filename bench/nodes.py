@@ -83,11 +83,11 @@ def served(project: Project, nodes: list[Node], bare: Bare, urls: list[str], rou
 def main() -> None:
     quick = "--quick" in sys.argv
     for count in COUNTS:
-        measured(count, 5 if quick else 15)
+        measured(count, 4 if quick else 15)
     if network.possible():
         net = Network(NAMES[:3])
         try:
-            measured(3, 5 if quick else 15, net)
+            measured(3, 4 if quick else 15, net)
         finally:
             net.close()
 

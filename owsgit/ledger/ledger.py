@@ -11,7 +11,7 @@ from pathlib import Path
 
 from owsgit.ledger import changes, trees, verify
 from owsgit.ledger.objects import Objects
-from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, NONE, GitError, Repository, genesis, run
+from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, GitError, Repository, genesis, run
 from owsgit.ledger.verify import CommitReport, Report, Verified
 from owsgit.model import core
 from owsgit.model.errors import RefusedError
@@ -87,8 +87,7 @@ class Ledger:
         if main == commit:
             return
         self.settle()
-        old = self.head.commit if self.head else NONE
-        run(self.repository.path, "update-ref", MAIN, commit, old, env=NODE_ENVIRONMENT)
+        self.repository.move_main(self.head.commit if self.head else None, commit)
 
     def settle(self) -> str:
         """Have main stand at the head. What was wrong in words, '' if nothing was."""

@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pygit2
+from pygit2.enums import Option
+
 from owsgit.ledger.objects import Objects
 from owsgit.model.errors import OwsgitError, UnavailableError
 
@@ -31,6 +34,8 @@ NODE_ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",
 }
+
+pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)  # what libgit2 writes is on the disk when it returns, as with git
 
 _SETTINGS = {
     "core.bare": "true",
@@ -125,6 +130,24 @@ class Repository:
                 if line.endswith(f" {MAIN}"):
                     return line.split(" ", 1)[0]
         return None
+
+    def move_main(self, old: str | None, new: str) -> None:
+        """Move main by compare-and-set, with a line in its reflog; durable when it returns. Raises GitError.
+
+        In process: a git of its own for this would be a tenth of what a push takes.
+        """
+        try:
+            repository = pygit2.Repository(str(self.path))
+            repository.set_ident("owsgit", "owsgit@localhost")
+            if old is None:
+                repository.references.create(MAIN, new)
+                return
+            main = repository.lookup_reference(MAIN)
+            if str(main.target) != old:
+                raise GitError(f"main is at {str(main.target)[:10]}, not at {old[:10]}")
+            main.set_target(new, "owsgit: decided")
+        except (pygit2.GitError, KeyError, ValueError) as error:
+            raise GitError(f"main cannot be moved to {new[:10]}: {error}") from None
 
     def count_between(self, old: str, new: str) -> int:
         """Commits of the first-parent chain from `old` to `new`. Raises GitError."""

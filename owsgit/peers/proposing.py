@@ -80,6 +80,7 @@ class Proposing:
         self._recovering = recovering
         self._pushing = asyncio.Lock()
         self._offers: OrderedDict[str, _Offer] = OrderedDict()
+        self._folders = transfer.Folders(at.ledger.repository)
         self.current: _Round | None = None
         at.on_moved.append(self._on_moved)
         recovering.on_recovered = self._on_recovered
@@ -161,8 +162,7 @@ class Proposing:
         if (offer is None or offer.head != head.commit) and len(self._at.core.electorate.members) > 1:
             data = await transfer.pack(self._at.ledger.repository, tip, head.commit, INLINE_BYTES_MAX)
             offer = _Offer(head.commit, data or b"")
-        await asyncio.to_thread(transfer.sync_recent, self._at.ledger.repository)
-        await asyncio.to_thread(transfer.hold, self._at.ledger.repository, tip)
+        await asyncio.to_thread(self._make_durable, tip)
         if self._at.ledger.head is head:
             self._at.held.add((head.commit, tip))
         current = _Round(head.commit, tip, asyncio.get_running_loop().create_future(), offer)
@@ -172,6 +172,10 @@ class Proposing:
             return current.outcome.result()
         finally:
             self.current = None
+
+    def _make_durable(self, tip: str) -> None:
+        self._folders.sync()
+        transfer.hold(self._at.ledger.repository, tip)
 
     def _check_member(self) -> None:
         if not self._at.is_member():

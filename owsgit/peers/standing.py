@@ -25,6 +25,7 @@ from owsgit.peers.recovery import SignedRecovery
 from owsgit.peers.statuses import SignedStatus
 from owsgit.peers.store import Store
 
+TIDY_SECONDS = 0.3
 MOVES_PER_COLLECTION = 200
 """How often git is asked to tidy up its objects."""
 
@@ -207,6 +208,7 @@ class Standing:
 
     async def _tidy(self, head: str, gone: Mapping[str, str]) -> None:
         """What can wait, and can be done again: nothing rests on it."""
+        await asyncio.sleep(TIDY_SECONDS)
         for id_, name in gone.items():
             await asyncio.to_thread(self.store.put_former, id_, name, head)
         await asyncio.to_thread(self.store.drop_seats_but, head)

@@ -12,7 +12,6 @@ import resource
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,7 +32,6 @@ FETCH_SECONDS_MAX = 900.0
 STALL_SECONDS_MAX = 20.0
 """A neighbour that sends nothing for so long, in the middle of a fetch, is given up."""
 
-RECENT_SECONDS = 120.0
 _COMMIT = re.compile("[0-9a-f]{40}")
 GIT_MEMORY_BYTES_MAX = 4 << 30
 CHUNK_BYTES = 1 << 16
@@ -224,13 +222,21 @@ async def check_connected(repository: Repository, want: str, have: str) -> None:
         raise GitError(f"objects of {want[:10]} are missing: {said.decode('utf-8', 'replace').strip()!r:.200}")
 
 
-def sync_recent(repository: Repository) -> None:
-    """Have on the disk what git has just moved in: it syncs files, and not the folders that name them."""
-    objects = repository.path / "objects"
-    now = time.time()
-    for folder in (objects, *(entry for entry in objects.iterdir() if entry.is_dir())):
-        if abs(now - folder.stat().st_mtime) < RECENT_SECONDS:
-            _sync(folder)
+class Folders:
+    """The folders of a repository's objects: git syncs the files that it moves in, not the folders that name them."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._objects = repository.path / "objects"
+        self._synced: dict[str, int] = {}  # path → when it had changed last, in ns
+
+    def sync(self) -> None:
+        """Have on the disk what git has moved in since the last call."""
+        for entry in (self._objects, *os.scandir(self._objects)):
+            if isinstance(entry, Path) or entry.is_dir():
+                changed = entry.stat().st_mtime_ns
+                if self._synced.get(str(entry)) != changed:
+                    _sync(Path(entry))
+                    self._synced[str(entry)] = changed
 
 
 def migrate(repository: Repository, folder: Path) -> None:
