@@ -64,6 +64,7 @@ class _Round:
     tip: str
     outcome: "asyncio.Future[Certificate]"
     offer: _Offer | None
+    ready: "asyncio.Future[None]"
     answered: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     asked_to_vote: bool = False
@@ -162,16 +163,21 @@ class Proposing:
         if (offer is None or offer.head != head.commit) and len(self._at.core.electorate.members) > 1:
             data = await transfer.pack(self._at.ledger.repository, tip, head.commit, INLINE_BYTES_MAX)
             offer = _Offer(head.commit, data or b"")
-        await asyncio.to_thread(self._make_durable, tip)
-        if self._at.ledger.head is head:
-            self._at.held.add((head.commit, tip))
-        current = _Round(head.commit, tip, asyncio.get_running_loop().create_future(), offer)
+        ready = asyncio.ensure_future(self._make_ready(head, tip))  # goes on beside the first question
+        current = _Round(head.commit, tip, asyncio.get_running_loop().create_future(), offer, ready)
         self.current = current
         try:
             await self._attempts(current)
             return current.outcome.result()
         finally:
             self.current = None
+            await asyncio.wait([ready])
+
+    async def _make_ready(self, head: Verified, tip: str) -> None:
+        """Have the push's own objects on the disk, before anybody votes for them."""
+        await asyncio.to_thread(self._make_durable, tip)
+        if self._at.ledger.head is head:
+            self._at.held.add((head.commit, tip))
 
     def _make_durable(self, tip: str) -> None:
         self._folders.sync()
@@ -282,6 +288,8 @@ class Proposing:
             return
         if isinstance(message, Accept):
             current.asked_to_vote = True
+            if message.value == current.tip:
+                await asyncio.shield(current.ready)
             await self._holding.hold(message.instance.head, message.value, self._voters_of(message.value))
         if to == self._at.own.id:
             await self._receive_own(message)
