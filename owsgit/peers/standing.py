@@ -208,15 +208,22 @@ class Standing:
 
     async def _tidy(self, head: str, gone: Mapping[str, str]) -> None:
         """What can wait, and can be done again: nothing rests on it."""
-        await asyncio.sleep(TIDY_SECONDS)
         for id_, name in gone.items():
             await asyncio.to_thread(self.store.put_former, id_, name, head)
-        await asyncio.to_thread(self.store.drop_seats_but, head)
-        if not self.ledger.head_is_not(head):
-            await asyncio.to_thread(transfer.release, self.ledger.repository)
+        await asyncio.sleep(TIDY_SECONDS)
+        async with self.moving:
+            if self.ledger.head_is_not(head):
+                return  # the head that followed has seats of its own by now: its own turn forgets the others
+            await asyncio.to_thread(self.store.drop_seats_but, head)
+            await asyncio.to_thread(transfer.release, self.ledger.repository, self._worth_holding())
         self._moves += 1
         if self._moves % MOVES_PER_COLLECTION == 0:
             await transfer.collect(self.ledger.repository)
+
+    def _worth_holding(self) -> set[str]:
+        """Values that are, or may be, voted for as successors of the present head."""
+        voted = {seat.voted.value for seat in self.core.seats.values() if seat.voted is not None}
+        return voted | {value for _, value in self.held}
 
     def knows(self, head: str) -> bool:
         mine = self.ledger.head

@@ -12,7 +12,7 @@ import resource
 import shutil
 import socket
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -270,15 +270,17 @@ def hold(repository: Repository, commit: str) -> None:
     _sync(folder)
 
 
-def release(repository: Repository) -> None:
-    """Once a head is decided, main keeps what is worth keeping."""
+def release(repository: Repository, but: Collection[str]) -> None:
+    """Once a head is decided, main keeps what is worth keeping, and these refs keep what may be voted for next."""
     with contextlib.suppress(FileNotFoundError):
         for ref in (repository.path / HELD).iterdir():
-            ref.unlink(missing_ok=True)
+            if ref.name not in but:
+                ref.unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):
         if f" {HELD}/" in (repository.path / "packed-refs").read_text():
-            held = run(repository.path, "for-each-ref", "--format=delete %(refname)", HELD, env=NODE_ENVIRONMENT)
-            run(repository.path, "update-ref", "--stdin", env=NODE_ENVIRONMENT, data=f"{held}\n".encode())
+            held = run(repository.path, "for-each-ref", "--format=%(refname)", HELD, env=NODE_ENVIRONMENT).split()
+            lines = "".join(f"delete {ref}\n" for ref in held if ref.rsplit("/", 1)[-1] not in but)
+            run(repository.path, "update-ref", "--stdin", env=NODE_ENVIRONMENT, data=lines.encode())
 
 
 def _sync(path: Path) -> None:
