@@ -229,6 +229,11 @@ class Proposing:
         """Raises NoMajorityError when there is no hope left, or no time."""
         if current.outcome.done():
             return
+        if current.ready.done() and (failure := current.ready.exception()) is not None:
+            raise UnavailableError(
+                f"the push cannot be kept on this node's disk: {failure}",
+                remedy="look at the node's disk; push to another node",
+            )
         electorate = self._at.core.electorate
         here = {self._at.own.id, *(id_ for id_, (link, _) in self._at.links.items() if link.up)} & electorate.members
         needed = max(electorate.promises_needed, electorate.votes_needed)

@@ -231,12 +231,14 @@ class Folders:
 
     def sync(self) -> None:
         """Have on the disk what git has moved in since the last call."""
-        for entry in (self._objects, *os.scandir(self._objects)):
-            if isinstance(entry, Path) or entry.is_dir():
-                changed = entry.stat().st_mtime_ns
-                if self._synced.get(str(entry)) != changed:
-                    _sync(Path(entry))
-                    self._synced[str(entry)] = changed
+        for folder in (self._objects, *self._objects.iterdir()):
+            if folder.name.startswith("tmp_"):
+                continue  # another push's quarantine, which comes and goes
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                changed = folder.stat().st_mtime_ns
+                if folder.is_dir() and self._synced.get(folder.name) != changed:
+                    _sync(folder)
+                    self._synced[folder.name] = changed
 
 
 def migrate(repository: Repository, folder: Path) -> None:
