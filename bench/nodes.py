@@ -4,6 +4,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import report
@@ -37,8 +38,8 @@ def measured(count: int, rounds: int, net: Network | None = None) -> None:
         }
         project = projects.create(folder / "shop", alice, files=files)
         bare = Bare(folder, nodes[0].home / "key")
-        for node in nodes:
-            node.start()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Node.start, nodes))
         try:
             push(project, nodes[0].url(), "-o", "acks=all")
             push(project, bare.url)
@@ -49,8 +50,8 @@ def measured(count: int, rounds: int, net: Network | None = None) -> None:
             if count == 3 and net is None:
                 served(project, nodes, bare, [f"http://{node.address}:{http}/" for node in nodes], rounds)
         finally:
-            for node in nodes:
-                node.stop()
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(Node.stop, nodes))
             bare.stop()
 
 
@@ -83,11 +84,11 @@ def served(project: Project, nodes: list[Node], bare: Bare, urls: list[str], rou
 def main() -> None:
     quick = "--quick" in sys.argv
     for count in COUNTS:
-        measured(count, 4 if quick else 15)
+        measured(count, 3 if quick else 15)
     if network.possible():
         net = Network(NAMES[:3])
         try:
-            measured(3, 4 if quick else 15, net)
+            measured(3, 3 if quick else 15, net)
         finally:
             net.close()
 

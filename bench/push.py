@@ -18,7 +18,7 @@ from tests.support.nodes import Node, free_port
 from tests.support.projects import Project
 
 SIZES = (10, 1_000, 10_000)
-SETTLE_SECONDS = 0.4
+SETTLE_SECONDS = 0.2
 """What a push sets going behind it (applying, notes) is not part of the next one's time."""
 
 VERSION_FUNCTION = "def handler(event, context): return 'version {}'\n"
@@ -130,7 +130,7 @@ def served(project: Project, node: Node, bare: Bare, url: str, rounds: int) -> N
 
 
 def main() -> None:
-    rounds = 8 if report.quick() else 30
+    rounds = 4 if report.quick() else 30
     nodes.START_SECONDS_MAX = 120
     for size in SIZES:
         measured(size, rounds)
