@@ -141,6 +141,8 @@ def _unpack(file: Path, scratch: Path) -> tuple[Backup, Mapping[str, Path]]:
                 if not entry.isreg() or entry.name not in (*MEMBERS, MANIFEST) or entry.size > MEMBER_BYTES_MAX:
                     raise InvalidError(f"{entry.name!r:.100} does not belong in a backup", file=str(file))
                 tar.extract(entry, scratch, filter="data")
+        if (scratch / MANIFEST).stat().st_size > MANIFEST_BYTES_MAX:
+            raise InvalidError("the manifest is too long", file=str(file))
         text = (scratch / MANIFEST).read_bytes()
         manifest = json.loads(text)
         sums = manifest["sha256"]

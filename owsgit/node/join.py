@@ -12,7 +12,6 @@ from owsgit.model.names import genesis_of
 from owsgit.node.home import Home
 from owsgit.node.node import hooks_folder
 from owsgit.peers import history, notes
-from owsgit.peers.certificates import Certificate
 from owsgit.peers.store import Store
 from owsgit.services import KINDS
 
@@ -60,7 +59,7 @@ def install(
     votes = notes.read_votes(home.ledger) or {}
     recoveries = notes.read_recoveries(home.ledger)
     tip = _last_decided(repository, tip, votes)
-    head, _ = history.walk(repository.objects, KINDS, tip, votes, recoveries, seen)
+    head, decided = history.walk(repository.objects, KINDS, tip, votes, recoveries, seen)
     if head.state.genesis != wanted:
         raise RefusedError(
             f"this is the history of another project: it begins with {head.state.genesis[:10]}, not {wanted[:10]}",
@@ -68,26 +67,16 @@ def install(
         )
     store = Store(home.votes)
     try:
-        for signed in recoveries.values():
-            store.put_recovery(signed)
-        store.put_decisions(_in_order(votes))
+        # only what was checked on the way: other notes may say anything
+        for id_ in {certificate.instance.recovery for certificate in decided.chain} & recoveries.keys():
+            store.put_recovery(recoveries[id_])
+        store.put_decisions(list(decided.chain))
     finally:
         store.close()
     run(home.ledger, "update-ref", MAIN, head.commit, env=NODE_ENVIRONMENT)
     run(home.ledger, "update-ref", "-d", incoming, env=NODE_ENVIRONMENT)
     home.verified.write_text(head.commit + "\n")
     return head
-
-
-def _in_order(votes: Mapping[str, Certificate]) -> list[Certificate]:
-    """Certificates in the order of the history."""
-    by_head = {certificate.instance.head: certificate for certificate in votes.values()}
-    at = next((head for head in by_head if head not in votes), "")
-    ordered = []
-    while (certificate := by_head.get(at)) is not None:
-        ordered.append(certificate)
-        at = certificate.value
-    return ordered
 
 
 def _last_decided(repository: Repository, tip: str, votes: Mapping[str, object]) -> str:

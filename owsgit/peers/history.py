@@ -21,8 +21,13 @@ class Decided:
     """How far the votes reach."""
 
     head: str | None  # the last head that was decided; the first one that names nodes needs no votes
-    heads: int  # that have a certificate
+    chain: tuple[Certificate, ...]  # those that were checked, oldest first
     open: int  # commits after it
+
+    @property
+    def heads(self) -> int:
+        """How many heads have a certificate."""
+        return len(self.chain)
 
 
 def walk(
@@ -67,14 +72,18 @@ def walk(
         head = verify.walk(objects, kinds, head, tip, note)
     if decided is None and first:
         decided = first[0]
-    return head, Decided(decided, len(chain), len(order) - 1 - order.index(decided) if decided else 0)
+    return head, Decided(decided, tuple(chain), len(order) - 1 - order.index(decided) if decided else 0)
 
 
 def _chain(votes: Mapping[str, Certificate], tip: str, objects: Objects) -> list[Certificate]:
     """The certificates of the heads on the way to `tip`, oldest first."""
     chain: list[Certificate] = []
+    passed: set[str] = set()
     at: str | None = tip
     while at is not None:
+        if at in passed:
+            raise CertificateError(f"the certificates lead in a circle, by way of {at[:10]}", remedy=_FETCH)
+        passed.add(at)
         certificate = votes.get(at)
         if certificate is not None:
             chain.append(certificate)

@@ -120,7 +120,6 @@ class Notes:
 
 
 NOTE_BYTES_MAX = 1 << 20
-NOTES_MAX = 10_000_000
 
 
 def _entries(repository: pygit2.Repository, ref: str) -> Iterator[tuple[str, bytes]]:

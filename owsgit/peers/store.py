@@ -169,12 +169,6 @@ class Store:
         with self._write() as database:
             database.execute("DELETE FROM facts WHERE name = ?", (name,))
 
-    def copy_to(self, path: Path) -> None:
-        """A consistent copy, while the node goes on."""
-        with self._lock, sqlite3.connect(path) as copy:
-            self._database.backup(copy)
-        copy.close()
-
     def close(self) -> None:
         with self._lock:
             self._database.close()
