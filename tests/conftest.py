@@ -43,6 +43,11 @@ def bob(keyring: Path) -> Person:
 
 
 @pytest.fixture(scope="session")
+def carol(keyring: Path) -> Person:
+    return people.make(keyring, "carol")
+
+
+@pytest.fixture(scope="session")
 def mallory(keyring: Path) -> Person:
     """Knows everything but has no key in any ledger."""
     return people.make(keyring, "mallory")

@@ -39,6 +39,9 @@ class Objects:
     def commit(self, oid: str) -> bytes:
         return self._read(pygit2.Oid(hex=oid), ObjectType.COMMIT, COMMIT_BYTES_MAX)
 
+    def tag(self, oid: str) -> bytes:
+        return self._read(pygit2.Oid(hex=oid), ObjectType.TAG, COMMIT_BYTES_MAX)
+
     def tree(self, oid: bytes) -> bytes:
         return self._read(pygit2.Oid(raw=oid), ObjectType.TREE, TREE_BYTES_MAX)
 

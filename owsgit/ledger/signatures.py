@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from owsgit.ledger import openpgp, sshsig
 from owsgit.ledger.commits import Commit
+from owsgit.ledger.sshcert import SshCertificate
 from owsgit.ledger.sshsig import BadSignatureError
 from owsgit.model import keys
 from owsgit.model.core import UserSpec
+from owsgit.model.keys import SshKey
 from owsgit.model.state import State
 
 _SIGN = "git commit --amend --no-edit -S (or: git rebase --exec 'git commit --amend --no-edit -S' origin/main)"
@@ -15,19 +17,38 @@ _SIGN = "git commit --amend --no-edit -S (or: git rebase --exec 'git commit --am
 
 @dataclass(frozen=True)
 class Signer:
-    """The user who signed, and with which key."""
+    """The user who signed, and with which key; `validity` is that of the key's certificate, in seconds since 1970."""
 
     user: str
     algorithm: str
     fingerprint: str
+    validity: tuple[int, int] | None = None
+
+    def check_validity(self, now: float | None) -> None:
+        """Raises BadSignatureError if the signer's certificate is not valid at `now` (None: nobody asks any more)."""
+        if now is None or self.validity is None:
+            return
+        after, before = self.validity
+        if not after <= now < before:
+            raise BadSignatureError(
+                f"the certificate of {self.user} {'has expired' if now >= before else 'is not valid yet'}",
+                remedy="get a new certificate, then sign again: git commit --amend --no-edit -S",
+            )
 
 
 def signer(commit: Commit, state: State) -> Signer:
     """The user of `state` who signed `commit`. Raises BadSignatureError."""
     if commit.signature is None:
         raise BadSignatureError("it is not signed", remedy=_SIGN)
-    if commit.signature.startswith(sshsig.BEGIN):
-        key = sshsig.verify(commit.payload, commit.signature)
+    return signed_by(commit.payload, commit.signature, state)
+
+
+def signed_by(payload: bytes, signature: bytes, state: State) -> Signer:
+    """The user of `state` who made the armoured `signature` over `payload`. Raises BadSignatureError."""
+    if signature.startswith(sshsig.BEGIN):
+        key, certificate = sshsig.verify_certified(payload, signature)
+        if certificate is not None:
+            return _certified(key, certificate, state)
         holder = state.holder("key", key.fingerprint)
         if holder is None or not isinstance(holder.spec, UserSpec):
             raise BadSignatureError(
@@ -35,10 +56,31 @@ def signer(commit: Commit, state: State) -> Signer:
                 remedy="sign with a key of your users/<you>.json, or have somebody add this one there first",
             )
         return Signer(holder.name, key.algorithm, key.fingerprint)
-    if commit.signature.startswith(openpgp.BEGIN):
-        user, fingerprint = openpgp.verify(commit.payload, commit.signature, lambda: _certificates(state))
+    if signature.startswith(openpgp.BEGIN):
+        user, fingerprint = openpgp.verify(payload, signature, lambda: _certificates(state))
         return Signer(user, "openpgp", fingerprint)
     raise BadSignatureError("its signature is neither an SSH nor an OpenPGP signature", remedy=_SIGN)
+
+
+def _certified(key: SshKey, certificate: SshCertificate, state: State) -> Signer:
+    """Whom a certificate of one of the project's authorities stands for."""
+    authorities = {keys.parse_ssh(line).fingerprint for line in state.project.certificate_authorities}
+    if certificate.authority.fingerprint not in authorities:
+        raise BadSignatureError(
+            f"it is signed with a certificate of {certificate.authority.fingerprint}, no authority of the project",
+            remedy="a root can add the authority to certificateAuthorities in project.json",
+        )
+    if state.holder("key", key.fingerprint) is not None:
+        raise BadSignatureError("a key that the ledger names needs no certificate", remedy="sign with the key itself")
+    named = [name for name in certificate.principals if state.get("user", name) is not None]
+    if len(named) != 1 or state.is_root(named[0]):
+        raise BadSignatureError(
+            f"the certificate has to name exactly one user of the project, and no root; it names "
+            f"{', '.join(map(repr, certificate.principals))}",
+            remedy="ssh-keygen -s CA_KEY -I ID -n USER KEY.pub, for a user of users/<user>.json",
+        )
+    validity = certificate.valid_after, certificate.valid_before
+    return Signer(named[0], f"{key.algorithm} certificate", certificate.key.fingerprint, validity)
 
 
 def pusher(certificate: bytes, state: State) -> str:

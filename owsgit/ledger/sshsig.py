@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from owsgit.ledger import sshcert
+from owsgit.ledger.sshcert import BadCertificateError, SshCertificate
 from owsgit.model.errors import RefusedError
 from owsgit.model.keys import ALGORITHMS, KeyFormatError, SshKey, Wire, check_blob
 
@@ -40,6 +42,19 @@ class BadSignatureError(RefusedError):
 
 def verify(payload: bytes, armoured: bytes, namespace: bytes = NAMESPACE) -> SshKey:
     """The key that signed `payload`. Raises BadSignatureError. Whose key it is, is for the caller to know."""
+    key, certificate = verify_certified(payload, armoured, namespace)
+    if certificate is not None:
+        raise BadSignatureError("a certificate is not taken here", remedy="sign with the key itself")
+    return key
+
+
+def verify_certified(
+    payload: bytes, armoured: bytes, namespace: bytes = NAMESPACE
+) -> tuple[SshKey, SshCertificate | None]:
+    """The key that signed `payload`, and the certificate that came with it, if any, signed by its authority.
+
+    Raises BadSignatureError. Whether the authority is one, is for the caller to know.
+    """
     match = _ARMOUR.fullmatch(armoured)
     if match is None or len(armoured) > SIGNATURE_BYTES_MAX:
         raise BadSignatureError("the SSH signature's armour is damaged, or holds more than one signature")
@@ -48,7 +63,7 @@ def verify(payload: bytes, armoured: bytes, namespace: bytes = NAMESPACE) -> Ssh
         if _wrapped(data) != match[1]:
             raise BadSignatureError("the SSH signature's armour is not wrapped as OpenSSH does it, at 70 characters")
         return _verify(payload, data, namespace)
-    except (binascii.Error, KeyFormatError) as error:
+    except (binascii.Error, KeyFormatError, BadCertificateError) as error:
         raise BadSignatureError(f"the SSH signature is damaged: {error}") from None
 
 
@@ -58,7 +73,7 @@ def _wrapped(data: bytes) -> bytes:
     return b"".join(text[at : at + LINE_CHARACTERS] + b"\n" for at in range(0, len(text), LINE_CHARACTERS))
 
 
-def _verify(payload: bytes, data: bytes, wanted: bytes) -> SshKey:
+def _verify(payload: bytes, data: bytes, wanted: bytes) -> tuple[SshKey, SshCertificate | None]:
     wire = Wire(data)
     if wire.take(6) != _MAGIC or wire.uint32() != 1:
         raise BadSignatureError("not an SSH signature of version 1")
@@ -76,14 +91,30 @@ def _verify(payload: bytes, data: bytes, wanted: bytes) -> SshKey:
             f"the signature's hash {digest.decode('ascii', 'replace')!r:.40} is not sha256 or sha512"
         )
     signed = _signed(namespace, digest, payload)
-    key = _key(blob)
+    certificate = None
+    if sshcert.is_certificate(Wire(blob).string().decode("ascii", "replace")):
+        certificate = _certified(blob)
+    key = certificate.key if certificate is not None else _key(blob)
     try:
         _check(key, signed, signature)
     except InvalidSignature:
         raise BadSignatureError(
             f"the signature by {key.fingerprint} does not match the commit: it was changed after it was signed"
         ) from None
-    return key
+    return key, certificate
+
+
+@lru_cache(maxsize=1024)
+def _certified(blob: bytes) -> SshCertificate:
+    """The certificate in `blob`, with a good signature of the authority that it names."""
+    certificate = sshcert.parse(blob)
+    try:
+        _check(certificate.authority, certificate.signed, certificate.signature)
+    except InvalidSignature:
+        raise BadSignatureError(
+            f"the certificate {certificate.key_id!r:.60} is not signed by {certificate.authority.fingerprint}"
+        ) from None
+    return certificate
 
 
 def _signed(namespace: bytes, digest: bytes, payload: bytes) -> bytes:

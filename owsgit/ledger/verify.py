@@ -5,17 +5,18 @@ one good signature of a key that the *parent's* state knows, and changes only wh
 signer; and the new state is valid as a whole.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from owsgit.ledger import changes, commits, signatures
+from owsgit.ledger import changes, commits, grants, signatures, verdicts
 from owsgit.ledger.commits import Commit
+from owsgit.ledger.grants import Approver, Grant, Signatories
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.signatures import Signer
+from owsgit.ledger.verdicts import Approvals, Covers
 from owsgit.model.change import Change, Need, file_need, history_need
-from owsgit.model.core import ProjectSpec
 from owsgit.model.errors import NotAllowedError, OwsgitError, Problem, RefusedError
-from owsgit.model.iam.context import VARYING_KEYS, Context
 from owsgit.model.iam.decision import Decision
 from owsgit.model.resource import Kinds
 from owsgit.model.state import State
@@ -25,10 +26,6 @@ PUSH_COMMITS_MAX = 1000
 
 HISTORY_COMMITS_MAX = 10_000_000
 """A bound for whole histories: a commit every minute for 19 years."""
-
-
-PUSH = Context(unknowable=VARYING_KEYS)
-"""What is known of every push: nothing that would differ between nodes, or between today and a check in ten years."""
 
 
 class NotFastForwardError(RefusedError):
@@ -45,11 +42,19 @@ class Verified:
 
 
 @dataclass(frozen=True)
-class Grant:
-    """A permission that a change needed, and the decision that granted it."""
+class Review:
+    """What is known besides the commits: who approved of them, and what time it is for who takes them in.
 
-    need: Need
-    decision: Decision
+    `missing` is told what is not allowed, instead of an error: for proposals, which others may still approve of.
+    """
+
+    approvals: Approvals = verdicts.none
+    now: float | None = None
+    missing: Callable[[Commit, Sequence[Problem]], None] | None = None
+
+
+ALONE = Review()
+"""Nothing but the commits."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class CommitReport:
     files: tuple[str, ...]
     grants: tuple[Grant, ...]
     json_bytes: int = 0  # that were parsed
+    approvers: tuple[Approver, ...] = ()  # on whose word something rests
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,13 @@ PUSH_JSON_BYTES_MAX = 64 * 1024 * 1024
 
 
 def push(
-    objects: Objects, kinds: Kinds, base: Verified | None, tip: str, *, commits_max: int = PUSH_COMMITS_MAX
+    objects: Objects,
+    kinds: Kinds,
+    base: Verified | None,
+    tip: str,
+    review: Review = ALONE,
+    *,
+    commits_max: int = PUSH_COMMITS_MAX,
 ) -> Report:
     """Verify every commit that follows `base` (None: from the genesis) up to `tip`.
 
@@ -95,7 +107,7 @@ def push(
                 f"more than {PUSH_JSON_BYTES_MAX:,} bytes of JSON change", remedy="push in smaller steps"
             )
 
-    head = walk(objects, kinds, base, tip, seen, commits_max=commits_max)
+    head = walk(objects, kinds, base, tip, seen, review, commits_max=commits_max)
     return Report(head, tuple(reports))
 
 
@@ -105,14 +117,26 @@ def walk(
     base: Verified | None,
     tip: str,
     seen: Callable[[CommitReport], None],
+    review: Review = ALONE,
     *,
     commits_max: int = HISTORY_COMMITS_MAX,
 ) -> Verified:
     """As `push`, telling `seen` of each commit instead of keeping them: for long histories."""
     head = base
-    for commit in reversed(_chain(objects, base.commit if base else None, tip, commits_max)):
+    start = base.commit if base else None
+    chain = _chain(objects, start, tip, commits_max)[::-1]
+    covers = Covers(
+        [commit.id for commit in chain],
+        start,
+        review.approvals,
+        lambda commit: start is not None and _is_older(objects, start, commit),
+    )
+    for index, commit in enumerate(chain):
         try:
-            head, report = _genesis(objects, kinds, commit) if head is None else _successor(objects, head, commit)
+            if head is None:
+                head, report = _genesis(objects, kinds, commit)
+            else:
+                head, report = _successor(objects, head, commit, review, partial(covers.of, index))
         except OwsgitError as error:
             raise _at(commit, error) from error
         seen(report)
@@ -154,14 +178,14 @@ def _chain(objects: Objects, base: str | None, tip: str, commits_max: int) -> li
     return chain
 
 
-def _is_older(objects: Objects, base: str, tip: str) -> bool:
-    """Whether `tip` is among the last commits before `base`."""
+def _is_older(objects: Objects, base: str, commit: str) -> bool:
+    """Whether `commit` is `base`, or among the last commits before it."""
     oid: str | None = base
     for _ in range(PUSH_COMMITS_MAX):
-        if oid is None or oid == tip:
+        if oid is None or oid == commit:
             break
         oid = commits.parse(oid, objects.commit(oid)).first_parent
-    return oid == tip
+    return oid == commit
 
 
 def _not_following(
@@ -200,18 +224,40 @@ def _genesis(objects: Objects, kinds: Kinds, commit: Commit) -> tuple[Verified, 
             remedy=f"add {signer.user} to the roots, or have a root sign",
         )
     founding = Decision(True, f"allowed: {signer.user} founds the project")
-    grants = tuple(Grant(need, founding) for need in _needs(state, found, commit))
-    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), grants, found.json_bytes)
+    given = tuple(Grant(need, founding, signer.user) for need in _needs(state, found, commit))
+    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), given, found.json_bytes)
     return Verified(commit.id, commit.tree, state), report
 
 
-def _successor(objects: Objects, parent: Verified, commit: Commit) -> tuple[Verified, CommitReport]:
+def _successor(
+    objects: Objects,
+    parent: Verified,
+    commit: Commit,
+    review: Review,
+    covering: Callable[[], Iterator[verdicts.Verdict]],
+) -> tuple[Verified, CommitReport]:
     signer = signatures.signer(commit, parent.state)
+    signer.check_validity(review.now)
     found = changes.between(objects, parent.state, parent.tree, commit.tree)
-    grants = tuple(_grants(parent.state, signer, found, commit))
-    _protect_roots(parent.state, signer, found.resources)
+    signatories = Signatories(parent.state, signer, covering, review.now)
+    given, denied = _decisions(signatories, _needs(parent.state, found, commit))
+    denied += grants.root_problems(signatories, found.resources)
+    if denied and review.missing is None:
+        error = NotAllowedError(denied[0].message)
+        error.problems = tuple(denied[: changes.PROBLEMS_MAX])
+        raise error
     state = parent.state.after(found.resources)
-    report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), grants, found.json_bytes)
+    if denied and review.missing is not None:
+        review.missing(commit, denied)
+    report = CommitReport(
+        commit,
+        signer,
+        tuple(found.resources),
+        tuple(found.files),
+        tuple(given),
+        found.json_bytes,
+        signatories.approvers if signatories.used else (),
+    )
     return Verified(commit.id, commit.tree, state), report
 
 
@@ -224,68 +270,19 @@ def _needs(state: State, found: changes.TreeChanges, commit: Commit) -> Iterator
         yield history_need(state.scope)
 
 
-def _grants(state: State, signer: Signer, found: changes.TreeChanges, commit: Commit) -> Iterator[Grant]:
-    """The decision for everything that is needed. Raises NotAllowedError with all that is not allowed."""
+def _decisions(signatories: Signatories, needs: Iterator[Need]) -> tuple[list[Grant], list[Problem]]:
+    """The decision for everything that is needed: what is granted, and what is not."""
+    given: list[Grant] = []
     denied: list[Problem] = []
-    for need in _needs(state, found, commit):
-        decision = _decide(state, signer, need)
+    for need in needs:
+        decision, user = signatories.decide(need)
         if decision.allowed:
-            yield Grant(need, decision)
+            given.append(Grant(need, decision, user))
         else:
-            remedy = f"ask a root, or somebody who may iam:AttachUserPolicy, for a policy that allows {signer.user} it"
-            message = f"{signer.user} may not {need.action} on {need.arn}: {decision.reason}"
+            remedy = signatories.remedy(need) if len(denied) < changes.PROBLEMS_MAX else ""
+            message = f"{user} may not {need.action} on {need.arn}: {decision.reason}"
             denied.append(Problem(message, need.file, remedy=remedy))
-    if denied:
-        error = NotAllowedError(denied[0].message)
-        error.problems = tuple(denied[: changes.PROBLEMS_MAX])
-        raise error
-
-
-def _decide(state: State, signer: Signer, need: Need) -> Decision:
-    """Allowed by what the resource becomes, and not denied by what it was: no change slips from under a Deny."""
-    push_keys = {"ows:SignatureType": signer.algorithm, "ows:Branch": "main"}
-    decision = state.decide(signer.user, need.action, need.arn, PUSH.with_values({**need.keys, **push_keys}))
-    if decision.allowed and need.former_keys is not None:
-        former = state.decide(signer.user, need.action, need.arn, PUSH.with_values({**need.former_keys, **push_keys}))
-        if former.explicit and not former.allowed:
-            return former
-    return decision
-
-
-def _protect_roots(state: State, signer: Signer, changed: list[Change]) -> None:
-    """Nobody but a root touches the roots, and nobody but the root itself takes it off: no policy can allow it."""
-    roots = state.project.roots
-    by_root = signer.user in roots
-    for change in changed:
-        resource = change.resource
-        if resource.kind.name == "user" and resource.name in roots and signer.user != resource.name:
-            raise NotAllowedError(
-                f"{resource.name} is a root: only {resource.name} may change this file",
-                file=resource.file,
-                remedy=f"ask {resource.name}; whoever changes a root's keys could sign as this root",
-            )
-        if resource.kind.name != "project":
-            continue
-        spec = change.after.spec if change.after else None
-        if isinstance(spec, ProjectSpec) and spec.region != state.project.region and not by_root:
-            raise NotAllowedError(
-                "only roots may change the region: it is in every ARN that policies name",
-                file=resource.file,
-                path="$.region",
-                remedy="ask a root",
-            )
-        after = spec.roots if isinstance(spec, ProjectSpec) else []
-        if set(after) != set(roots) and not by_root:
-            raise NotAllowedError(
-                "only roots may change the roots", file=resource.file, path="$.roots", remedy="ask a root"
-            )
-        for gone in sorted(set(roots) - set(after) - {signer.user}):
-            raise NotAllowedError(
-                f"the root {gone} cannot be taken off by {signer.user}",
-                file=resource.file,
-                path="$.roots",
-                remedy=f"only {gone} can sign the commit that takes {gone} off",
-            )
+    return given, denied
 
 
 def load(objects: Objects, kinds: Kinds, genesis: str, commit: str) -> Verified:

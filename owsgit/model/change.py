@@ -158,9 +158,14 @@ def _elements(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if value is None else [value]
 
 
+def project_arn(scope: Scope) -> str:
+    """The ARN on which ows:AddHistory, ows:Propose and ows:Approve are decided."""
+    return scope.arn("arn:aws:ows:{region}:{account}:project", "")
+
+
 def history_need(scope: Scope) -> Need:
     """The permission for a merge, or for a commit that changes nothing."""
-    return Need(HISTORY_ACTION, scope.arn("arn:aws:ows:{region}:{account}:project", ""), "(history)", {})
+    return Need(HISTORY_ACTION, project_arn(scope), "(history)", {})
 
 
 def file_need(scope: Scope, path: str) -> Need:

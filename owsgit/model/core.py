@@ -62,7 +62,18 @@ class ProjectSpec(Spec):
     )
 
     root_quorum: int = Field(
-        1, ge=1, le=100, description="How many roots have to sign a recovery (owsgit node recover)."
+        1,
+        ge=1,
+        le=100,
+        description="How many roots have to sign changes of the roots, the region, the nodes and this number, and a "
+        "recovery (owsgit node recover). At 1, nodes need their own permissions only. Above 1, so many roots together "
+        "may also change another root's file or take a root off, as when a key is lost.",
+    )
+    certificate_authorities: list[PublicKey] = Field(
+        [],
+        max_length=16,
+        description="SSH keys whose certificates stand for the users that they name as principals (ssh-keygen -s KEY "
+        "-n USER). Only roots may change this list. A root is never spoken for by a certificate.",
     )
 
     def references(self) -> Iterator[Reference]:

@@ -70,6 +70,10 @@ class Wire:
             raise KeyFormatError("has a number that is negative or not in its shortest form")
         return number
 
+    def read(self) -> bytes:
+        """All that was read so far."""
+        return self._data[: self._at]
+
     def at_end(self) -> bool:
         return self._at == len(self._data)
 

@@ -121,6 +121,12 @@ FILE_ACTION = "ows:UpdateFile"
 HISTORY_ACTION = "ows:AddHistory"
 """Guards commits that bring history and change nothing by themselves: merges, and empty commits. On the project."""
 
+PROPOSE_ACTION = "ows:Propose"
+"""Guards proposals: git push origin HEAD:refs/for/main. On the project."""
+
+APPROVE_ACTION = "ows:Approve"
+"""Guards approvals and rejections; who may not, does not count. On the project."""
+
 FILE_ARN = "arn:aws:ows:{region}:{account}:file/{name}"
 
 
@@ -133,6 +139,8 @@ class Kinds:
         named = {action for kind in self.by_name.values() for action in kind.actions.all()} | {
             FILE_ACTION,
             HISTORY_ACTION,
+            PROPOSE_ACTION,
+            APPROVE_ACTION,
         }
         self.ows_actions = frozenset(action for action in named if action.startswith("ows:"))
 

@@ -81,9 +81,17 @@ class State:
         resource = self.get(kind, name)
         if resource is None:
             return ()
-        groups = (self.resources[key] for key in sorted(self.referrers.get(resource.key, ())))
-        members = [resource, *(group for group in groups if isinstance(group.spec, GroupSpec))]
-        return tuple(policy for member in members for policy in self._attached(member))
+        return tuple(policy for member in [resource, *self._groups(resource)] for policy in self._attached(member))
+
+    def _groups(self, member: Resource) -> Iterator[Resource]:
+        for key in sorted(self.referrers.get(member.key, ())):
+            if isinstance(self.resources[key].spec, GroupSpec):
+                yield self.resources[key]
+
+    def groups_of(self, user: str) -> list[str]:
+        """The names of the groups that a user is in."""
+        resource = self.get("user", user)
+        return [group.name for group in self._groups(resource)] if resource is not None else []
 
     def _attached(self, member: Resource) -> Iterator[AttachedPolicy]:
         assert isinstance(member.spec, Principal)
@@ -210,8 +218,12 @@ class State:
         documents: dict[str, PolicyDocument] = {"$": spec} if isinstance(spec, PolicySpec) else {}
         if isinstance(spec, Principal):
             documents = {f"$.inlinePolicies['{name}']": document for name, document in spec.inline_policies.items()}
+
+        def is_group(name: str) -> bool:
+            return self.get("group", name) is not None
+
         for path, document in documents.items():
-            yield from lint.problems(document, resource.file, path, self.kinds.ows_actions)
+            yield from lint.problems(document, resource.file, path, self.kinds.ows_actions, is_group)
 
     def _dangling(self, resource: Resource) -> Iterator[Problem]:
         for ref in resource.spec.references():
@@ -229,6 +241,13 @@ class State:
         if "project" not in self.resources:
             yield Problem("the project itself is missing", "project.json", remedy="every ledger has a project.json")
             return
+        if self.project.root_quorum > len(set(self.project.roots)):
+            yield Problem(
+                f"{self.project.root_quorum} roots have to sign, and there are {len(set(self.project.roots))}",
+                "project.json",
+                "$.rootQuorum",
+                "lower it, or name more roots",
+            )
         for index, name in enumerate(self.project.roots):
             user = self.get("user", name)
             if user is not None and isinstance(user.spec, UserSpec) and not user.spec.keys:

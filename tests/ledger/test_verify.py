@@ -102,7 +102,7 @@ def test_a_widening_undone_in_the_same_push_is_still_seen(project: Project, base
 def test_nobody_but_a_root_touches_roots(project: Project, base: Verified, bob: Person, alice: Person) -> None:
     project.write("users/alice.json", {"keys": [alice.public], "policies": ["dev"]})
     project.commit(by=bob)
-    assert "alice is a root: only alice may change this file" in told(project, base)
+    assert "alice is a root: only alice itself may change this file" in told(project, base)
     project.git("reset", "-q", "--hard", base.commit)
     project.write("project.json", {"name": "shop", "roots": ["alice", "bob"]})
     project.commit(by=bob)
@@ -115,7 +115,7 @@ def test_a_root_is_taken_off_by_itself_only(project: Project, base: Verified, bo
     two = check(project, base).head
     project.write("project.json", {"name": "shop", "roots": ["bob"]})
     project.commit(by=bob)
-    assert "the root alice cannot be taken off by bob" in told(project, two)
+    assert "alice is a root: only alice itself may take this root off" in told(project, two)
     project.git("reset", "-q", "--hard", two.commit)
     project.write("project.json", {"name": "shop", "roots": ["bob"]})
     project.commit(by=alice)
@@ -508,7 +508,7 @@ def test_a_root_is_not_taken_over_by_another_root(
     two = check(project, base).head
     project.write("users/bob.json", {"keys": [mallory.public], "policies": ["dev"]})
     project.commit()
-    assert "only bob may change this file" in told(project, two)
+    assert "only bob itself may change this file" in told(project, two)
 
 
 @pytest.mark.parametrize(

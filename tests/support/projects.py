@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from owsgit.ledger import verdicts
 from owsgit.ledger.objects import Objects
 from tests.support import people
 from tests.support.people import Person
@@ -107,6 +111,14 @@ class Project:
         signature = people.sign(person, how.pop("payload", head + body), **how).strip().replace(b"\n", b"\n ")
         return self.raw("commit", head + b"gpgsig " + signature + b"\n" + extra + body)
 
+    def verdict(
+        self, commit: str, base: str, by: Person, kind: str = "approve", number: int = 1, comment: str = ""
+    ) -> str:
+        """The id of a signed tag that approves or rejects `commit`, made by plain git."""
+        name = f"{kind}/{commit}"
+        self.git("tag", "-f", "-s", "-m", verdicts.message(base, number, comment), name, commit, by=by)
+        return self.git("rev-parse", f"refs/tags/{name}")
+
     def tree(self, revision: str = "HEAD") -> str:
         return self.git("rev-parse", f"{revision}^{{tree}}")
 
@@ -125,6 +137,12 @@ def create(folder: Path, owner: Person, *, name: str = "shop", files: dict[str, 
         project.write(path, content)
     project.commit("genesis")
     return project
+
+
+def node_key() -> str:
+    """A new Ed25519 public key, as an OpenSSH line."""
+    public = ed25519.Ed25519PrivateKey.generate().public_key()
+    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
 
 
 def function(handler: str = "app.handler", **fields: Any) -> dict[str, Any]:

@@ -23,6 +23,10 @@ VARYING_KEYS = frozenset(
 """Keys that a signed commit has no value for that every node would agree on, now and in ten years."""
 
 
+APPROVAL_COUNT = "ows:approvalcount"
+"""Nobody's approval is a count of 0, never the lack of a key: a Deny of what too few approved has to see it."""
+
+
 @dataclass(frozen=True)
 class Context:
     """Condition keys (lower case, as they are case-insensitive) and their values."""
@@ -46,7 +50,10 @@ class Context:
         """The values of `key` (lower case); None if the request does not have it."""
         if key in self.unknowable:
             return UNKNOWABLE
-        return self.values.get(key)
+        found = self.values.get(key)
+        if found is None and key.startswith(APPROVAL_COUNT):
+            return ("0",)
+        return found
 
 
 EMPTY = Context()
