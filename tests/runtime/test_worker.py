@@ -168,8 +168,8 @@ def test_an_exception_is_reported_as_lambda_does(function: Make) -> None:
 
 
 def test_a_flood_of_log_is_cut_and_said(function: Make) -> None:
-    noisy = function(
-        "def handler(event, context):\n    for n in range(30000): print('x' * 99)\n    return 'done'", timeout=20.0
+    noisy = function(  # lines so long that the limit in bytes comes before that in lines
+        "def handler(event, context):\n    for n in range(30000): print('x' * 199)\n    return 'done'", timeout=20.0
     )
     assert noisy() == "done"
     log = noisy.log()
