@@ -97,7 +97,8 @@ def _checked(clone: Clone, project: str, contact: Contact) -> tuple[list[str], d
 
     votes = notes.read_votes(clone.git_folder)
     recoveries = notes.read_recoveries(clone.git_folder)
-    head, decided = history.walk(clone.objects(), KINDS, tip, votes or {}, recoveries, seen)
+    approvals = notes.read_reviews(clone.git_folder)
+    head, decided = history.walk(clone.objects(), KINDS, tip, votes or {}, recoveries, seen, approvals)
     state = head.state
     contact.check(state)
     run(clone.folder, "checkout", "--quiet", "main")

@@ -10,9 +10,10 @@ from owsgit.cli import output
 from owsgit.cli.output import Result, Table
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
-from owsgit.ledger.verify import CommitReport
+from owsgit.ledger.verify import CommitReport, Review
 from owsgit.model.change import Verb
 from owsgit.model.errors import InvalidError
+from owsgit.peers import notes
 from owsgit.services import KINDS
 
 
@@ -28,7 +29,8 @@ def command(revision: str, count: int) -> Result:
     kept: deque[CommitReport] = deque(maxlen=count)
     if clone.head() is None:
         raise InvalidError("this repository has no commit yet", remedy="owsgit init NAME")
-    verify.walk(clone.objects(), KINDS, None, clone.resolve(revision), kept.append)
+    review = Review(notes.read_reviews(clone.git_folder))
+    verify.walk(clone.objects(), KINDS, None, clone.resolve(revision), kept.append, review)
     shown = [document(report) for report in reversed(kept)]
     return Result(shown, Table(lines=[line for entry in shown for line in _lines(entry)]))
 
@@ -41,6 +43,7 @@ def document(report: CommitReport) -> dict[str, Any]:
         "author": report.commit.author,
         "signer": report.signer.user,
         "key": report.signer.fingerprint,
+        "approvers": [approver.signer.user for approver in report.approvers],
         "changes": [
             {"verb": str(change.verb), "resource": change.key, "code": bool(change.files)} for change in report.changes
         ],
@@ -49,7 +52,8 @@ def document(report: CommitReport) -> dict[str, Any]:
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
-    lines = [f"{entry['commit'][:10]} {entry['subject']}  (signed by {entry['signer']})"]
+    approved = f"; approved by {', '.join(entry['approvers'])}" if entry["approvers"] else ""
+    lines = [f"{entry['commit'][:10]} {entry['subject']}  (signed by {entry['signer']}{approved})"]
     lines += [
         f"    {Verb(change['verb']).sign} {change['resource']}{' (code)' if change['code'] else ''}"
         for change in entry["changes"]

@@ -13,6 +13,8 @@ WIDE = ("MESSAGE", "FOUND")
 """Columns that give way in a narrow terminal."""
 
 FORMATS = ("table", "json", "yaml")
+MARKDOWN = "markdown"
+"""For comments on a forge; only where a command says so."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,12 @@ class Result:
     data: Any
     table: Table = field(default_factory=Table)
     status: int = 0
+    markdown: str = ""
 
 
-def command(name: str, **options: Any) -> Callable[[Callable[..., Result]], click.Command]:
+def command(
+    name: str, *, formats: Sequence[str] = FORMATS, **options: Any
+) -> Callable[[Callable[..., Result]], click.Command]:
     """A click command with `--output` that prints the Result its function returns."""
 
     def decorate(function: Callable[..., Result]) -> click.Command:
@@ -44,7 +49,7 @@ def command(name: str, **options: Any) -> Callable[[Callable[..., Result]], clic
             return result.status
 
         flag = click.option(
-            "-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the output."
+            "-o", "--output", type=click.Choice(formats), default="table", show_default=True, help="Form of the output."
         )
         made: click.Command = click.command(name, cls=click.Command, **options)(flag(run))
         return made
@@ -60,6 +65,8 @@ def emit(result: Result, output: str) -> None:
         import yaml  # noqa: PLC0415 - only where it is asked for
 
         click.echo(yaml.safe_dump(result.data, sort_keys=False, allow_unicode=True), nl=False)
+    elif output == MARKDOWN:
+        click.echo(result.markdown, nl=False)
     else:
         _draw(result.table)
 

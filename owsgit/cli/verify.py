@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from owsgit.cli import output
+from owsgit.cli import output, pull_request
 from owsgit.cli.output import Result, Table
 from owsgit.ledger.repository import Clone
 from owsgit.ledger.verify import CommitReport
@@ -18,18 +18,31 @@ from owsgit.services import KINDS
 PROGRESS_COMMITS = 1000
 
 
-@output.command("verify")
+@output.command("verify", formats=(*output.FORMATS, output.MARKDOWN))
 @click.argument("clone", default=".", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--revision", default="HEAD", show_default=True, help="The commit up to which to verify.")
 @click.option("--project", help="The project id that the history must belong to.")
 @click.option("--decided", "decided_only", is_flag=True, help="Fail unless every head up to REVISION was decided.")
-def command(clone: Path, revision: str, project: str | None, decided_only: bool) -> Result:
+@click.option("--range", "between", metavar="A..B", help="Only the commits after A, which is trusted, up to B.")
+@click.option(
+    "--merged-by", metavar="USER", help="With --range: whether USER, as whom a forge signs merges, may merge B into A."
+)
+def command(
+    clone: Path, revision: str, project: str | None, decided_only: bool, between: str | None, merged_by: str | None
+) -> Result:
     """Check the whole history of CLONE from its genesis commit: signatures, permissions, every rule, and the votes.
 
     The same check as a node's. The votes of the nodes for each head are git notes, which come along with git fetch once
     owsgit connect has set the clone up. Exit code 1 if anything is wrong.
+
+    With --range, the check of a pull request: what a node would refuse is refused, with the plan of what it would do
+    (--output markdown for a comment on a forge).
     """
     repository = Clone(clone)
+    if between is not None:
+        return pull_request.check(repository, between, merged_by)
+    if merged_by is not None:
+        raise InvalidError("--merged-by is about a pull request", remedy="add --range A..B")
     tip = repository.resolve(revision)
     if project is not None:
         belongs(repository, tip, project)
@@ -43,7 +56,9 @@ def command(clone: Path, revision: str, project: str | None, decided_only: bool)
 
     votes = notes.read_votes(repository.git_folder)
     known = notes.read_recoveries(repository.git_folder)
-    head, decided = history.walk(repository.objects(), KINDS, tip, votes or {}, known, count)
+    head, decided = history.walk(
+        repository.objects(), KINDS, tip, votes or {}, known, count, notes.read_reviews(repository.git_folder)
+    )
     if decided_only and (decided.open or decided.head is None):
         raise RefusedError(
             f"not decided: {_votes(votes, decided)}",

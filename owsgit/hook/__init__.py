@@ -84,6 +84,8 @@ def _proc_receive() -> int:
     for line in commands:
         ref = line.split(" ", 2)[2]
         _send(f"ok {ref}" if status == 0 else f"ng {ref} {reason or 'refused'}")
+        if status == 0 and reason:  # where it went: there is nothing at refs/for/main
+            _send(f"option refname {reason}")
     _send(None)
     return 0
 

@@ -6,15 +6,19 @@ What the node acts on is `head`. `main` follows it, by `follow` alone; whatever 
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from owsgit.ledger import changes, trees, verify
+from owsgit.ledger.commits import Commit
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, GitError, Repository, genesis, run
-from owsgit.ledger.verify import CommitReport, Report, Verified
+from owsgit.ledger.reviews import Reviews
+from owsgit.ledger.verdicts import Verdict
+from owsgit.ledger.verify import CommitReport, Report, Review, Verified
 from owsgit.model import core
-from owsgit.model.errors import RefusedError
+from owsgit.model.errors import Problem, RefusedError
 from owsgit.model.resource import Kinds
 from owsgit.model.service import CodeFile
 
@@ -25,13 +29,27 @@ ACCEPTED_MAX = 16
 """Pushes that were verified and whose commit may become main in a moment."""
 
 
+@dataclass(frozen=True)
+class Proposed:
+    """A proposal as it was verified: what it follows, what it does, and what is not allowed yet."""
+
+    base: Verified
+    report: Report
+    missing: tuple[tuple[Commit, Problem], ...]
+
+    @property
+    def author(self) -> str:
+        return self.report.commits[-1].signer.user
+
+
 class Ledger:
     """Not thread-safe: the node calls it from one thread at a time."""
 
-    def __init__(self, repository: Repository, kinds: Kinds, record: Path) -> None:
+    def __init__(self, repository: Repository, kinds: Kinds, record: Path, reviews: Reviews) -> None:
         """`record` is the file that holds the id of the last verified head. Raises OwsgitError if it cannot be read."""
         self.repository = repository
         self.kinds = kinds
+        self.reviews = reviews
         self._record = record
         self._accepted: OrderedDict[tuple[str | None, str], Verified] = OrderedDict()
         self.head: Verified | None = self._load()
@@ -45,13 +63,66 @@ class Ledger:
         founding = genesis(self.repository.path, commit, NODE_ENVIRONMENT)
         return verify.load(self.repository.objects, self.kinds, founding, commit)
 
-    def check(self, tip: str, objects: Objects) -> Report:
-        """Verify that `tip` may follow the head. The result is kept for `follow`. Raises RefusedError and its kin."""
-        report = verify.push(objects, self.kinds, self.head, tip)
+    def check(self, tip: str, objects: Objects, *, now: float | None = None) -> Report:
+        """Verify that `tip` may follow the head. The result is kept for `follow`. Raises RefusedError and its kin.
+
+        `now`, in seconds since 1970, is for who brings it in: certificates of keys have to be valid then, and approvals
+        count unless they were taken back. What others voted for is verified with every approval that there is.
+        """
+        review = Review(self.reviews.approvals) if now is None else Review(self._standing, now)
+        report = self.verified(verify.push(objects, self.kinds, self.head, tip, review))
         self._accepted[self.head.commit if self.head else None, tip] = report.head
         while len(self._accepted) > ACCEPTED_MAX:
             self._accepted.popitem(last=False)
         return report
+
+    def _standing(self, commit: str) -> Sequence[Verdict]:
+        return self.reviews.standing(commit, self.head.state) if self.reviews and self.head is not None else ()
+
+    def verified(self, report: Report) -> Report:
+        """Keep the approvals on which `report` rests. Durable when it returns."""
+        for commit in report.commits:
+            self._keep(commit)
+        return report
+
+    def _keep(self, report: CommitReport) -> None:
+        if report.approvers:
+            self.reviews.keep(each.verdict for each in report.approvers)
+
+    def extend(self, head: Verified, tip: str, objects: Objects) -> Verified:
+        """What `tip`, which was decided, makes of `head`, which may not be this node's yet. Raises as `check`."""
+        review = Review(self.reviews.approvals)
+        return self.verified(verify.push(objects, self.kinds, head, tip, review)).head
+
+    def walk(
+        self, base: Verified | None, tip: str, objects: Objects, told: Callable[[CommitReport], None] = lambda _: None
+    ) -> Verified:
+        """Verify a history with every approval that is known, and keep those on which it rests."""
+
+        def seen(report: CommitReport) -> None:
+            self._keep(report)
+            told(report)
+
+        return verify.walk(objects, self.kinds, base, tip, seen, Review(self.reviews.approvals))
+
+    def propose(self, tip: str, objects: Objects, now: float) -> "Proposed":
+        """Verify that `tip` may follow the head but for permissions that others can give by approving.
+
+        Raises RefusedError and its kin for everything else.
+        """
+        if self.head is None:
+            raise RefusedError("there is nothing to propose to yet", remedy="git push <remote> HEAD:main")
+        missing: list[tuple[Commit, Problem]] = []
+
+        def note(commit: Commit, problems: Sequence[Problem]) -> None:
+            missing.extend((commit, problem) for problem in problems)
+
+        report = verify.push(objects, self.kinds, self.head, tip, Review(self._standing, now, note))
+        if not report.commits:
+            raise RefusedError(
+                f"main is at {tip[:10]} already: there is nothing to propose", remedy="git commit -S first"
+            )
+        return Proposed(self.head, report, tuple(missing))
 
     def has_checked(self, tip: str) -> bool:
         """Whether `check` found that `tip` may follow the head as it is now."""
@@ -69,9 +140,7 @@ class Ledger:
         if self.head is not None and self.head.commit == tip:
             return self.head
         old = self.head.commit if self.head else None
-        head = self._accepted.get((old, tip)) or verify.walk(
-            self.repository.objects, self.kinds, self.head, tip, lambda _: None
-        )
+        head = self._accepted.get((old, tip)) or self.walk(self.head, tip, self.repository.objects)
         self.adopt(head)
         return head
 
@@ -117,14 +186,14 @@ class Ledger:
             if not first and any(change.resource.kind is core.NODE and change.after for change in report.changes):
                 first.append(report.commit.id)
 
-        head = verify.walk(objects, self.kinds, None, tip, seen)
+        head = self.walk(None, tip, objects, seen)
         if not first:
             raise RefusedError(
                 "the project names no node",
                 file="nodes/",
                 remedy="commit what owsgit node init prints as nodes/<name>.json",
             )
-        return head if head.commit == first[0] else verify.walk(objects, self.kinds, None, first[0], lambda _: None)
+        return head if head.commit == first[0] else self.walk(None, first[0], objects)
 
     def _write(self, commit: str) -> None:
         scratch = self._record.with_suffix(".new")

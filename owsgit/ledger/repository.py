@@ -24,6 +24,9 @@ MAIN = "refs/heads/main"
 NONE = "0" * 40
 """What git's hooks and protocol write where there is no commit."""
 
+PROC_RECEIVE_REFS = (MAIN, "refs/for", "refs/approvals", "refs/rejections")
+"""Refs of which the node, and not git, says what becomes of a push."""
+
 PACK_BYTES_MAX = 256 * 1024 * 1024
 """One push: a function's largest code, packed. `receive.maxInputSize` refuses the rest while it arrives."""
 
@@ -46,7 +49,6 @@ _SETTINGS = {
     "receive.denyNonFastForwards": "true",
     "receive.denyCurrentBranch": "ignore",
     "receive.advertisePushOptions": "true",
-    "receive.procReceiveRefs": "refs/heads/main",
     "gpg.ssh.allowedSignersFile": "/dev/null",  # push certificates are checked by the node, not by git
     "receive.maxInputSize": str(PACK_BYTES_MAX),
     "transfer.hideRefs": "refs/owsgit",
@@ -113,6 +115,9 @@ class Repository:
             )
         for name, value in {**_SETTINGS, "core.hooksPath": str(hooks)}.items():
             run(path, "config", name, value, env=NODE_ENVIRONMENT)
+        for index, ref in enumerate(PROC_RECEIVE_REFS):
+            how = "--replace-all" if index == 0 else "--add"
+            run(path, "config", how, "receive.procReceiveRefs", ref, env=NODE_ENVIRONMENT)
         if "certNonceSeed" not in (path / "config").read_text().replace("certnonceseed", "certNonceSeed"):
             run(path, "config", "receive.certNonceSeed", secrets.token_hex(16), env=NODE_ENVIRONMENT)
         return cls(path)

@@ -25,7 +25,7 @@ from owsgit.model import terminal
 from owsgit.model.errors import RefusedError
 from owsgit.model.state import State
 
-VERDICT_BYTES_MAX = 64 * 1024
+VERDICT_BYTES_MAX = 8 * 1024
 NUMBER_MAX = 1_000_000
 REACH = 1000
 """How many commits before its own one approval can cover: as many as a push has at most."""

@@ -224,7 +224,9 @@ def _genesis(objects: Objects, kinds: Kinds, commit: Commit) -> tuple[Verified, 
             remedy=f"add {signer.user} to the roots, or have a root sign",
         )
     founding = Decision(True, f"allowed: {signer.user} founds the project")
-    given = tuple(Grant(need, founding, signer.user) for need in _needs(state, found, commit))
+    given = tuple(
+        Grant(need, founding, signer.user) for need in needs(state, found, adds_history=len(commit.parents) > 1)
+    )
     report = CommitReport(commit, signer, tuple(found.resources), tuple(found.files), given, found.json_bytes)
     return Verified(commit.id, commit.tree, state), report
 
@@ -240,7 +242,7 @@ def _successor(
     signer.check_validity(review.now)
     found = changes.between(objects, parent.state, parent.tree, commit.tree)
     signatories = Signatories(parent.state, signer, covering, review.now)
-    given, denied = _decisions(signatories, _needs(parent.state, found, commit))
+    given, denied = decisions(signatories, needs(parent.state, found, adds_history=len(commit.parents) > 1))
     denied += grants.root_problems(signatories, found.resources)
     if denied and review.missing is None:
         error = NotAllowedError(denied[0].message)
@@ -261,20 +263,21 @@ def _successor(
     return Verified(commit.id, commit.tree, state), report
 
 
-def _needs(state: State, found: changes.TreeChanges, commit: Commit) -> Iterator[Need]:
+def needs(state: State, found: changes.TreeChanges, *, adds_history: bool) -> Iterator[Need]:
+    """Every permission that a commit needs; `adds_history`: it is a merge."""
     for change in found.resources:
         yield from change.needs(state.scope, state.kinds)
     for path in found.files:
         yield file_need(state.scope, path)
-    if len(commit.parents) > 1 or not (found.resources or found.files):
+    if adds_history or not (found.resources or found.files):
         yield history_need(state.scope)
 
 
-def _decisions(signatories: Signatories, needs: Iterator[Need]) -> tuple[list[Grant], list[Problem]]:
+def decisions(signatories: Signatories, needed: Iterator[Need]) -> tuple[list[Grant], list[Problem]]:
     """The decision for everything that is needed: what is granted, and what is not."""
     given: list[Grant] = []
     denied: list[Problem] = []
-    for need in needs:
+    for need in needed:
         decision, user = signatories.decide(need)
         if decision.allowed:
             given.append(Grant(need, decision, user))

@@ -21,7 +21,7 @@ from owsgit.model.names import Scope, account_id, project_id
 from owsgit.model.resource import Kinds, Resource
 from owsgit.model.spec import nearest
 
-NODE_NAMES_RESERVED = ("votes", "recovery")
+NODE_NAMES_RESERVED = ("votes", "recovery", "reviews")
 """Names of other notes under refs/notes/owsgit."""
 
 GENESIS_UNKNOWN = "0" * 40

@@ -5,6 +5,7 @@ key         its Ed25519 private key, the SSH host key
 ledger.git  the bare repository
 verified    the last head that this node verified
 node.db     what it has applied
+reviews.db  the approvals on which its heads rest, and what else was said of commits
 votes.db    what it has promised, voted for, and seen decided: never restore it from an older copy by hand
 code/ logs/ data/
 """
@@ -51,6 +52,7 @@ class Home:
         self.verified = self.folder / "verified"
         self.database = self.folder / "node.db"
         self.votes = self.folder / "votes.db"
+        self.reviews = self.folder / "reviews.db"
         self.hook_socket = self.folder / "hook.sock"
 
     @classmethod

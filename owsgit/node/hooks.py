@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from owsgit.ledger import receive
-from owsgit.ledger.receive import RefUpdate
+from owsgit.ledger.receive import TOPIC_OPTION, ProposalPush, RefUpdate, VerdictPush
+from owsgit.ledger.repository import MAIN
+from owsgit.ledger.verdicts import APPROVE
 from owsgit.ledger.verify import NotFastForwardError, Report
 from owsgit.model import terminal
 from owsgit.model.errors import OwsgitError, RefusedError
 from owsgit.model.spec import nearest
+from owsgit.peers.reviewing import Reviewing
 from owsgit.reconcile import story
 from owsgit.reconcile.loop import Event, Reconciler, Settled
 
@@ -26,7 +29,7 @@ MESSAGE_BYTES_MAX = 2 << 20
 SETTLE_SECONDS_MAX = 300.0
 """How long a pusher is kept waiting for applying; what is left goes on without them."""
 
-PUSH_OPTIONS = ("no-wait", "acks=majority", "acks=all")
+PUSH_OPTIONS = ("no-wait", "acks=majority", "acks=all", "topic=")
 _ACKS = re.compile(r"acks=([0-9]{1,4}|majority|all)")
 LATE = "fetch first"
 """What git prints behind `[remote rejected]` for a push that lost a race."""
@@ -46,7 +49,7 @@ class Push:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class Duties:
     """What the hooks need of their node."""
 
     check: Callable[[RefUpdate, Path | None], Awaitable[Report]]  # raises OwsgitError
@@ -55,14 +58,15 @@ class Verdicts:
     decide: Callable[[RefUpdate], Awaitable[tuple[list[str], int]]]  # who voted, of how many; raises OwsgitError
     others: Callable[[str, float, Callable[[str, list[str]], None]], Awaitable[None]]  # see Council.others_applied
     names: Callable[[], tuple[str, list[str]]]  # this node, and the others
+    reviewing: Reviewing
     pusher: Callable[[str, Path | None], str]  # who signed a push certificate; raises RefusedError
 
 
 class HookServer:
     """Listens on the node's unix socket."""
 
-    def __init__(self, verdicts: Verdicts, ledger: Path) -> None:
-        self._verdicts = verdicts
+    def __init__(self, duties: Duties, ledger: Path) -> None:
+        self._duties = duties
         self._ledger = ledger
         self._server: asyncio.Server | None = None
 
@@ -99,24 +103,38 @@ class HookServer:
 
     async def _pre_receive(self, push: Push, writer: asyncio.StreamWriter) -> tuple[int, str]:
         try:
-            update = receive.main_update(push.commands)
+            update = receive.update(push.commands, push.options)
             _check_options(push.options)
-            report = await self._checked(update, push)
+            lines = await self._let_in(update, push)
             pusher = self._pusher(push)
         except OwsgitError as error:
             log.info("push is refused: %s", error.problems[0])
             _say(writer, receive.refusal(error))
             return 1, ""
         log.info("push of %s is let in", update.new[:10])
-        _say(writer, receive.welcome(report))
+        _say(writer, lines)
         _say(writer, [f"  pushed by {pusher}, who signed the push"] if pusher else [])
         return 0, ""
 
+    async def _let_in(self, update: receive.Update, push: Push) -> list[str]:
+        """Verify what is in quarantine; what there is to say of it. Raises OwsgitError."""
+        quarantine = self._quarantine(push.quarantine)
+        match update:
+            case RefUpdate():
+                return list(receive.welcome(await self._checked(update, push)))
+            case ProposalPush():
+                _, proposed = await self._duties.reviewing.check(update.new, update.topic, quarantine)
+                return story.proposed(proposed)
+            case VerdictPush():
+                verdict = self._duties.reviewing.parse(update.new, quarantine)
+                await self._duties.reviewing.check_said(verdict, now=time.time())
+                return []
+
     async def _checked(self, update: RefUpdate, push: Push) -> Report:
         try:
-            return await self._verdicts.check(update, self._quarantine(push.quarantine))
+            return await self._duties.check(update, self._quarantine(push.quarantine))
         except NotFastForwardError:
-            main = self._verdicts.head()
+            main = self._duties.head()
             if main == update.old:
                 raise
             raise NotFastForwardError(
@@ -133,7 +151,7 @@ class HookServer:
             raise RefusedError(
                 f"the push certificate is not for this push (nonce {nonce})", remedy="push again: git push --signed"
             )
-        return self._verdicts.pusher(blob, self._quarantine(push.quarantine))
+        return self._duties.pusher(blob, self._quarantine(push.quarantine))
 
     def _quarantine(self, given: str) -> Path | None:
         """Only a folder that git itself made within this repository is read."""
@@ -146,29 +164,56 @@ class HookServer:
 
     async def _proc_receive(self, push: Push, writer: asyncio.StreamWriter) -> tuple[int, str]:
         """Have the nodes decide; the head is moved when they have."""
-        reconciler = self._verdicts.reconciler
-        async with reconciler.events() as events:
-            try:
-                update = receive.main_update(push.commands)
-                voters, nodes = await self._verdicts.decide(update)
-            except OwsgitError as error:
-                log.info("push is not decided: %s", error.problems[0])
-                _say(writer, receive.refusal(error))
-                late = isinstance(error, NotFastForwardError)
-                return 1, LATE if late else terminal.safe(error.problems[0].message, 200)
+        try:
+            update = receive.update(push.commands, push.options)
+            match update:
+                case RefUpdate():
+                    await self._decided(update, push, writer)
+                    return 0, ""
+                case ProposalPush():
+                    proposal, _ = await self._duties.reviewing.propose(update.new, update.topic)
+                    _say(writer, story.opened(proposal))
+                    return 0, proposal.ref
+                case VerdictPush():
+                    await self._said(update, push, writer)
+                    return 0, ""
+        except OwsgitError as error:
+            log.info("push is not decided: %s", error.problems[0])
+            _say(writer, receive.refusal(error))
+            late = isinstance(error, NotFastForwardError)
+            return 1, LATE if late else terminal.safe(error.problems[0].message, 200)
+
+    async def _decided(self, update: RefUpdate, push: Push, writer: asyncio.StreamWriter) -> None:
+        """Have main moved, and tell how that is applied. Raises OwsgitError."""
+        async with self._duties.reconciler.events() as events:
+            voters, nodes = await self._duties.decide(update)
             among = f", decided by {', '.join(voters)} ({len(voters)} of {nodes} nodes)" if nodes > 1 else ""
             _say(writer, [f"owsgit: main is now {update.new[:10]}{among}"])
             if "no-wait" in push.options:
-                return 0, ""
+                return
             await writer.drain()
             await self._applied(update.new, push.options, events, writer)
-        return 0, ""
+
+    async def _said(self, update: VerdictPush, push: Push, writer: asyncio.StreamWriter) -> None:
+        """Keep an approval or a rejection; with the last approval that was missing, main moves."""
+        reviewing = self._duties.reviewing
+        said = await reviewing.say(reviewing.parse(update.new, None))
+        proposal, verdict = said.proposal, said.verdict
+        done = "approves" if verdict.kind == APPROVE else "withdraws" if said.user == proposal.user else "rejects"
+        _say(writer, [f"owsgit: {said.user} {done} {proposal.number} ({proposal.name}, {verdict.commit[:10]})"])
+        if verdict.kind != APPROVE:
+            return
+        if lacking := await reviewing.lacks(proposal):
+            _say(writer, [f"owsgit: it is not applied yet: {lacking}"])
+            return
+        _say(writer, ["owsgit: it has all approvals that it needs"])
+        await self._decided(RefUpdate(MAIN, self._duties.head(), verdict.commit), push, writer)
 
     async def _applied(
         self, commit: str, options: tuple[str, ...], events: "asyncio.Queue[Event]", writer: asyncio.StreamWriter
     ) -> None:
         """Tell how the new head is applied: here, and on as many of the other nodes as the pusher wants to hear of."""
-        name, others = self._verdicts.names()
+        name, others = self._duties.names()
         wanted = _acks(options, len(others) + 1)
         began = time.monotonic()
         told: asyncio.Queue[str] = asyncio.Queue()
@@ -178,7 +223,7 @@ class HookServer:
             applied.append(node)
             told.put_nowait(f"applied on {node}" + (f", but {', '.join(failed)} failed" if failed else ""))
 
-        asking = asyncio.ensure_future(self._verdicts.others(commit, SETTLE_SECONDS_MAX, report)) if others else None
+        asking = asyncio.ensure_future(self._duties.others(commit, SETTLE_SECONDS_MAX, report)) if others else None
         try:
             async with asyncio.timeout(SETTLE_SECONDS_MAX):
                 while not self._tell(await events.get(), writer):
@@ -199,7 +244,7 @@ class HookServer:
 
     def _tell(self, event: Event, writer: asyncio.StreamWriter) -> bool:
         """Say what happened; True when everything was tried for main as it is now."""
-        if isinstance(event, Settled) and event.commit != self._verdicts.head():
+        if isinstance(event, Settled) and event.commit != self._duties.head():
             return False
         _say(writer, story.lines(event))
         return isinstance(event, Settled)
@@ -221,7 +266,7 @@ def _summary(applied: list[str], nodes: set[str], wanted: int) -> str:
 
 def _check_options(options: tuple[str, ...]) -> None:
     for option in options:
-        if option not in PUSH_OPTIONS and not _ACKS.fullmatch(option):
+        if option not in PUSH_OPTIONS and not _ACKS.fullmatch(option) and not option.startswith(TOPIC_OPTION):
             shown = terminal.safe(option, 60)
             raise RefusedError(
                 f"unknown push option {shown!r}", remedy=nearest(shown, PUSH_OPTIONS, "option", "options")

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, GitError, Repository, run
+from owsgit.ledger.reviews import Reviews
+from owsgit.ledger.verdicts import Verdict
 from owsgit.ledger.verify import CommitReport, Verified
 from owsgit.model.errors import InvalidError, OwsgitError, RefusedError, UnavailableError
 from owsgit.model.names import genesis_of
@@ -59,7 +61,14 @@ def install(
     votes = notes.read_votes(home.ledger) or {}
     recoveries = notes.read_recoveries(home.ledger)
     tip = _last_decided(repository, tip, votes)
-    head, decided = history.walk(repository.objects, KINDS, tip, votes, recoveries, seen)
+    used: list[Verdict] = []
+
+    def told(report: CommitReport) -> None:
+        used.extend(each.verdict for each in report.approvers)
+        seen(report)
+
+    approvals = notes.read_reviews(home.ledger)
+    head, decided = history.walk(repository.objects, KINDS, tip, votes, recoveries, told, approvals)
     if head.state.genesis != wanted:
         raise RefusedError(
             f"this is the history of another project: it begins with {head.state.genesis[:10]}, not {wanted[:10]}",
@@ -73,6 +82,9 @@ def install(
         store.put_decisions(list(decided.chain))
     finally:
         store.close()
+    reviews = Reviews(home.reviews)
+    reviews.keep(used)
+    reviews.close()
     run(home.ledger, "update-ref", MAIN, head.commit, env=NODE_ENVIRONMENT)
     run(home.ledger, "update-ref", "-d", incoming, env=NODE_ENVIRONMENT)
     home.verified.write_text(head.commit + "\n")

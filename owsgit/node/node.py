@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import resources
@@ -23,6 +24,7 @@ from owsgit.ledger import signatures
 from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.receive import RefUpdate
 from owsgit.ledger.repository import Repository
+from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verify import Report
 from owsgit.model import keys
 from owsgit.model.core import NodeSpec, UserSpec
@@ -32,7 +34,7 @@ from owsgit.model.service import Handler, Site
 from owsgit.model.state import State
 from owsgit.node.commands import Commands, Facts
 from owsgit.node.home import Home
-from owsgit.node.hooks import HookServer, Verdicts
+from owsgit.node.hooks import Duties, HookServer
 from owsgit.node.ssh import Access, Login, Session, SshServer
 from owsgit.peers import recovery, server
 from owsgit.peers.council import Council
@@ -90,7 +92,8 @@ class Node:
     async def _serve(self) -> None:
         home, settings = self.home, self.settings
         repository = Repository.create(home.ledger, hooks_folder())
-        self._ledger = Ledger(repository, KINDS, home.verified)
+        self._reviews = Reviews(home.reviews)
+        self._ledger = Ledger(repository, KINDS, home.verified, self._reviews)
         self._store = Store(home.votes)
         self._inventory = Inventory(home.database, KINDS)
         targets: dict[str, Any] = {}
@@ -110,16 +113,17 @@ class Node:
         self._reconciler = Reconciler(self._handlers, self._inventory, self._desired)
         self._council = self._make_council()
         self._council.start()
-        verdicts = Verdicts(
+        duties = Duties(
             self._check,
             repository.head,
             self._reconciler,
             self._decide,
             self._others_applied,
             self._names,
+            self._council.reviewing,
             self._pusher,
         )
-        hooks = HookServer(verdicts, home.ledger)
+        hooks = HookServer(duties, home.ledger)
         access = Access(
             self._login_of,
             self._accepts_path,
@@ -160,6 +164,7 @@ class Node:
                 await handler.close()
             self._inventory.close()
             self._store.close()
+            self._reviews.close()
             home.hook_socket.unlink(missing_ok=True)
 
     async def _until_stopped(self, working: "list[asyncio.Task[None]]") -> None:
@@ -393,7 +398,7 @@ class Node:
         async with self._reading:
             repository = self._ledger.repository
             objects = repository.quarantined(quarantine) if quarantine else repository.objects
-            report = await asyncio.to_thread(self._ledger.check, update.new, objects)
+            report = await asyncio.to_thread(lambda: self._ledger.check(update.new, objects, now=time.time()))
             if self._ledger.head is None:
                 self._check_founding(report)
         try:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from owsgit.model import keys, terminal
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.peers import certificates, recovery, transfer, wire
+from owsgit.peers.certificates import Certificate
 from owsgit.peers.contact import APPLIED_SECONDS_MAX, Contact
 from owsgit.peers.following import DECISIONS_AT_ONCE_MAX, Following
 from owsgit.peers.holding import Holding
@@ -16,7 +17,8 @@ from owsgit.peers.members import Member
 from owsgit.peers.paxos import Accept, Instance, Message, Prepare
 from owsgit.peers.proposing import INLINE_BYTES_MAX, Proposing
 from owsgit.peers.recovering import Recovering
-from owsgit.peers.standing import Caller, Standing
+from owsgit.peers.reviewing import Reviewing
+from owsgit.peers.standing import APPROVALS_BYTES_MAX, Caller, Standing
 from owsgit.peers.wire import Frame
 
 SYNC_SECONDS_MAX = 5.0
@@ -27,6 +29,9 @@ WAITING_MAX = 64
 
 PACKS_AT_ONCE_MAX = 4
 """Packs that are made at once for other nodes."""
+
+REVIEWS_AT_ONCE_MAX = 100
+"""Approvals in one page: at most 800 KB."""
 
 PREPARES_PER_SECOND_MAX = 4.0
 
@@ -45,8 +50,10 @@ class Answers:
         recovering: Recovering,
         proposing: Proposing,
         contact: Contact,
+        reviewing: Reviewing,
     ) -> None:
         self._at = at
+        self._reviewing = reviewing
         self._holding = holding
         self._following = following
         self._recovering = recovering
@@ -65,11 +72,14 @@ class Answers:
             verbs = {"hello": self._on_hello, "history": self._on_history}
         if caller.kind == "node":
             more = {"paxos": self._on_paxos, "decided": self._on_decided, "objects": self._on_objects}
-            verbs |= {**more, "applied": self._on_applied, "offer": self._on_offer}
+            verbs |= {**more, "applied": self._on_applied, "offer": self._on_offer, "reviews": self._on_reviews}
+            verbs["open"] = self._on_open
         handler = verbs.get(str(frame.head.get("verb")))
         try:
             if handler is None:
                 raise RefusedError(f"a {caller.kind} cannot ask for {terminal.safe(str(frame.head.get('verb')), 20)!r}")
+            if caller.kind == "node":
+                self._at.take_approvals(frame.head)
             return await handler(caller, frame)
         except OwsgitError as error:
             return Frame({"problem": error.problems[0].message})
@@ -110,7 +120,7 @@ class Answers:
             decided = self._at.store.decision(message.instance.head)
             if decided is None:
                 return Frame({"behind": head.commit if head else None})
-            return Frame({"decided": decided.document(), **self._at.recoveries_for(decided)})
+            return Frame({"decided": decided.document(), **self._at.evidence_for(decided)})
         if not self._is_here(message.instance):
             return Frame({"recoveries": [recovery.document(signed) for signed in self._recovering.relevant(caller.id)]})
         if isinstance(message, Prepare) and not self._may_prepare(caller.id):
@@ -128,7 +138,7 @@ class Answers:
                 return Frame({"abstains": True})
             decided = self._at.store.decision(message.instance.head)
             if decided is not None:
-                return Frame({"decided": decided.document(), **self._at.recoveries_for(decided)})
+                return Frame({"decided": decided.document(), **self._at.evidence_for(decided)})
             if isinstance(message, Accept) and (message.instance.head, message.value) not in self._at.held:
                 late = self._at.core.is_late(message) and self._is_here(message.instance)
                 if not late:  # the head has moved meanwhile
@@ -189,6 +199,7 @@ class Answers:
             at = next((index for index, each in enumerate(chain) if each.value == last), None)
             before = bool(chain) and self._at.store.is_before(chain[-1].value, last)
             chain = chain[: at + 1] if at is not None else chain if before else []
+        chain, approvals = await asyncio.to_thread(self._with_approvals, str(after or founding), chain)
         known = {signed.recovery.id: signed for signed in self._at.store.recoveries()}
         used = [known[each.instance.recovery] for each in chain if each.instance.recovery in known]
         body = b""
@@ -197,13 +208,35 @@ class Answers:
                 objects = await transfer.pack(self._at.ledger.repository, chain[-1].value, str(after), INLINE_BYTES_MAX)
             body = objects or b""
         told = {"founding": founding, "head": head.commit, "decisions": [each.document() for each in chain]}
-        return Frame({**told, "recoveries": [recovery.document(signed) for signed in used]}, body)
+        return Frame(
+            {**told, "recoveries": [recovery.document(signed) for signed in used], "approvals": approvals}, body
+        )
+
+    def _with_approvals(self, after: str, chain: list[Certificate]) -> tuple[list[Certificate], list[str]]:
+        """As many of the decisions as fit into one message together with the approvals that they rest on."""
+        found: list[str] = []
+        for index, certificate in enumerate(chain):
+            more = self._at.approvals_between(certificate.instance.head, certificate.value).get("approvals", [])
+            if index and sum(map(len, (*found, *more))) > APPROVALS_BYTES_MAX:
+                return chain[:index], found
+            found += more
+        return chain, found
 
     async def _on_objects(self, caller: Caller, frame: Frame) -> Frame:
         want, have = (wire.commit_id(frame.head.get(name)) for name in ("want", "have"))
         async with self._packing:
             data = await transfer.pack(self._at.ledger.repository, want, have, wire.BODY_BYTES_MAX)
-        return Frame({"large": data is None}, data or b"")
+        return Frame({"large": data is None, **self._at.approvals_between(have, want)}, data or b"")
+
+    async def _on_open(self, caller: Caller, frame: Frame) -> Frame:
+        """What is proposed, and what was said of it."""
+        return Frame(await asyncio.to_thread(self._reviewing.listed))
+
+    async def _on_reviews(self, caller: Caller, frame: Frame) -> Frame:
+        """A page of everything that this node keeps of reviews: for an empty node, which verifies all of history."""
+        after = int(frame.head.get("after", 0))
+        page = await asyncio.to_thread(self._at.ledger.reviews.all_after, after, REVIEWS_AT_ONCE_MAX)
+        return Frame({"approvals": [(row, verdict.data.decode("latin-1")) for row, verdict in page]})
 
     async def _on_applied(self, caller: Caller, frame: Frame) -> Frame:
         """Answers when `commit`, or something after it, was applied; at the latest after `seconds`."""

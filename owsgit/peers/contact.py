@@ -16,6 +16,7 @@ from owsgit.peers.links import Link
 from owsgit.peers.members import Member
 from owsgit.peers.notes import Notes
 from owsgit.peers.recovering import Recovering
+from owsgit.peers.reviewing import Reviewing
 from owsgit.peers.standing import Standing
 from owsgit.peers.statuses import NodeStatus, SignedStatus
 
@@ -38,8 +39,9 @@ log = logging.getLogger("owsgit.peers")
 class Contact:
     """Says hello to each neighbour again and again: anti-entropy."""
 
-    def __init__(self, at: Standing, following: Following, recovering: Recovering) -> None:
+    def __init__(self, at: Standing, following: Following, recovering: Recovering, reviewing: Reviewing) -> None:
         self._at = at
+        self._reviewing = reviewing
         self._following = following
         self._recovering = recovering
         self._notes = Notes(at.ledger.repository.path)
@@ -51,12 +53,20 @@ class Contact:
         self._settled = asyncio.Condition()
         self._heads_seen: dict[str, str | None] = {}  # since the start: for a node that was restored
         at.on_up = self.on_up
+        at.on_reviewed = self._on_reviewed
         at.on_moved.append(self._on_moved)
 
     async def _on_moved(self, decided: Sequence[Certificate]) -> None:
         self._votes += decided
         self._fresh.set()
         await self._end_abstaining()
+
+    def _on_reviewed(self) -> None:
+        """Something was proposed or said: the others ask for it when they hear of it."""
+        self._fresh.set()
+        for link, _ in self._at.links.values():
+            if link.up:
+                self._at.spawn(self.say_hello(link))
 
     def on_up(self, link: Link) -> None:
         self._at.spawn(self._greet(link))
@@ -83,6 +93,7 @@ class Contact:
             "head": head.commit if head else None,
             "status": self.own_status().document(),
             "recoveries": [recovery.document(signed) for signed in relevant],
+            "reviews": self._reviewing.digest() if head else None,
         }
         for signed in relevant:
             decided = self._at.store.decision(signed.recovery.head)
@@ -114,6 +125,8 @@ class Contact:
                 self._following.sync(link)
             else:
                 await self._end_abstaining()
+        if member.id in self._at.links:
+            self._reviewing.met(self._at.links[member.id][0], told)
 
     async def look_around(self, seconds: float) -> None:
         """Ask all connected nodes how they are, for at most `seconds`."""
@@ -166,20 +179,28 @@ class Contact:
             await asyncio.sleep(VOTES_SECONDS if self._votes else NOTES_SECONDS)
             self._fresh.clear()
             votes, self._votes = self._votes, []
+            reviews = self._at.ledger.reviews
+            reviewed, reviews.fresh = reviews.fresh, set()
             signed = [self.own_status(), *(seen.status for seen in self._at.seen.values() if seen.status is not None)]
             fresh = [each for each in signed if told.get(each.status.node) != _essence(each)]
             present = {self._at.own.name, *(member.name for member in self._at.members.values())}
             try:
-                await asyncio.to_thread(self._write, votes, fresh, present if present != names else None)
+                await asyncio.to_thread(self._write, votes, fresh, present if present != names else None, reviewed)
                 told |= {each.status.node: _essence(each) for each in fresh}
                 names = present
             except Exception:
                 log.exception("notes could not be written")
                 self._votes = votes + self._votes
+                reviews.fresh |= reviewed
                 await asyncio.sleep(HELLO_SECONDS)
                 self._fresh.set()
 
-    def _write(self, votes: list[Certificate], fresh: list[SignedStatus], present: set[str] | None) -> None:
+    def _write(
+        self, votes: list[Certificate], fresh: list[SignedStatus], present: set[str] | None, reviewed: set[str]
+    ) -> None:
+        if reviewed:  # before the votes: whoever sees these can verify what they are about
+            kept = self._at.ledger.reviews.kept
+            self._notes.write_reviews({commit: kept(commit) for commit in reviewed})
         if votes:
             self._notes.write_votes(votes)
         recoveries = self._at.store.recoveries()
@@ -197,6 +218,9 @@ class Contact:
         head = self._at.ledger.head
         self._notes.drop_damaged()
         present = self._notes.votes() if head is not None else {}
+        if reviews := self._at.ledger.reviews:
+            unwritten = set(reviews.commits()) - self._notes.reviewed()
+            self._notes.write_reviews({commit: reviews.kept(commit) for commit in unwritten})
         at = head.commit if head is not None else ""
         while at and at not in present and (decided := self._at.store.decision_for(at)) is not None:
             missing.append(decided)

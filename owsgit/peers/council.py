@@ -1,7 +1,8 @@
 """A node among its equals: takes part in deciding, carries heads to and from the others, and knows how they are.
 
 The parts, each in a module of its own, from what knows least to what knows most: `standing`, `holding`, `following`,
-`recovering`, `proposing`, `contact`, `answers`. They drive the pure core on real links, a real disk and a real ledger.
+`recovering`, `proposing`, `reviewing`, `contact`, `answers`. They drive the pure core on real links, a real disk and
+a real ledger.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from owsgit.peers.links import Link
 from owsgit.peers.proposing import Proposing
 from owsgit.peers.recovering import Recovering
 from owsgit.peers.recovery import SignedRecovery
+from owsgit.peers.reviewing import Reviewing
 from owsgit.peers.standing import START_ANEW, Host, Own, Seen, Standing, StoppedError
 from owsgit.peers.store import STOPPED, Store
 
@@ -33,8 +35,11 @@ class Council:
         self._following = Following(self._at, holding)
         self._recovering = Recovering(self._at)
         self._proposing = Proposing(self._at, holding, self._following, self._recovering)
-        self._contact = Contact(self._at, self._following, self._recovering)
-        answers = Answers(self._at, holding, self._following, self._recovering, self._proposing, self._contact)
+        self.reviewing = Reviewing(self._at, holding, self._proposing)
+        self._contact = Contact(self._at, self._following, self._recovering, self.reviewing)
+        answers = Answers(
+            self._at, holding, self._following, self._recovering, self._proposing, self._contact, self.reviewing
+        )
         self.answer = answers.answer
         self.found = self._following.found
         self.offer = self._proposing.offer

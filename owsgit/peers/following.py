@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from owsgit.ledger import verify
 from owsgit.ledger.verify import CommitReport, Verified
 from owsgit.model import keys
 from owsgit.model.core import NodeSpec
@@ -107,6 +106,7 @@ class Following:
             head = self._at.ledger.head
             answer = await link.request("history", {"after": head.commit if head else None, "count": count})
             self._at.note(link.member.id)
+            self._at.take_approvals(answer.head)
             if head is not None and answer.head.get("unknown"):
                 self._at.fork(link.member, str(answer.head.get("head")))
                 return
@@ -172,7 +172,7 @@ class Following:
                 raise CertificateError("the decisions do not follow each other")
             self._at.check_certificate(certificate, head.state, recoveries)
             before = members.of(head.state)
-            head = verify.push(objects, self._at.ledger.kinds, head, certificate.value).head
+            head = self._at.ledger.extend(head, certificate.value, objects)
             for gone in before.keys() - members.of(head.state).keys():
                 self._at.store.put_former(gone, before[gone].name, head.commit)
         return head
@@ -186,7 +186,19 @@ class Following:
         repository = self._at.ledger.repository
         async with transfer.quarantine(self._at.own.home) as folder:
             await transfer.fetch(repository, link, newest, folder)
+            await self._ask_reviews(link)
             await self._at.uninterrupted(self._take_first(first, newest, folder))
+
+    async def _ask_reviews(self, link: Link) -> None:
+        """All approvals that a neighbour keeps: the whole history is verified with them."""
+        after = 0
+        while True:
+            answer = await link.request("reviews", {"after": after})
+            page = [(int(row), text) for row, text in wire.list_of(answer.head.get("approvals"))]
+            if not page or page[-1][0] <= after:
+                return
+            self._at.take_approvals({"approvals": [text for _, text in page]})
+            after = page[-1][0]
 
     async def _take_first(self, first: str, newest: str, folder: Path) -> None:
         signers: set[str] = set()
@@ -204,9 +216,7 @@ class Following:
             objects = self._at.ledger.repository.quarantined(folder)
             async with self._at.host.reading:
                 found = await asyncio.to_thread(self._at.ledger.founding, newest, objects, seen)
-                last = await asyncio.to_thread(
-                    verify.walk, objects, self._at.ledger.kinds, found, newest, lambda _: None
-                )
+                last = await asyncio.to_thread(self._at.ledger.walk, found, newest, objects)
                 if found.commit != first or self._at.own.id not in members.of(last.state):
                     raise RefusedError("the project does not name this node")
                 self._at.host.check_owner(frozenset(signers))

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from owsgit.ledger import commits, verify
+from owsgit.ledger import commits, verdicts, verify
 from owsgit.ledger.objects import Objects
-from owsgit.ledger.verify import CommitReport, Verified
+from owsgit.ledger.verdicts import Approvals
+from owsgit.ledger.verify import CommitReport, Review, Verified
 from owsgit.model.errors import OwsgitError
 from owsgit.model.resource import Kinds
 from owsgit.model.state import State
@@ -37,12 +38,14 @@ def walk(
     votes: Mapping[str, Certificate],
     recoveries: Mapping[str, SignedRecovery],
     seen: Callable[[CommitReport], None],
+    approvals: Approvals = verdicts.none,
 ) -> tuple[Verified, Decided]:
     """Verify everything up to `tip`, and the certificates in `votes` (by head) along the way.
 
     Commits at the end may be undecided: a user's own. Between two decided heads there is always a certificate. Raises
     OwsgitError for the first thing that is wrong.
     """
+    review = Review(approvals)
     order: list[str] = []
     first: list[str] = []
 
@@ -55,7 +58,7 @@ def walk(
     chain = _chain(votes, tip, objects)
     head: Verified | None = None
     if chain:
-        head = verify.walk(objects, kinds, None, chain[0].instance.head, note)
+        head = verify.walk(objects, kinds, None, chain[0].instance.head, note, review)
         _check_first(first, chain[0])
     for certificate in chain:
         assert head is not None
@@ -66,10 +69,10 @@ def walk(
                 remedy=_FETCH,
             )
         check(certificate, head.state, recoveries)
-        head = verify.walk(objects, kinds, head, certificate.value, note)
+        head = verify.walk(objects, kinds, head, certificate.value, note, review)
     decided = chain[-1].value if chain else None
     if head is None or head.commit != tip:
-        head = verify.walk(objects, kinds, head, tip, note)
+        head = verify.walk(objects, kinds, head, tip, note, review)
     if decided is None and first:
         decided = first[0]
     return head, Decided(decided, tuple(chain), len(order) - 1 - order.index(decided) if decided else 0)

@@ -2,6 +2,7 @@
 
 refs/notes/owsgit/votes    on each head, its certificate as one line of JSON (see `certificates`)
 refs/notes/owsgit/recovery on a head, the statements by which the roots had it followed without lost nodes
+refs/notes/owsgit/reviews  on a commit, the signed tags that approve or reject it, each as one line of JSON
 refs/notes/owsgit/<node>   on the commit that the node runs, its signed status
 
 Each ref is one commit without parents: notes do not grow with the times they are written.
@@ -10,13 +11,15 @@ Each ref is one commit without parents: notes do not grow with the times they ar
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pygit2
 from pygit2.enums import FileMode
 
-from owsgit.model.errors import InvalidError
+from owsgit.ledger import verdicts
+from owsgit.ledger.verdicts import APPROVE, Verdict
+from owsgit.model.errors import InvalidError, OwsgitError
 from owsgit.peers import certificates, recovery
 from owsgit.peers.certificates import Certificate
 from owsgit.peers.recovery import SignedRecovery
@@ -25,6 +28,7 @@ from owsgit.peers.statuses import SignedStatus
 FOLDER = "refs/notes/owsgit"
 VOTES = f"{FOLDER}/votes"
 RECOVERIES = f"{FOLDER}/recovery"
+REVIEWS = f"{FOLDER}/reviews"
 _AUTHOR = ("owsgit", "owsgit@localhost")
 
 
@@ -61,6 +65,34 @@ class Notes:
             root.insert(head, self._repository.create_blob(("\n".join(lines) + "\n").encode()), FileMode.BLOB)
         self._commit(RECOVERIES, root.write(), "Recoveries by the roots")
 
+    def write_reviews(self, said: Mapping[str, Sequence[Verdict]]) -> None:
+        """Have the notes on these commits say what was said of them."""
+        repository = self._repository
+        root = self._builder(REVIEWS)
+        written = False
+        for commit, spoken in said.items():
+            if not spoken:
+                continue
+            present = root.get(commit[:2])
+            folder = repository.TreeBuilder(present.id) if present is not None else repository.TreeBuilder()
+            lines = "".join(json.dumps(each.data.decode("latin-1")) + "\n" for each in spoken)
+            folder.insert(commit[2:], repository.create_blob(lines.encode()), FileMode.BLOB)
+            root.insert(commit[:2], folder.write(), FileMode.TREE)
+            written = True
+        if written:
+            self._commit(REVIEWS, root.write(), "Approvals and rejections")
+
+    def reviewed(self) -> set[str]:
+        """The commits of which something is noted that was said."""
+        return {commit for commit, _ in _entries(self._repository, REVIEWS)}
+
+    def reviews(self) -> Iterator[Verdict]:
+        """What was said of commits, of which nothing is proven; what cannot be read is left out."""
+        for _, text in _entries(self._repository, REVIEWS):
+            for line in text.splitlines() if len(text) <= REVIEWS_BYTES_MAX else ():
+                with contextlib.suppress(OwsgitError, ValueError, AttributeError):
+                    yield verdicts.parse(json.loads(line).encode("latin-1"))
+
     def write_status(self, signed: SignedStatus) -> None:
         """Say which commit a node runs."""
         status = signed.status
@@ -88,7 +120,7 @@ class Notes:
 
     def keep_only(self, nodes: Iterable[str]) -> None:
         """Remove the notes of nodes that are no more."""
-        wanted = {VOTES, RECOVERIES, *(f"{FOLDER}/{node}" for node in nodes)}
+        wanted = {VOTES, RECOVERIES, REVIEWS, *(f"{FOLDER}/{node}" for node in nodes)}
         for name in list(self._repository.references):
             if name.startswith(f"{FOLDER}/") and name not in wanted:
                 self._repository.references.delete(name)
@@ -120,6 +152,7 @@ class Notes:
 
 
 NOTE_BYTES_MAX = 1 << 20
+REVIEWS_BYTES_MAX = 8 << 20
 
 
 def _entries(repository: pygit2.Repository, ref: str) -> Iterator[tuple[str, bytes]]:
@@ -134,6 +167,15 @@ def _entries(repository: pygit2.Repository, ref: str) -> Iterator[tuple[str, byt
                 waiting.append((name, entry))
             elif isinstance(entry, pygit2.Blob) and len(name) == 40:
                 yield name, entry.read_raw()
+
+
+def read_reviews(path: Path) -> Callable[[str], Sequence[Verdict]]:
+    """The approvals in a clone, by commit, of which nothing is proven yet."""
+    found: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in Notes(path).reviews():
+        if verdict.kind == APPROVE:
+            found[verdict.commit].append(verdict)
+    return lambda commit: found.get(commit, ())
 
 
 def read_recoveries(path: Path) -> dict[str, SignedRecovery]:

@@ -108,6 +108,7 @@ class Proposing:
         data = await transfer.pack(repository, tip, head.commit, INLINE_BYTES_MAX, folder)
         if data is None:
             return
+        approvals = self._at.approvals_between(head.commit, tip, folder)
         offer = _Offer(head.commit, data)
         self._offers[tip] = offer
         while len(self._offers) > OFFERS_MAX:
@@ -115,7 +116,7 @@ class Proposing:
         for id_, (link, _) in self._at.links.items():
             if link.up and id_ in self._at.core.electorate.members:
                 offer.sent.add(id_)
-                self._at.spawn(link.request("offer", {"tip": tip, "head": head.commit}, data))
+                self._at.spawn(link.request("offer", {"tip": tip, "head": head.commit, **approvals}, data))
 
     async def decide(self, tip: str) -> list[str]:
         """Have `tip` decided, and move to it. The names of who voted for it.
@@ -300,6 +301,8 @@ class Proposing:
             await self._receive_own(message)
             return
         fields: dict[str, Any] = {"message": wire.message_to_json(message)}
+        asked = message.value if isinstance(message, Accept) else current.tip
+        fields |= self._at.approvals_between(current.head, asked)
         body = b""
         if isinstance(message, Prepare) and current.offer is not None and to not in current.offer.sent:
             fields["tip"] = current.tip
@@ -349,6 +352,7 @@ class Proposing:
             return True
         if "decided" in answer:
             await self._recovering.take_recoveries(answer)
+            self._at.take_approvals(answer)
             await self._following.learn(certificates.parse(json.dumps(answer["decided"])), [member.id])
             return True
         if "refused" in answer:
@@ -377,7 +381,7 @@ class Proposing:
                 self._at.spawn(self._tell(id_, link, certificate))
 
     async def _tell(self, id_: str, link: Link, certificate: Certificate) -> None:
-        await link.request("decided", {"certificate": certificate.document(), **self._at.recoveries_for(certificate)})
+        await link.request("decided", {"certificate": certificate.document(), **self._at.evidence_for(certificate)})
         self._at.note(id_)
 
 

@@ -1,6 +1,7 @@
 """Where a node stands: its head, who decides on the next one, and its neighbours. What all of its parts share."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import Any, TypeVar
 import asyncssh
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from owsgit.ledger import commits, verdicts
 from owsgit.ledger.ledger import Ledger
-from owsgit.ledger.verify import Verified
+from owsgit.ledger.verify import PUSH_COMMITS_MAX, Verified
 from owsgit.model import keys, terminal
-from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.model.state import State
 from owsgit.peers import certificates, history, members, recovery, restored, transfer
 from owsgit.peers.certificates import Certificate
@@ -26,6 +28,9 @@ from owsgit.peers.statuses import SignedStatus
 from owsgit.peers.store import Store
 
 TIDY_SECONDS = 0.3
+APPROVALS_BYTES_MAX = 1 << 20
+"""Approvals that travel with one message."""
+
 MOVES_PER_COLLECTION = 200
 """How often git is asked to tidy up its objects."""
 
@@ -108,6 +113,7 @@ class Standing:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.dialer = Dialer(own.dialing, own.listen)
         self.on_up: Callable[[Link], None] = lambda _: None
+        self.on_reviewed: Callable[[], None] = lambda: None
         self.on_moved: list[Callable[[Sequence[Certificate]], Awaitable[None]]] = []
         self._moves = 0
 
@@ -254,9 +260,41 @@ class Standing:
         known = {signed.recovery.id: signed for signed in self.store.recoveries()}
         history.check(certificate, state, {**told, **known})
 
-    def recoveries_for(self, certificate: Certificate) -> dict[str, Any]:
+    def evidence_for(self, certificate: Certificate) -> dict[str, Any]:
+        """What somebody needs besides the votes: the recovery they were given under, and the approvals."""
+        told = self.approvals_between(certificate.instance.head, certificate.value)
         wanted = certificate.instance.recovery
         if not wanted:
-            return {}
+            return told
         found = [signed for signed in self.store.recoveries() if signed.recovery.id == wanted]
-        return {"recoveries": [recovery.document(signed) for signed in found]}
+        return {**told, "recoveries": [recovery.document(signed) for signed in found]}
+
+    def approvals_between(self, have: str, want: str, folder: Path | None = None) -> dict[str, Any]:
+        """The approvals of the commits after `have` up to `want`, for who does not know them; the newest first.
+
+        `folder` is a quarantine in which some of the commits may be.
+        """
+        reviews, repository = self.ledger.reviews, self.ledger.repository
+        if not reviews:
+            return {}
+        objects = repository.quarantined(folder) if folder is not None else repository.objects
+        found: list[str] = []
+        size = 0
+        commit: str | None = want
+        for _ in range(PUSH_COMMITS_MAX):
+            if commit is None or commit == have:
+                break
+            for verdict in reviews.approvals(commit):
+                size += len(verdict.data)
+                if size <= APPROVALS_BYTES_MAX:
+                    found.append(verdict.data.decode("latin-1"))
+            commit = commits.parse(commit, objects.commit(commit)).first_parent
+        return {"approvals": found} if found else {}
+
+    def take_approvals(self, told: Mapping[str, Any]) -> None:
+        """Approvals that a neighbour tells of: remembered until something rests on them."""
+        found = []
+        for text in told.get("approvals") or ():
+            with contextlib.suppress(RefusedError, UnicodeEncodeError, AttributeError):
+                found.append(verdicts.parse(text.encode("latin-1")))
+        self.ledger.reviews.tell(found)

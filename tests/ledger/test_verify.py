@@ -394,8 +394,8 @@ def test_two_updates_of_main_in_one_push_are_refused() -> None:
         "",
     ):
         with pytest.raises(RefusedError):
-            receive.main_update(commands)
-    assert receive.main_update(f"{'0' * 40} {b} refs/heads/main\n") == receive.RefUpdate(None, b)
+            receive.update(commands)
+    assert receive.update(f"{'0' * 40} {b} refs/heads/main\n") == receive.RefUpdate("refs/heads/main", None, b)
 
 
 def test_an_empty_folder_is_refused_however_often_it_is_seen(project: Project, base: Verified) -> None:
