@@ -6,7 +6,7 @@ BIN     := $(VENV)/bin
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test check format soak bench docs lock clean
+.PHONY: help setup system demo test check format soak bench docs lock oracle names clean
 
 help:           ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 12
@@ -60,5 +60,16 @@ lock: setup     ## pin the newest versions in requirements.lock
 	  --output-file requirements.lock requirements.in
 	@rm requirements.in
 
+oracle: setup oracle/node_modules/.ready   ## compare decisions with another policy simulator (npm, a development tool)
+	$(BIN)/python -m oracle
+
+names: setup oracle/node_modules/.ready   ## add AWS's newest actions and condition keys to the known ones
+	$(BIN)/python -m oracle.names
+
+oracle/node_modules/.ready: oracle/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 18 or newer" >&2; exit 1; }
+	cd oracle && npm ci --no-audit --no-fund --silent
+	@touch $@
+
 clean:          ## forget what make made
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules

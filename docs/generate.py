@@ -106,7 +106,7 @@ def permissions() -> Iterator[str]:
             yield f"| {kind.name} | {change} | `{action}` | `{kind.arn}` |"
     for kind in KINDS:
         if kind.passes:
-            yield f"| any | refers to a {kind.name} anew | `{kind.passes}` | `{kind.arn}` |"
+            yield f"| any | refers to a {kind.name} anew | `{kind.passes.action}` | `{kind.arn}` |"
     yield f"| any other file | changed | `{resource.FILE_ACTION}` | `{resource.FILE_ARN.replace('{name}', '{path}')}` |"
     yield f"| history | a merge, or a commit that changes nothing | `{resource.HISTORY_ACTION}` | `arn:aws:ows:{{region}}:{{account}}:project` |"
     yield ""

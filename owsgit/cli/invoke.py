@@ -19,14 +19,15 @@ EXIT_FUNCTION_ERROR = 4
 @click.option(
     "--payload", "-p", default="{}", show_default=True, help="The event as JSON; @FILE reads a file, - standard input."
 )
+@remote.role_option
 @click.option("--log", "show_log", is_flag=True, help="Show the end of the log too, on standard error.")
 @remote.node_option
-def command(name: str, payload: str, show_log: bool, remote: str) -> Result:
+def command(name: str, payload: str, role: str | None, show_log: bool, remote: str) -> Result:
     """Call the function NAME on a node. Its answer goes to standard output; exit code 4 if it failed.
 
     Needs lambda:InvokeFunction on the function.
     """
-    answer, _, body = remote_call(name, _payload(payload), remote).partition(b"\n")
+    answer, _, body = remote_call(name, _payload(payload), role, remote).partition(b"\n")
     told = json.loads(answer)
     value = json.loads(body)
     if show_log or told["error"]:
@@ -36,8 +37,8 @@ def command(name: str, payload: str, show_log: bool, remote: str) -> Result:
     return Result(data, Table(lines=[line]), EXIT_FUNCTION_ERROR if told["error"] else 0)
 
 
-def remote_call(name: str, payload: bytes, node: str) -> bytes:
-    return remote.find(Clone(Path()), node).call("invoke", name, data=payload)
+def remote_call(name: str, payload: bytes, role: str | None, node: str) -> bytes:
+    return remote.find(Clone(Path()), node).call("invoke", name, *remote.role_words(role), data=payload)
 
 
 def _payload(text: str) -> bytes:

@@ -17,10 +17,11 @@ from owsgit.ledger.repository import Clone
     "--follow", "-f", is_flag=True, help="Go on with new lines until interrupted (one JSON object a line with -o json)."
 )
 @click.option("--lines", "-l", default=100, show_default=True, type=click.IntRange(0, 100_000), help="How many lines.")
+@remote.role_option
 @remote.node_option
-def command(name: str, follow: bool, lines: int, remote: str) -> Result:
+def command(name: str, follow: bool, lines: int, role: str | None, remote: str) -> Result:
     """Show what the function NAME wrote on a node, the newest last. Needs logs:GetLogEvents on the function."""
-    found = remote_lines(name, lines, follow, remote)
+    found = remote_lines(name, lines, follow, role, remote)
     entries = []
     for line in found:
         entry = json.loads(line)
@@ -32,8 +33,8 @@ def command(name: str, follow: bool, lines: int, remote: str) -> Result:
     return Result(entries, Table(lines=[shown(entry) for entry in entries]))
 
 
-def remote_lines(name: str, lines: int, follow: bool, node: str) -> Iterator[bytes]:
-    words = ["logs", name, str(lines), *(["follow"] if follow else [])]
+def remote_lines(name: str, lines: int, follow: bool, role: str | None, node: str) -> Iterator[bytes]:
+    words = ["logs", name, str(lines), *(["follow"] if follow else []), *remote.role_words(role)]
     return remote.find(Clone(Path()), node).stream(*words)
 
 

@@ -25,6 +25,16 @@ node_option = click.option(
 )
 
 
+role_option = click.option(
+    "--role", metavar="NAME", help="Take on this role first (sts:AssumeRole), and act with its rights alone."
+)
+
+
+def role_words(role: str | None) -> list[str]:
+    """How a command that is run as a role says so."""
+    return [] if role is None else [f"role={role}"]
+
+
 @dataclass(frozen=True)
 class Remote:
     """A node as the user reaches it."""

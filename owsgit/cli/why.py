@@ -1,6 +1,7 @@
-"""`owsgit why`: whether a user may do something, and by which statement."""
+"""`owsgit why`: whether somebody may do something, and by which statement."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,16 +11,19 @@ from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError
 from owsgit.model.iam.context import Context
-from owsgit.model.iam.decision import compile_policies
+from owsgit.model.iam.decision import AttachedPolicy, Session
+from owsgit.model.iam.document import PolicySpec
+from owsgit.model.names import SESSION_NAME
 from owsgit.model.spec import nearest
 from owsgit.model.state import State
 from owsgit.services import KINDS
 
 ANSWERS = {True: "speaks", False: "does not speak", None: "cannot be told"}
+SESSION_DEFAULT = "session"
 
 
 @output.command("why")
-@click.argument("user")
+@click.argument("who", metavar="USER")
 @click.argument("action")
 @click.argument("resource")
 @click.option(
@@ -30,37 +34,71 @@ ANSWERS = {True: "speaks", False: "does not speak", None: "cannot be told"}
     metavar="KEY=VALUE",
     help="A condition key of the request. May be given again.",
 )
+@click.option(
+    "--session-policy",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A policy that bounds the session of a role further.",
+)
 @click.option("--revision", default="HEAD", show_default=True, help="The commit whose policies decide.")
-def command(user: str, action: str, resource: str, given: tuple[str, ...], revision: str) -> Result:
+def command(
+    who: str, action: str, resource: str, given: tuple[str, ...], session_policy: Path | None, revision: str
+) -> Result:
     """Explain whether USER may do ACTION on RESOURCE (an ARN, or a path such as functions/hello).
 
-    The same decision as a push or a call gets. A statement that names the action but does not speak has another
-    resource, or a condition that does not hold. Exit code 1 if it is not allowed.
+    USER is a user's name, or roles/NAME (or roles/NAME/SESSION) for who has taken on a role. The same decision as a
+    push or a call gets. A statement that names the action but does not speak has another resource, or a condition that
+    does not hold. Exit code 1 if it is not allowed.
     """
     clone = Clone(Path())
     commit = clone.resolve(revision)
     state = verify.load(clone.objects(), KINDS, clone.genesis(commit), commit).state
-    if state.get("user", user) is None:
-        raise InvalidError(
-            f"there is no user {user!r}", remedy=nearest(user, [u.name for u in state.of_kind("user")], "user", "users")
-        )
+    asker = _who(state, who, session_policy)
     arn = _arn(state, resource)
     context = Context.of(_pairs(given))
-    decision = state.decide(user, action, arn, context)
-    known = context.with_values(state.identity(user))
-    policies = compile_policies(state.policies_of("user", user))
-    statements = [
+    problem = KINDS.vocabulary.action_problem(action)
+    if problem is not None:
+        raise InvalidError(problem[0], remedy=problem[1])
+    decision = state.decide(asker, action, arn, context)
+    statements: list[dict[str, Any]] = [
         {"statement": str(place), "effect": place.rule.statement.effect, "answer": ANSWERS[answer]}
-        for place, answer in policies.explain(action, arn, known)
+        for place, answer in state.explain(asker, action, arn, context)
     ]
-    data = {"user": user, "action": action, "resource": arn, "allowed": decision.allowed, "reason": decision.reason}
-    lines = [f"{user} {'may' if decision.allowed else 'may not'} {action} on {arn}", f"  {decision.reason}"]
+    data = {"user": who, "action": action, "resource": arn, "allowed": decision.allowed, "reason": decision.reason}
+    name = state.caller(asker).name
+    lines = [f"{name} {'may' if decision.allowed else 'may not'} {action} on {arn}", f"  {decision.reason}"]
     lines += [f"  {each['effect']:<5} {each['answer']:<15} {each['statement']}" for each in statements]
     return Result({**data, "statements": statements}, Table(lines=lines), 0 if decision.allowed else 1)
 
 
+def _who(state: State, who: str, session_policy: Path | None) -> str | Session:
+    kind, separator, rest = who.partition("/")
+    if not separator:
+        if session_policy is not None:
+            raise InvalidError("only sessions of roles have session policies", remedy="write roles/NAME for USER")
+        _check_known(state, "user", who)
+        return who
+    name, _, session = rest.partition("/")
+    if kind not in ("roles", "role"):
+        raise InvalidError(f"{who!r} is neither a user nor a role", remedy="write a user's name, or roles/NAME")
+    _check_known(state, "role", name)
+    session = session or SESSION_DEFAULT
+    if SESSION_NAME.fullmatch(session) is None:
+        raise InvalidError(f"{session!r} is no name of a session", remedy="2 to 64 of A-Z a-z 0-9 _ + = , . @ -")
+    if session_policy is None:
+        return Session(name, session)
+    spec = PolicySpec.parse(session_policy.read_bytes(), str(session_policy))
+    return Session(name, session, (AttachedPolicy(str(session_policy), "$", spec),))
+
+
+def _check_known(state: State, kind: str, name: str) -> None:
+    if state.get(kind, name) is None:
+        known = [each.name for each in state.of_kind(kind)]
+        raise InvalidError(f"there is no {kind} {name!r}", remedy=nearest(name, known, kind, f"{kind}s"))
+
+
 def _arn(state: State, resource: str) -> str:
-    if resource.startswith("arn:"):
+    if resource.startswith("arn:") or resource == "*":
         return resource
     folder, _, rest = resource.partition("/")
     kind = KINDS.by_folder.get(folder)

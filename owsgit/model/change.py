@@ -124,15 +124,18 @@ class Change:
         """iam:PassRole and the like, for each reference that was not there before."""
         assert self.after is not None
         resource = self.after
-        old = {(ref.kind, ref.name) for ref in self.before.spec.references()} if self.before else set()
-        for ref in resource.spec.references():
+        former = self.before.spec.references() if self.before else ()
+        old = {(ref.kind, ref.name) for ref in former if ref.passes}
+        for ref in (ref for ref in resource.spec.references() if ref.passes):
             target = kinds[ref.kind]
-            if target.passes and (ref.kind, ref.name) not in old:
-                keys = {
-                    "iam:PassedToService": resource.kind.principal,
-                    "iam:AssociatedResourceArn": resource.arn(scope),
+            passing = target.passes
+            if passing is not None and resource.kind.principal and (ref.kind, ref.name) not in old:
+                given = {
+                    passing.service_key: resource.kind.principal,
+                    passing.resource_key: resource.arn(scope),
                 }
-                yield target.passes, scope.arn(target.arn, ref.name), keys
+                keys = {key: value for key, value in given.items() if key is not None}
+                yield passing.action, scope.arn(target.arn, ref.name), keys
 
 
 def _field_needs(kind: Kind, verb: Verb, name: str, old: Any, new: Any, scope: Scope) -> Iterator[tuple[str, Keys]]:

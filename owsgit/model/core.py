@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_pascal
+from pydantic import AfterValidator, Field, StringConstraints
 
 from owsgit.model import keys
-from owsgit.model.iam.document import PolicyDocument, PolicySpec
-from owsgit.model.resource import Actions, FieldActions, Kind
+from owsgit.model.iam.document import PolicyDocument, PolicySpec, TrustPolicyDocument
+from owsgit.model.resource import Actions, FieldActions, Kind, Passing
 from owsgit.model.spec import Claim, Document, Name, Reference, Spec
 
 LEDGER_FORMAT = 1
@@ -153,30 +152,17 @@ class GroupSpec(Principal):
             yield Reference("user", user, f"$.members[{index}]")
 
 
-class TrustStatement(Document):
-    """Who may take on a role."""
-
-    model_config = ConfigDict(alias_generator=to_pascal)
-
-    effect: Annotated[str, StringConstraints(pattern="^Allow$")] = Field(description="Allow.")
-    principal: dict[str, str | list[str]] = Field(description='For instance {"Service": "lambda.amazonaws.com"}.')
-    action: str | list[str] = Field(description="sts:AssumeRole.")
-    sid: str | None = Field(None, description="A name for the statement.")
-
-
-class TrustPolicy(Document):
-    """A role's trust policy, as AWS writes it."""
-
-    model_config = ConfigDict(alias_generator=to_pascal)
-
-    version: str = Field("2012-10-17", description="Version of the policy language.")
-    statement: list[TrustStatement] = Field(description="Who may take on the role.")
-
-
 class RoleSpec(Boundaried):
     """The rights that a function runs with: `roles/<name>.json`."""
 
-    trust: TrustPolicy | None = Field(None, description="Who may take on the role (AssumeRolePolicyDocument).")
+    trust: TrustPolicyDocument | None = Field(
+        None, description="Who may take on the role (AssumeRolePolicyDocument). Without it, nobody and nothing can."
+    )
+
+    def references(self) -> Iterator[Reference]:
+        yield from super().references()
+        if self.trust is not None:
+            yield from self.trust.references("$.trust")
 
 
 POLICY_ARN = "arn:aws:iam::{account}:policy/{name}"
@@ -257,7 +243,7 @@ ROLE = Kind(
             permissionsBoundary=_boundary("Role"),
         ),
     ),
-    passes="iam:PassRole",
+    passes=Passing("iam:PassRole", service_key="iam:PassedToService", resource_key="iam:AssociatedResourceArn"),
 )
 POLICY = Kind(
     "policy",

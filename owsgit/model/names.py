@@ -10,6 +10,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 NAME_RULE = "letters, digits, '_', '-' and '.', starting with a letter or digit, at most 64"
 
+SESSION_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
+"""RoleSessionName of sts:AssumeRole."""
+
 PROJECT_ID_PREFIX = "ows"
 
 

@@ -10,6 +10,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from owsgit.model.iam.document import Guarded
+from owsgit.model.iam.vocabulary import Vocabulary
 from owsgit.model.names import Scope
 from owsgit.model.spec import Spec
 
@@ -50,6 +52,18 @@ class Actions:
 
 
 @dataclass(frozen=True)
+class Passing:
+    """The action that a new reference to a resource of a kind needs: it hands its powers to what refers to it.
+
+    The condition keys, if any, carry the service of the referring resource (lambda.amazonaws.com) and its ARN.
+    """
+
+    action: str
+    service_key: str | None = None
+    resource_key: str | None = None
+
+
+@dataclass(frozen=True)
 class Kind:
     """One kind of resource.
 
@@ -64,15 +78,30 @@ class Kind:
     arn: str  # a template with {region}, {account} and {name}
     actions: Actions
     has_files: bool = False
-    passes: str | None = None  # the action that a reference to this kind needs: iam:PassRole for roles
-    principal: str = ""  # the service that takes a passed role: lambda.amazonaws.com
+    passes: Passing | None = None  # what a reference to this kind needs: iam:PassRole for roles
+    principal: str = ""  # the service that its resources act as: lambda.amazonaws.com
     condition_keys: Mapping[str, Callable[[Any], list[str]]] = field(default_factory=lambda: MappingProxyType({}))
+    calls: tuple[str, ...] = ()  # the actions of calls to its resources: lambda:InvokeFunction
+
+    def all_actions(self) -> Iterator[str]:
+        """Every action that guards its resources, or that they answer to."""
+        yield from self.actions.all()
+        yield from self.calls
+        if self.passes is not None:
+            yield self.passes.action
 
     def file(self, name: str) -> str:
         """The path of the JSON file of the resource `name`."""
         if not self.folder:
             return f"{self.name}.json"
         return f"{self.folder}/{name}/{self.name}.json" if self.has_files else f"{self.folder}/{name}.json"
+
+    def name_of(self, arn: str, scope: Scope) -> str | None:
+        """The name of the resource that has an ARN; None if none of this kind can have it."""
+        before, _, after = scope.arn(self.arn, "\0").partition("\0")
+        if not arn.startswith(before) or not arn.endswith(after):
+            return None
+        return arn[len(before) : len(arn) - len(after)]
 
     def key(self, name: str) -> str:
         """What the resource is called in status, plans and inventories: unique in a project."""
@@ -136,13 +165,19 @@ class Kinds:
     def __init__(self, kinds: Iterable[Kind]) -> None:
         self.by_name = {kind.name: kind for kind in kinds}
         self.by_folder = {kind.folder: kind for kind in self.by_name.values() if kind.folder}
-        named = {action for kind in self.by_name.values() for action in kind.actions.all()} | {
+        self.actions = frozenset(action for kind in self.by_name.values() for action in kind.all_actions()) | {
             FILE_ACTION,
             HISTORY_ACTION,
             PROPOSE_ACTION,
             APPROVE_ACTION,
         }
-        self.ows_actions = frozenset(action for action in named if action.startswith("ows:"))
+        self.guarded = tuple(kind for kind in self.by_name.values() if issubclass(kind.spec, Guarded))
+        """Kinds whose resources may have policies of their own."""
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The names that policies may use."""
+        return Vocabulary.of(self.actions, (key for kind in self.by_name.values() for key in kind.condition_keys))
 
     def __iter__(self) -> Iterator[Kind]:
         return iter(self.by_name.values())

@@ -35,11 +35,15 @@ Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 
 @dataclass(frozen=True)
 class Reference:
-    """A field that names another resource: `kind` and `name` of the target, `path` of the field."""
+    """A field that names another resource: `kind` and `name` of the target, `path` of the field.
+
+    `passes`: it hands on what the target can do; not so where a policy only names who may do something.
+    """
 
     kind: str
     name: str
     path: str
+    passes: bool = True
 
 
 @dataclass(frozen=True)

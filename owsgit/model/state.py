@@ -11,12 +11,23 @@ from functools import cached_property
 from immutables import Map
 
 from owsgit.model.change import Change
-from owsgit.model.core import Boundaried, GroupSpec, NodeSpec, Principal, ProjectSpec, UserSpec
+from owsgit.model.core import Boundaried, GroupSpec, NodeSpec, Principal, ProjectSpec, RoleSpec, UserSpec
 from owsgit.model.errors import InvalidError, Problem
 from owsgit.model.iam import lint
 from owsgit.model.iam.context import EMPTY, Context
-from owsgit.model.iam.decision import AttachedPolicy, Decision, Policies, compile_policies, decide
-from owsgit.model.iam.document import PolicyDocument, PolicySpec
+from owsgit.model.iam.decision import (
+    AttachedPolicy,
+    Decision,
+    Place,
+    Policies,
+    ResourcePolicy,
+    Session,
+    compile_policies,
+    decide,
+)
+from owsgit.model.iam.document import Guarded, PolicySpec
+from owsgit.model.iam.lint import AnyDocument
+from owsgit.model.iam.principal import Caller
 from owsgit.model.names import Scope, account_id, project_id
 from owsgit.model.resource import Kinds, Resource
 from owsgit.model.spec import nearest
@@ -24,6 +35,7 @@ from owsgit.model.spec import nearest
 NODE_NAMES_RESERVED = ("votes", "recovery", "reviews")
 """Names of other notes under refs/notes/owsgit."""
 
+ASSUME_ROLE = "sts:AssumeRole"
 GENESIS_UNKNOWN = "0" * 40
 """Stands in for the genesis commit's id while that commit is not made yet."""
 
@@ -111,31 +123,144 @@ class State:
         assert policy is not None and isinstance(policy.spec, PolicySpec)
         return compile_policies([AttachedPolicy(policy.file, "$", policy.spec)])
 
-    def identity(self, user: str) -> dict[str, str]:
+    def caller(self, who: str | Session) -> Caller:
+        """Who asks, as policies of resources name them."""
+        if isinstance(who, str):
+            return Caller(who, self.scope.arn(self.kinds["user"].arn, who), self.scope.account)
+        arn = f"arn:aws:sts::{self.scope.account}:assumed-role/{who.role}/{who.name}"
+        name = f"role {who.role} (session {who.name})"
+        return Caller(name, arn, self.scope.account, role_arn=self.scope.arn(self.kinds["role"].arn, who.role))
+
+    def identity(self, who: str | Session) -> dict[str, str]:
         """The global condition keys that tell who asks, and in which project.
 
         https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
         """
-        return {
-            "aws:PrincipalArn": self.scope.arn(self.kinds["user"].arn, user),
+        keys = {
             "aws:PrincipalAccount": self.scope.account,
-            "aws:PrincipalType": "User",
             "aws:PrincipalIsAWSService": "false",
             "aws:ViaAWSService": "false",
             "aws:SecureTransport": "true",
-            "aws:username": user,
-            "aws:userid": user,
             "aws:RequestedRegion": self.scope.region,
             "aws:ResourceAccount": self.scope.account,
         }
+        if isinstance(who, str):
+            arn = self.scope.arn(self.kinds["user"].arn, who)
+            return {
+                **keys,
+                "aws:PrincipalArn": arn,
+                "aws:PrincipalType": "User",
+                "aws:username": who,
+                "aws:userid": who,
+            }
+        arn = self.scope.arn(self.kinds["role"].arn, who.role)
+        return keys | {
+            "aws:PrincipalArn": arn,
+            "aws:PrincipalType": "AssumedRole",
+            "aws:userid": f"{who.role}:{who.name}",
+        }
 
-    def decide(self, user: str, action: str, arn: str, context: Context = EMPTY) -> Decision:
-        """Whether `user` may do `action` on `arn`, `context` being what else is known. Roots may do everything."""
-        if self.is_root(user):
-            return Decision(True, f"allowed: {user} is a root of the project")
-        policies = compile_policies(self.policies_of("user", user))
-        known = context.with_values(self.identity(user))
-        return decide(user, policies, action, arn, known, boundary=self.boundary_of("user", user))
+    def decide(self, who: str | Session, action: str, arn: str, context: Context = EMPTY) -> Decision:
+        """Whether a user or a session may do `action` on `arn`, `context` being what else is known.
+
+        Roots may do everything; a session of a role is never a root. To take on a role, the role has to trust them too.
+        """
+        if isinstance(who, str) and self.is_root(who):
+            return Decision(True, f"allowed: {who} is a root of the project")
+        if action.lower() == ASSUME_ROLE.lower() and (role := self.kinds["role"].name_of(arn, self.scope)):
+            trust = self.trust_of(role)
+            if trust is None:
+                return self._trusts_nobody(role)
+            return self._decide(who, action, arn, context, trust, trusted_only=True)
+        return self._decide(who, action, arn, context, self.policy_on(arn))
+
+    def _trusts_nobody(self, role: str) -> Decision:
+        return Decision(False, f"{self.kinds['role'].file(role)} trusts nobody ($.trust)", explicit=False)
+
+    def _decide(
+        self,
+        who: str | Session,
+        action: str,
+        arn: str,
+        context: Context,
+        resource: ResourcePolicy | None,
+        *,
+        trusted_only: bool = False,
+    ) -> Decision:
+        kind, name = ("user", who) if isinstance(who, str) else ("role", who.role)
+        return decide(
+            self.caller(who),
+            compile_policies(self.policies_of(kind, name)),
+            action,
+            arn,
+            context.with_values(self.identity(who)),
+            boundary=self.boundary_of(kind, name),
+            session=self._session_policies(who),
+            resource=resource,
+            trusted_only=trusted_only,
+        )
+
+    def explain(
+        self, who: str | Session, action: str, arn: str, context: Context = EMPTY
+    ) -> Iterator[tuple[Place, bool | None]]:
+        """Every statement that names `action` and speaks for (or of) `who`, and whether it speaks of this request."""
+        kind, name = ("user", who) if isinstance(who, str) else ("role", who.role)
+        known = context.with_values(self.identity(who))
+        more = self.policy_on(arn)
+        if action.lower() == ASSUME_ROLE.lower() and (role := self.kinds["role"].name_of(arn, self.scope)):
+            more = self.trust_of(role)
+        yield from compile_policies(self.policies_of(kind, name)).explain(action, arn, known)
+        for limit in (self.boundary_of(kind, name), self._session_policies(who)):
+            if limit is not None:
+                yield from limit.explain(action, arn, known)
+        if more is not None:
+            yield from more.explain(self.caller(who), action, arn, known)
+
+    @staticmethod
+    def _session_policies(who: str | Session) -> Policies | None:
+        return None if isinstance(who, str) or not who.policies else compile_policies(who.policies)
+
+    def policy_on(self, arn: str) -> ResourcePolicy | None:
+        """The policy of the resource that has an ARN, if it has one of its own."""
+        for kind in self.kinds.guarded:
+            name = kind.name_of(arn, self.scope)
+            resource = self.get(kind.name, name) if name is not None else None
+            if resource is not None and isinstance(resource.spec, Guarded) and resource.spec.policy is not None:
+                return ResourcePolicy(AttachedPolicy(resource.file, "$.policy", resource.spec.policy))
+        return None
+
+    def trust_of(self, role: str) -> ResourcePolicy | None:
+        """The trust policy of a role: who may take it on."""
+        resource = self.get("role", role)
+        if resource is None or not isinstance(resource.spec, RoleSpec) or resource.spec.trust is None:
+            return None
+        return ResourcePolicy(AttachedPolicy(resource.file, "$.trust", resource.spec.trust))
+
+    def assume(self, who: str | Session, session: Session, context: Context = EMPTY) -> Decision:
+        """Whether a user or a session may take on a role (sts:AssumeRole): the role has to trust them as well."""
+        if self.get("role", session.role) is None:
+            return Decision(False, f"there is no role {session.role!r}", explicit=False)
+        arn = self.scope.arn(self.kinds["role"].arn, session.role)
+        return self.decide(who, ASSUME_ROLE, arn, context.with_values({"sts:RoleSessionName": session.name}))
+
+    def service_may_assume(self, service: str, role: str, source: str) -> Decision:
+        """Whether a role trusts `service`, which acts for the resource with the ARN `source`."""
+        trust = self.trust_of(role)
+        if trust is None:
+            return self._trusts_nobody(role)
+        account = self.scope.account
+        keys = {
+            "aws:SourceArn": source,
+            "aws:SourceAccount": account,
+            "aws:PrincipalIsAWSService": "true",
+            "aws:PrincipalServiceName": service,
+            "aws:SecureTransport": "true",
+            "aws:ResourceAccount": account,
+        }
+        caller = Caller(service, service=service)
+        arn = self.scope.arn(self.kinds["role"].arn, role)
+        context = Context.of(keys)
+        return decide(caller, compile_policies(()), ASSUME_ROLE, arn, context, resource=trust, trusted_only=True)
 
     def after(self, changes: Sequence[Change]) -> "State":
         """The state after `changes`. Raises InvalidError with every rule that it would break."""
@@ -182,6 +307,7 @@ class State:
             if change.after is not None:
                 yield from self._dangling(change.after)
                 yield from self._policy_problems(change.after)
+                yield from self._untrusted(change.after, changes)
                 yield from self._node_ports(change.after)
             elif change.before is not None:
                 for key in sorted(self.referrers.get(change.key, ())):
@@ -215,15 +341,48 @@ class State:
     def _policy_problems(self, resource: Resource) -> Iterator[Problem]:
         """What the policies of a changed resource say and cannot mean."""
         spec = resource.spec
-        documents: dict[str, PolicyDocument] = {"$": spec} if isinstance(spec, PolicySpec) else {}
+        documents: dict[str, AnyDocument] = {"$": spec} if isinstance(spec, PolicySpec) else {}
         if isinstance(spec, Principal):
             documents = {f"$.inlinePolicies['{name}']": document for name, document in spec.inline_policies.items()}
+        if isinstance(spec, RoleSpec) and spec.trust is not None:
+            documents["$.trust"] = spec.trust
+        if isinstance(spec, Guarded) and spec.policy is not None:
+            documents["$.policy"] = spec.policy
+        if documents:
+            account = self.scope.account if self.genesis != GENESIS_UNKNOWN else None
+            found = lint.Lint(
+                self.kinds.vocabulary,
+                lambda name: self.get("group", name) is not None,
+                account,
+                of_role=isinstance(spec, RoleSpec),
+            )
+            for path, document in documents.items():
+                yield from found.problems(document, resource.file, path)
 
-        def is_group(name: str) -> bool:
-            return self.get("group", name) is not None
+    def _untrusted(self, resource: Resource, changes: Iterable[Change]) -> Iterator[Problem]:
+        """Roles that do not trust the services to which they are passed."""
+        if resource.kind.principal:
+            yield from self._not_assumable(resource)
+        elif resource.kind.name == "role":
+            changed = {change.key for change in changes}
+            for key in sorted(self.referrers.get(resource.key, frozenset()) - changed):
+                yield from self._not_assumable(self.resources[key])
 
-        for path, document in documents.items():
-            yield from lint.problems(document, resource.file, path, self.kinds.ows_actions, is_group)
+    def _not_assumable(self, resource: Resource) -> Iterator[Problem]:
+        for ref in resource.spec.references():
+            service = resource.kind.principal
+            if ref.kind != "role" or not ref.passes or not service or self.get("role", ref.name) is None:
+                continue
+            decision = self.service_may_assume(service, ref.name, resource.arn(self.scope))
+            if not decision.allowed:
+                file = self.kinds["role"].file(ref.name)
+                yield Problem(
+                    f"the role {ref.name} cannot be taken on by {service}: {decision.reason}",
+                    resource.file,
+                    ref.path,
+                    f'add to {file} $.trust: {{"Effect": "Allow", "Principal": {{"Service": "{service}"}}, '
+                    '"Action": "sts:AssumeRole"}',
+                )
 
     def _dangling(self, resource: Resource) -> Iterator[Problem]:
         for ref in resource.spec.references():

@@ -14,6 +14,7 @@ import asyncssh
 from owsgit import __version__
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, UnavailableError
 from owsgit.model.iam.context import Context
+from owsgit.model.iam.decision import Session as RoleSession
 from owsgit.model.service import Invocation, Target
 from owsgit.model.state import State
 from owsgit.node.home import NodeSettings
@@ -27,6 +28,7 @@ PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
 
 PAYLOAD_SECONDS_MAX = 60
 LOG_LINES_MAX = 100_000
+SESSION_NAME_CHARACTERS_MAX = 64
 FOLLOW_SECONDS = 0.2
 log = logging.getLogger("owsgit.commands")
 
@@ -76,6 +78,23 @@ def _context(process: Process) -> Context:
     return Context.of({**keys, **({"aws:SourceIp": str(peer[0])} if peer else {})})
 
 
+def _role(words: list[str]) -> str | None:
+    """The role that a command asks to be run as."""
+    return next((word.removeprefix("role=") for word in words if word.startswith("role=")), None)
+
+
+def _take_on(state: State, user: str, role: str, context: Context) -> RoleSession:
+    """A user's session of a role. Raises NotAllowedError."""
+    taken = RoleSession(role, f"owsgit-{user}"[:SESSION_NAME_CHARACTERS_MAX])
+    decision = state.assume(user, taken, context)
+    if not decision.allowed:
+        raise NotAllowedError(
+            f"{user} may not take on the role {role} (sts:AssumeRole): {decision.reason}",
+            remedy=f"the role's trust policy has to name {user}, in {state.kinds['role'].file(role)} $.trust",
+        )
+    return taken
+
+
 class Commands:
     """Runs the client's commands for a session."""
 
@@ -110,18 +129,22 @@ class Commands:
             raise UnavailableError("the ledger is still empty", remedy="push a genesis commit: owsgit init, git push")
         return state
 
-    def _allow(self, session: Session, action: str, kind: str, name: str, process: Process) -> None:
-        """Raises NotAllowedError unless the session's user may do `action`."""
+    def _allow(
+        self, session: Session, action: str, kind: str, name: str, process: Process, role: str | None = None
+    ) -> None:
+        """Raises NotAllowedError unless the session's user, or the `role` that it takes on, may do `action`."""
         state = self._state()
         if self._facts.user_of(session.key) != session.user:
             raise NotAllowedError("your key is not in the ledger any more", remedy="log in with the one that is")
         resource = state.get(kind, name)
         arn = resource.arn(state.scope) if resource else state.scope.arn(state.kinds[kind].arn, name)
-        decision = state.decide(session.user, action, arn, _context(process))
+        context = _context(process)
+        who = _take_on(state, session.user, role, context) if role is not None else session.user
+        decision = state.decide(who, action, arn, context)
         if not decision.allowed:
             raise NotAllowedError(
-                f"{session.user} may not {action} on {arn}: {decision.reason}",
-                remedy=f"ask a root for a policy that allows {session.user} it",
+                f"{state.caller(who).name} may not {action} on {arn}: {decision.reason}",
+                remedy=f"ask a root for a policy that allows {session.user if role is None else 'the role'} it",
             )
         if resource is None:
             known = ", ".join(other.name for other in state.of_kind(kind)) or "none"
@@ -171,9 +194,9 @@ class Commands:
         return 0
 
     async def _invoke(self, session: Session, words: list[str], process: Process) -> int:
-        """Words: the function's name, then the client context as JSON if any. The event comes on standard input."""
+        """Words: the function's name, and role=NAME if wanted. The event comes on standard input."""
         name = words[0] if words else ""
-        self._allow(session, "lambda:InvokeFunction", "function", name, process)
+        self._allow(session, "lambda:InvokeFunction", "function", name, process, _role(words[1:]))
         payload = await _payload(process)
         try:
             json.loads(payload)
@@ -188,9 +211,10 @@ class Commands:
         return 0
 
     async def _logs(self, session: Session, words: list[str], process: Process) -> int:
-        """Words: the function's name, the number of lines, and 'follow' if wanted."""
+        """Words: the function's name, the number of lines, 'follow' if wanted, and role=NAME if wanted."""
         name, count = words[0] if words else "", words[1] if len(words) > 1 else "100"
-        self._allow(session, "logs:GetLogEvents", "function", name, process)
+        role = _role(words[2:])
+        self._allow(session, "logs:GetLogEvents", "function", name, process, role)
         if not (count.isascii() and count.isdigit()) or len(count) > 9 or int(count) > LOG_LINES_MAX:
             raise InvalidError(f"{count!r} is not a number of lines up to {LOG_LINES_MAX:,}")
         folder = self._facts.targets["function"].logs(name)
@@ -201,7 +225,7 @@ class Commands:
             process.stdout.write(line + b"\n")
         await process.stdout.drain()
         while follower is not None and not process.is_closing():
-            self._allow(session, "logs:GetLogEvents", "function", name, process)  # rights may be taken away meanwhile
+            self._allow(session, "logs:GetLogEvents", "function", name, process, role)  # rights may be taken away
             for line in next(follower):
                 process.stdout.write(line + b"\n")
             await process.stdout.drain()

@@ -356,3 +356,30 @@ def test_a_repository_that_is_none_of_ours_is_told_so(tmp_path: Path, alice: Per
     subprocess.run(["git", "init", "-q", str(tmp_path / "other")], check=True)
     done = owsgit("validate", by=alice, cwd=tmp_path / "other")
     assert done.status == 1 and "is no infra repository" in done.text
+
+
+def test_a_role_is_taken_on_for_a_call_and_gives_its_rights_alone(place: Place, bob: Person) -> None:
+    project = place.project
+    named = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::*:user/bob"}, "Action": "sts:AssumeRole"}
+    project.write("roles/reader.json", {"trust": {"Statement": [named]}, "policies": ["read-logs"]})
+    project.write("policies/read-logs.json", projects.allow("logs:GetLogEvents"))
+    project.commit("A role for bob")
+    assert project.try_git("push", "origin", "HEAD:main").status == 0
+    refused = place("logs", "hello", by=bob)
+    assert refused.status == 1 and "bob may not logs:GetLogEvents" in refused.text
+    assert place("logs", "hello", "--role", "reader", by=bob).status == 0
+    lost = place("invoke", "hello", "--role", "reader", by=bob)
+    assert lost.status == 1 and "role reader (session owsgit-bob) may not lambda:InvokeFunction" in lost.text
+    nobody = place("logs", "hello", "--role", "writer", by=bob)
+    assert nobody.status == 1 and "there is no role 'writer'" in nobody.text
+    told = place("why", "roles/reader", "logs:GetLogEvents", "functions/hello")
+    assert told.status == 0 and "allowed by policies/read-logs.json $.Statement[0]" in told.text
+    trusted = place("why", "bob", "sts:AssumeRole", "roles/reader")
+    assert trusted.status == 0 and "allowed by roles/reader.json $.trust.Statement[0]" in trusted.text
+    assert "there is no service 'lgs'" in place("why", "bob", "lgs:GetLogEvents", "functions/hello").text
+    (project.folder / "narrow.json").write_text(json.dumps(projects.allow("s3:GetObject")))
+    bounded = place(
+        "why", "roles/reader/one", "logs:GetLogEvents", "functions/hello", "--session-policy", "narrow.json"
+    )
+    (project.folder / "narrow.json").unlink()
+    assert bounded.status == 1 and "but not by the session policy narrow.json" in bounded.text

@@ -11,6 +11,7 @@ from owsgit.model.iam import lint, pattern
 from owsgit.model.iam.context import UNKNOWABLE, Context
 from owsgit.model.iam.decision import AttachedPolicy, compile_policies, decide
 from owsgit.model.iam.document import PolicyDocument
+from owsgit.services import KINDS
 
 BUCKET = "arn:aws:s3:::bucket"
 
@@ -219,12 +220,12 @@ def test_a_boundary_bounds() -> None:
     )
 
 
+LINT = lint.Lint(KINDS.vocabulary, ["ops"].__contains__)
+
+
 def said(condition: dict[str, Any], effect: str = "Allow", resource: str = "*") -> list[str]:
     document = policy(statement(effect, resource, **condition)).document
-    return [
-        str(problem)
-        for problem in lint.problems(document, "p.json", "$", ["ows:AddNode", "ows:RemoveNode"], ["ops"].__contains__)
-    ]
+    return [str(problem) for problem in LINT.problems(document, "p.json", "$")]
 
 
 def test_names_that_nobody_has_are_told() -> None:
@@ -232,7 +233,7 @@ def test_names_that_nobody_has_are_told() -> None:
     assert "ows:Pth is no condition key" in said({"ForAnyValue:StringEquals": {"ows:Pth": "x"}})[0]
     assert said({"StringEquals": {"AWS:Username": "x", "aws:PrincipalTag/team": "x", "s3:prefix": "x"}}) == []
     document = policy({"Effect": "Allow", "Action": "ows:AddNod", "Resource": "*"}).document
-    (problem,) = lint.problems(document, "p.json", "$", ["ows:AddNode", "ows:RemoveNode"], ["ops"].__contains__)
+    (problem,) = LINT.problems(document, "p.json", "$")
     assert problem.path == "$.Statement[0].Action" and "ows:AddNode" in problem.remedy
 
 

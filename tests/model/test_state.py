@@ -7,6 +7,7 @@ import pytest
 
 from owsgit.model.change import Change, Verb
 from owsgit.model.errors import InvalidError
+from owsgit.model.iam.decision import Session
 from owsgit.model.resource import Resource
 from owsgit.model.state import State
 from owsgit.services import KINDS
@@ -181,3 +182,99 @@ def test_a_gateway_cannot_have_a_nodes_port(state: State) -> None:
 
 
 NODE_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJT1v+2IQ273o5HMPrGW/EISKyT7RkigUzWyCfHixaOq"
+
+
+def trust(*principals: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole"} for principal in principals
+        ],
+    }
+
+
+LAMBDA = {"Service": "lambda.amazonaws.com"}
+INVOKE = "lambda:InvokeFunction"
+
+
+def test_a_functions_role_has_to_trust_lambda(state: State) -> None:
+    role = resource("role", "r", {"trust": trust({"AWS": "arn:aws:iam::*:user/bob"})})
+    user = resource("function", "g", function(role="r"), "2" * 40)
+    (problem,) = problems(state, *created(role, user))
+    assert problem.startswith("functions/g/function.json $.role: the role r cannot be taken on by lambda.amazonaws.com")
+    good = resource("role", "r", {"trust": trust(LAMBDA)})
+    found = state.after(created(good, user))
+    (later,) = problems(found, Change(good, role))
+    assert "functions/g/function.json $.role: the role r cannot be taken on" in later, "and has to go on trusting it"
+
+
+def test_trust_can_be_bound_to_one_function(state: State) -> None:
+    arn = state.scope.arn("arn:aws:lambda:{region}:{account}:function:{name}", "g")
+    bound = trust(LAMBDA)
+    bound["Statement"][0]["Condition"] = {"ArnEquals": {"aws:SourceArn": arn}}
+    role = resource("role", "r", {"trust": bound})
+    state.after(created(role, resource("function", "g", function(role="r"), "2" * 40)))
+    assert "$.role" in problems(state, *created(role, resource("function", "h", function(role="r"), "2" * 40)))[0]
+
+
+def test_a_role_is_taken_on_by_whom_it_trusts_and_gives_its_own_rights_alone(state: State) -> None:
+    role = resource("role", "r", {"trust": trust({"AWS": "arn:aws:iam::*:user/bob"}), "policies": ["invoke"]})
+    found = state.after(created(role, resource("policy", "invoke", allow(INVOKE))))
+    session = Session("r", "bob-1")
+    assert found.assume("bob", session).allowed
+    assert "no role" in found.assume("bob", Session("s", "bob-1")).reason
+    arn = found.get("function", "f").arn(found.scope)  # type: ignore[union-attr]
+    assert found.decide(session, INVOKE, arn).allowed and not found.decide("bob", INVOKE, arn).allowed
+    assert not found.decide(session, "lambda:GetFunction", arn).allowed, "not the user's own rights"
+    assert not found.decide(session, "iam:CreateUser", arn).allowed
+    alone = resource("role", "s", {"policies": ["invoke"]})
+    nobody = found.after(created(alone)).assume("bob", Session("s", "bob-1"))
+    assert nobody.reason == "roles/s.json trusts nobody ($.trust)"
+    assert found.assume("alice", session).allowed and not found.decide(session, "iam:CreateUser", arn).allowed
+
+
+def test_a_functions_own_policy_gives_and_denies(state: State) -> None:
+    statements = [
+        {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::*:user/bob"}, "Action": INVOKE, "Resource": "*"},
+        {"Effect": "Deny", "Principal": "*", "Action": "lambda:GetFunction", "Resource": "*"},
+    ]
+    made = resource("function", "g", function(policy={"Statement": statements}), "2" * 40)
+    found = state.after(created(made))
+    arn = made.arn(found.scope)
+    assert found.decide("bob", INVOKE, arn).reason == "allowed by functions/g/function.json $.policy.Statement[0]"
+    assert not found.decide("bob", INVOKE, arn.replace(":g", ":f")).allowed
+    denied = found.decide("bob", "lambda:GetFunction", arn)
+    assert denied.reason == "denied by functions/g/function.json $.policy.Statement[1]"
+    assert [need.action for need in Change(None, made).needs(found.scope, found.kinds)] == [
+        "lambda:CreateFunction",
+        "lambda:AddPermission",
+    ], "and whom it names is passed nothing"
+
+
+def test_whom_a_policy_names_has_to_be_there(state: State) -> None:
+    gone = {"AWS": "arn:aws:iam::*:user/bobby"}
+    assert "there is no user 'bobby'" in problems(state, *created(resource("role", "r", {"trust": trust(gone)})))[0]
+    found = state.after(created(resource("role", "r", {"trust": trust({"AWS": "arn:aws:iam::*:user/bob"})})))
+    left = [Change(found.get("user", "bob"), None), Change(found.get("group", "ops"), None)]
+    assert problems(found, *left)[0].startswith("roles/r.json $.trust.Statement[0]")
+
+
+def test_another_accounts_number_is_refused(state: State) -> None:
+    (problem,) = problems(state, *created(resource("role", "r", {"trust": trust({"AWS": "123456789012"})})))
+    assert f"is of another account than this project's, {state.scope.account}" in problem
+
+
+def test_a_route_to_a_function_needs_the_right_to_let_the_gateway_call_it(state: State) -> None:
+    made = resource("gateway", "b", {"port": 81, "routes": {"GET /x": {"function": "f"}}})
+    needs = {need.action: need for need in Change(None, made).needs(state.scope, state.kinds)}
+    assert set(needs) == {"apigateway:POST", "lambda:AddPermission"}
+    assert needs["lambda:AddPermission"].keys["lambda:Principal"] == "apigateway.amazonaws.com"
+    assert needs["lambda:AddPermission"].arn.endswith(":function:f")
+
+
+def test_a_deny_in_a_roles_policy_cannot_ask_for_the_users_name(state: State) -> None:
+    deny = {"Statement": {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::${aws:username}"}}
+    inline = {"Version": "2012-10-17", **deny}
+    (problem,) = problems(state, *created(resource("role", "r", {"inlinePolicies": {"p": inline}})))
+    assert "${aws:username} never has a value here" in problem
+    state.after(created(resource("user", "dan", {"inlinePolicies": {"p": inline}})))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from owsgit.model.iam.context import EMPTY, Context
-from owsgit.model.iam.document import PolicyDocument, Rule
+from owsgit.model.iam.document import PolicyDocument, ResourcePolicyDocument, Rule, TrustPolicyDocument
+from owsgit.model.iam.principal import Caller, Match
 
 ACTIONS_MAX = 4096
 """Actions that one set of policies keeps an index for: more than all of a project's services have."""
@@ -22,7 +23,7 @@ class AttachedPolicy:
 
     file: str
     path: str  # JSON path of the document within the file
-    document: PolicyDocument
+    document: PolicyDocument | ResourcePolicyDocument | TrustPolicyDocument
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ class Place:
     index: int
 
     def __str__(self) -> str:
-        listed = isinstance(self.policy.document.statement, list)
-        path = f"{self.policy.path}.Statement[{self.index}]" if listed else f"{self.policy.path}.Statement"
+        path = self.policy.document.places(self.policy.path)[self.index]
         sid = self.rule.statement.sid
         return f"{self.policy.file} {path}" + (f" ({sid})" if sid else "")
 
@@ -117,6 +117,39 @@ class Policies:
         return self._effects(action)[1].first(arn, context, unknown_counts=False)
 
 
+@dataclass(frozen=True)
+class ResourcePolicy:
+    """The policy of a resource, or the trust policy of a role: it names whom it speaks of."""
+
+    policy: AttachedPolicy
+
+    def _speaking(
+        self, caller: Caller, action: str, arn: str, context: Context, *, bounded: bool = False
+    ) -> Iterator[tuple[Place, Match, bool | None]]:
+        for index, rule in enumerate(self.policy.document.rules):
+            match = rule.names(caller, bounded=bounded)
+            if match is not Match.NONE and rule.names_action(action):
+                yield Place(rule, self.policy, index), match, rule.speaks(arn, context)
+
+    def denies(self, caller: Caller, action: str, arn: str, context: Context, *, bounded: bool) -> Place | None:
+        """The statement that denies it to `caller`: what cannot be told counts against it."""
+        found = self._speaking(caller, action, arn, context, bounded=bounded)
+        return next((place for place, _, answer in found if not place.rule.allows and answer is not False), None)
+
+    def allows(self, caller: Caller, action: str, arn: str, context: Context) -> tuple[Match, Place | None]:
+        """How closely the best statement that allows it for certain names `caller`."""
+        best: tuple[Match, Place | None] = Match.NONE, None
+        for place, match, answer in self._speaking(caller, action, arn, context):
+            if place.rule.allows and answer and match > best[0]:
+                best = match, place
+        return best
+
+    def explain(self, caller: Caller, action: str, arn: str, context: Context) -> Iterator[tuple[Place, bool | None]]:
+        """As `Policies.explain`: every statement that names `caller` and `action`."""
+        for place, _, answer in self._speaking(caller, action, arn, context):
+            yield place, answer
+
+
 _lock = Lock()  # pushes are verified in another thread than calls are decided in
 _compiled: "OrderedDict[tuple[tuple[str, str, int], ...], Policies]" = OrderedDict()
 
@@ -136,27 +169,73 @@ def compile_policies(attached: Iterable[AttachedPolicy]) -> Policies:
         return found
 
 
+@dataclass(frozen=True)
+class Session:
+    """A session of a role: what sts:AssumeRole gives. `policies` bound it further."""
+
+    role: str
+    name: str
+    policies: tuple[AttachedPolicy, ...] = ()
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Policies that give nothing and have to allow everything as well."""
+
+    what: str  # "the permissions boundary", "the session policy"
+    policies: Policies
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.policies.attached[0].file}"
+
+
 def decide(
-    principal: str,
+    principal: str | Caller,
     policies: Policies,
     action: str,
     arn: str,
     context: Context = EMPTY,
     *,
     boundary: Policies | None = None,
+    session: Policies | None = None,
+    resource: ResourcePolicy | None = None,
+    trusted_only: bool = False,
 ) -> Decision:
-    """Whether `policies`, within `boundary` if there is one, allow `action` on `arn`.
+    """Whether `policies`, within `boundary` and `session` if there are, allow `action` on `arn`.
 
-    An explicit Deny in either wins; then both have to allow it; else it is denied. Statements are matched whole: an
-    action allowed in one and a resource in another never add up.
+    An explicit Deny in any of them wins, and one in the resource's own policy. Then all of them have to allow it. The
+    resource's policy can allow it too: to the very user or session that it names, whatever else there is; to a role or
+    to everybody, within the limits. Where it only names the account, it adds nothing; `trusted_only` (a role's trust
+    policy) asks for no less. Statements are matched whole: an action allowed in one and a resource in another never
+    add up.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """
-    for each in (policies, boundary):
-        if each is not None and (place := each.denies(action, arn, context)) is not None:
+    caller = Caller(principal) if isinstance(principal, str) else principal
+    limits = [Limit(what, each) for what, each in _limits(boundary, session) if each is not None]
+    for each in (policies, *(limit.policies for limit in limits)):
+        if (place := each.denies(action, arn, context)) is not None:
             return Decision(False, f"denied by {place}")
-    allowed = policies.allows(action, arn, context)
+    match: Match = Match.NONE
+    granted: Place | None = None
+    if resource is not None:
+        if (place := resource.denies(caller, action, arn, context, bounded=boundary is not None)) is not None:
+            return Decision(False, f"denied by {place}")
+        match, granted = resource.allows(caller, action, arn, context)
+        if match is Match.EXACT:
+            return Decision(True, f"allowed by {granted}")
+    if trusted_only and granted is None:
+        assert resource is not None
+        return Decision(False, f"{resource.policy.file} {resource.policy.path} does not trust {caller.name}", False)
+    allowed = granted if match is Match.WIDE else policies.allows(action, arn, context)
     if allowed is None:
-        return Decision(False, f"no policy of {principal} allows it", explicit=False)
-    if boundary is not None and boundary.allows(action, arn, context) is None:
-        outside = f"allowed by {allowed}, but not by the permissions boundary {boundary.attached[0].file}"
-        return Decision(False, outside, explicit=False)
+        also = f", nor does {resource.policy.file} {resource.policy.path}" if resource is not None else ""
+        return Decision(False, f"no policy of {caller.name} allows it{also}", explicit=False)
+    for limit in limits:
+        if limit.policies.allows(action, arn, context) is None:
+            return Decision(False, f"allowed by {allowed}, but not by {limit}", explicit=False)
     return Decision(True, f"allowed by {allowed}")
+
+
+def _limits(boundary: Policies | None, session: Policies | None) -> tuple[tuple[str, Policies | None], ...]:
+    return ("the permissions boundary", boundary), ("the session policy", session)

@@ -12,10 +12,13 @@ from owsgit.model.iam import condition, pattern
 from owsgit.model.iam.condition import OPERATORS, SETS, Test
 from owsgit.model.iam.context import Context, all_of, any_of, negation
 from owsgit.model.iam.pattern import Pattern
-from owsgit.model.spec import Document, OneOrMany, Spec, nearest
+from owsgit.model.iam.principal import Caller, Match, PrincipalElement, Principals
+from owsgit.model.spec import Document, OneOrMany, Reference, Spec, nearest
 
-ACTION = re.compile(r"\*|[A-Za-z0-9-]+:[A-Za-z0-9*?]+")
-KEY = re.compile(r"[A-Za-z0-9-]+:[A-Za-z0-9/._:${}*-]+")
+ACTION = re.compile(r"\*|[A-Za-z0-9-]+:[A-Za-z0-9*?-]+")
+KEY = re.compile(r"[A-Za-z0-9./_-]+:[\w/.:${}*@=+ -]+")
+"""The service may be an identity provider (token.actions.githubusercontent.com:sub), and a tag's key have spaces."""
+
 CURRENT_VERSION = "2012-10-17"
 
 
@@ -65,8 +68,8 @@ def _listed(value: str | list[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-class Statement(Document):
-    """One statement of a policy."""
+class AnyStatement(Document):
+    """What every statement has."""
 
     model_config = ConfigDict(alias_generator=to_pascal)
 
@@ -74,32 +77,104 @@ class Statement(Document):
     effect: Literal["Allow", "Deny"] = Field(description="An explicit Deny wins over every Allow.")
     action: OneOrMany[ActionPattern] | None = Field(None, description="Actions it speaks of, with wildcards.")
     not_action: OneOrMany[ActionPattern] | None = Field(None, description="All actions but these.")
+    condition: Conditions = Field({}, description="When it speaks: operator, condition key, values.")
+
+    @property
+    def resources(self) -> tuple[list[str], bool]:
+        """The ARN patterns, and whether it speaks of those (and not of all but those)."""
+        return ["*"], True
+
+    @property
+    def principals(self) -> tuple[Principals, bool] | None:
+        """Whom it names, and whether it speaks of those (and not of all but those); None: of whom it is attached to."""
+        return None
+
+    @model_validator(mode="after")
+    def _one_action(self) -> Self:
+        _exactly_one(self.action, self.not_action, "Action or NotAction")
+        if self.condition:
+            Rule(self, False)  # what cannot be compiled is told here, where the statement's place is known
+        return self
+
+
+def _exactly_one(one: Any, other: Any, names: str) -> None:
+    if (one is None) == (other is None):
+        raise ValueError(f"exactly one of {names} is needed")
+    if one == [] or other == []:
+        raise ValueError(f"{names} may not be empty")
+
+
+class Statement(AnyStatement):
+    """One statement of a policy."""
+
     resource: OneOrMany[ResourcePattern] | None = Field(None, description="ARNs it speaks of.")
     not_resource: OneOrMany[ResourcePattern] | None = Field(None, description="All ARNs but these.")
-    condition: Conditions = Field({}, description="When it speaks: operator, condition key, values.")
+
+    @property
+    def resources(self) -> tuple[list[str], bool]:
+        named = self.resource is not None
+        return _listed(self.resource if named else self.not_resource), named
 
     @model_validator(mode="before")
     @classmethod
     def _no_principal(cls, value: Any) -> Any:
         for name in ("Principal", "NotPrincipal"):
-            if isinstance(value, dict) and name in value:
+            if isinstance(value, dict) and name in value and name not in _aliases(cls):
                 raise ValueError(
                     f"{name} stands in policies of resources and roles; this one speaks for whom it is attached to"
                 )
         return value
 
     @model_validator(mode="after")
-    def _one_of_each(self) -> Self:
-        for one, other, names in (
-            (self.action, self.not_action, "Action or NotAction"),
-            (self.resource, self.not_resource, "Resource or NotResource"),
-        ):
-            if (one is None) == (other is None):
-                raise ValueError(f"exactly one of {names} is needed")
-            if one == [] or other == []:
-                raise ValueError(f"{names} may not be empty")
-        if self.condition:
-            Rule(self, False)  # what cannot be compiled is told here, where the statement's place is known
+    def _one_resource(self) -> Self:
+        _exactly_one(self.resource, self.not_resource, "Resource or NotResource")
+        return self
+
+
+def _aliases(model: type[Document]) -> set[str]:
+    return {str(field.alias) for field in model.model_fields.values()}
+
+
+class ResourceStatement(Statement):
+    """One statement of a resource's policy: it names whom it speaks of."""
+
+    principal: PrincipalElement | None = Field(
+        None,
+        description='For instance {"AWS": "arn:aws:iam::*:user/bob"}, {"Service": "events.amazonaws.com"}, or "*".',
+    )
+    not_principal: PrincipalElement | None = Field(None, description="Everybody but these; only with Deny.")
+
+    @property
+    def principals(self) -> tuple[Principals, bool]:
+        named = self.principal is not None
+        element = self.principal if named else self.not_principal
+        assert element is not None
+        return Principals(element), named
+
+    @model_validator(mode="after")
+    def _one_principal(self) -> Self:
+        _exactly_one(self.principal, self.not_principal, "Principal or NotPrincipal")
+        if self.not_principal is not None and self.effect == "Allow":
+            raise ValueError("an Allow for everybody but some would be for the whole world: name whom it is for")
+        return self
+
+
+class TrustStatement(AnyStatement):
+    """Who may take on a role."""
+
+    principal: PrincipalElement = Field(
+        description='For instance {"Service": "lambda.amazonaws.com"}, or {"AWS": "arn:aws:iam::*:user/bob"}.'
+    )
+
+    @property
+    def principals(self) -> tuple[Principals, bool]:
+        return Principals(self.principal), True
+
+    @model_validator(mode="after")
+    def _about_the_role(self) -> Self:
+        for action in _listed(self.action if self.action is not None else self.not_action):
+            if action != "*" and not action.lower().startswith("sts:"):
+                raise ValueError(f"a trust policy is about taking on the role: {action} is no action of sts")
         return self
 
 
@@ -113,21 +188,23 @@ def _test(operator: str, key: str, texts: list[str], variables: bool) -> Test:
 class Rule:
     """A statement, compiled once for all decisions."""
 
-    def __init__(self, statement: Statement, variables: bool) -> None:
+    def __init__(self, statement: AnyStatement, variables: bool) -> None:
         """`variables`: whether the policy's Version knows them. Raises ValueError."""
         self.statement = statement
         self.allows = statement.effect == "Allow"
         self._named = statement.action is not None
         actions = _listed(statement.action if self._named else statement.not_action)
         self._actions = pattern.actions(tuple(actions))
-        self.resource_named = statement.resource is not None
-        resources = _listed(statement.resource if self.resource_named else statement.not_resource)
+        resources, self.resource_named = statement.resources
         self.resources: list[Pattern] = [pattern.arn(text, variables) for text in resources]
         self.tests: list[Test] = [
             _test(operator, key, _listed(texts), variables)
             for operator, keys in statement.condition.items()
             for key, texts in keys.items()
         ]
+        principals = statement.principals
+        self.principals: Principals | None = principals[0] if principals is not None else None
+        self._principals_named = principals is None or principals[1]
 
     @property
     def fixed(self) -> str | None:
@@ -138,6 +215,21 @@ class Rule:
 
     def names_action(self, action: str) -> bool:
         return (self._actions.fullmatch(action) is not None) == self._named
+
+    def names(self, caller: Caller, *, bounded: bool = False) -> Match:
+        """How closely it names somebody; for the policy of a resource or a role.
+
+        `bounded`: the caller has a permissions boundary. As on AWS, NotPrincipal spares nobody who has one:
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_notprincipal.html
+        """
+        if self.principals is None:
+            return Match.NONE
+        found = self.principals.match(caller)
+        if self._principals_named:
+            return found
+        if bounded:
+            return Match.EXACT
+        return Match.EXACT if found is Match.NONE else Match.NONE
 
     def speaks(self, arn: str, context: Context) -> bool | None:
         """Whether the statement, whose action matches, speaks of this request; None if it cannot be told."""
@@ -155,8 +247,8 @@ class Rule:
             yield from condition.variables_of(test)
 
 
-class PolicyDocument(Document):
-    """An IAM policy document, as AWS writes it."""
+class _Policy(Document):
+    """What every policy document has."""
 
     model_config = ConfigDict(alias_generator=to_pascal)
 
@@ -164,18 +256,74 @@ class PolicyDocument(Document):
         "2008-10-17", description="Version of the policy language; policy variables need 2012-10-17."
     )
     id: str | None = Field(None, max_length=128, description="A name for the policy.")
-    statement: OneOrMany[Statement] = Field(description="What is allowed and denied.")
+
+    @property
+    def statements(self) -> list[Any]:
+        """The statements, of whatever kind."""
+        given: Any = self.__dict__["statement"]
+        return given if isinstance(given, list) else [given]
+
+    @property
+    def listed(self) -> bool:
+        """Whether Statement is written as a list."""
+        return isinstance(self.__dict__["statement"], list)
+
+    def places(self, path: str) -> list[str]:
+        """The JSON path of each statement of the policy at `path`."""
+        if self.listed:
+            return [f"{path}.Statement[{index}]" for index in range(len(self.statements))]
+        return [f"{path}.Statement"]
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
         """The statements, compiled."""
-        statements = [self.statement] if isinstance(self.statement, Statement) else self.statement
-        return tuple(Rule(statement, self.version == CURRENT_VERSION) for statement in statements)
+        return tuple(Rule(statement, self.version == CURRENT_VERSION) for statement in self.statements)
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
         _ = self.rules
         return self
+
+
+class _NamingPolicy(_Policy):
+    """A policy that names whom it speaks of."""
+
+    def references(self, path: str) -> Iterator[Reference]:
+        """The users and roles that it names; `path` is where it is written."""
+        for rule, place in zip(self.rules, self.places(path), strict=True):
+            for named in rule.principals.named() if rule.principals is not None else ():
+                yield Reference(named.kind, named.name, place, passes=False)
+
+
+class PolicyDocument(_Policy):
+    """An IAM policy document, as AWS writes it."""
+
+    statement: OneOrMany[Statement] = Field(description="What is allowed and denied.")
+
+
+class ResourcePolicyDocument(_NamingPolicy):
+    """The policy of a resource, as AWS writes it: who may do what with it, whatever their own policies say."""
+
+    statement: OneOrMany[ResourceStatement] = Field(description="Who is allowed and denied what.")
+
+
+class Guarded(Spec):
+    """A spec whose resource may have a policy of its own."""
+
+    policy: ResourcePolicyDocument | None = Field(
+        None, description="The resource's own policy: whom it allows and denies what, beside their own policies."
+    )
+
+    def references(self) -> Iterator[Reference]:
+        yield from super().references()
+        if self.policy is not None:
+            yield from self.policy.references("$.policy")
+
+
+class TrustPolicyDocument(_NamingPolicy):
+    """A role's trust policy (AssumeRolePolicyDocument), as AWS writes it."""
+
+    statement: OneOrMany[TrustStatement] = Field(description="Who may take on the role, and who may not.")
 
 
 class PolicySpec(PolicyDocument, Spec):

@@ -1,10 +1,12 @@
 """What a policy says and cannot mean: names that nobody has, variables without a value, sets taken for one value."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from owsgit.model.errors import Problem
 from owsgit.model.iam import condition
-from owsgit.model.iam.document import PolicyDocument, Rule, Statement
+from owsgit.model.iam.document import AnyStatement, PolicyDocument, ResourcePolicyDocument, Rule, TrustPolicyDocument
+from owsgit.model.iam.vocabulary import Vocabulary
 from owsgit.model.spec import nearest
 
 SUPPLIED_KEYS = (
@@ -57,46 +59,68 @@ _MONOTONE = {
 approves of it later, and every node that knows enough approvals comes to the same decision."""
 
 
-def problems(
-    document: PolicyDocument, file: str, path: str, ows_actions: Iterable[str], is_group: Callable[[str], bool]
-) -> Iterator[Problem]:
-    """Everything in `document` (at JSON `path` of `file`) that cannot mean what it says."""
-    known = sorted(set(ows_actions))
-    listed = isinstance(document.statement, list)
-    for index, rule in enumerate(document.rules):
-        place = f"{path}.Statement[{index}]" if listed else f"{path}.Statement"
-        yield from _actions(rule.statement, file, place, known)
-        yield from _keys(rule.statement, file, place)
-        yield from _approvals(rule, file, place, is_group)
-        yield from _variables(rule, file, place)
+AnyDocument = PolicyDocument | ResourcePolicyDocument | TrustPolicyDocument
+
+ROLES_LACK = frozenset({"aws:username"})
+"""Global keys that a session of a role does not have."""
 
 
-def _actions(statement: Statement, file: str, place: str, known: list[str]) -> Iterator[Problem]:
+@dataclass(frozen=True)
+class Lint:
+    """What policies are held against: the names there are, the groups, this project's account number (if it is known).
+
+    `of_role`: the policies speak for a role alone.
+    """
+
+    vocabulary: Vocabulary
+    is_group: Callable[[str], bool]
+    account: str | None = None
+    of_role: bool = False
+
+    def problems(self, document: AnyDocument, file: str, path: str) -> Iterator[Problem]:
+        """Everything in `document` (at JSON `path` of `file`) that cannot mean what it says."""
+        for rule, place in zip(document.rules, document.places(path), strict=True):
+            yield from _actions(rule.statement, file, place, self.vocabulary)
+            yield from _keys(rule.statement, file, place, self.vocabulary)
+            yield from _approvals(rule, file, place, self.is_group)
+            yield from _variables(rule, file, place, self.vocabulary, self.of_role)
+            yield from _accounts(rule, file, place, self.account)
+
+
+def _actions(statement: AnyStatement, file: str, place: str, vocabulary: Vocabulary) -> Iterator[Problem]:
+    field = "Action" if statement.action is not None else "NotAction"
     given = statement.action if statement.action is not None else statement.not_action
-    for name in [given] if isinstance(given, str) else given or []:
-        plain = "*" not in name and "?" not in name
-        if plain and name.lower().startswith("ows:") and name.lower() not in {action.lower() for action in known}:
-            field = "Action" if statement.action is not None else "NotAction"
-            yield Problem(f"{name} is no action", file, f"{place}.{field}", nearest(name, known, "action", "actions"))
+    for index, name in enumerate([given] if isinstance(given, str) else given or []):
+        problem = vocabulary.action_problem(name)
+        if problem is not None:
+            where = f"{place}.{field}" if isinstance(given, str) else f"{place}.{field}[{index}]"
+            yield Problem(problem[0], file, where, problem[1])
 
 
-def _keys(statement: Statement, file: str, place: str) -> Iterator[Problem]:
-    globals_ = (*SUPPLIED_KEYS, *OTHER_KEYS)
+def _keys(statement: AnyStatement, file: str, place: str, vocabulary: Vocabulary) -> Iterator[Problem]:
     for operator, keys in statement.condition.items():
         for key in keys:
-            lower = key.lower()
             where = f"{place}.Condition.{operator}['{key}']"
-            for prefix, names in (("aws:", globals_), ("ows:", OWS_KEYS)):
-                ours = lower.startswith(prefix) and not lower.startswith((*KEY_PREFIXES, COUNT_PREFIX.lower()))
-                if ours and lower not in {name.lower() for name in names}:
-                    yield Problem(f"{key} is no condition key", file, where, nearest(key, names, "key", "keys"))
-            if lower in MULTIVALUED and ":" not in operator and operator != condition.NULL:
+            problem = _key_problem(key, vocabulary)
+            if problem is not None:
+                yield Problem(problem[0], file, where, problem[1])
+            if key.lower() in MULTIVALUED and ":" not in operator and operator != condition.NULL:
                 yield Problem(
                     f"{key} has several values, so {operator} does not say which of them is meant",
                     file,
                     where,
                     f"write ForAnyValue:{operator} or ForAllValues:{operator}",
                 )
+
+
+def _key_problem(key: str, vocabulary: Vocabulary) -> tuple[str, str] | None:
+    lower = key.lower()
+    for prefix, names in (("aws:", (*SUPPLIED_KEYS, *OTHER_KEYS)), ("ows:", OWS_KEYS)):
+        if lower.startswith(prefix):
+            if lower.startswith((*KEY_PREFIXES, COUNT_PREFIX.lower())) or lower in {name.lower() for name in names}:
+                return None
+            return f"{key} is no condition key", nearest(key, names, "key", "keys")
+    return vocabulary.key_problem(key)
 
 
 def _approvals(rule: Rule, file: str, place: str, is_group: Callable[[str], bool]) -> Iterator[Problem]:
@@ -125,10 +149,14 @@ def _approvals(rule: Rule, file: str, place: str, is_group: Callable[[str], bool
             yield Problem(f"${{{variable.name}}} has no one value", file, place, "ask for approvals in a Condition")
 
 
-def _variables(rule: Rule, file: str, place: str) -> Iterator[Problem]:
-    """A Deny with a variable that never has a value would deny everything that it might mean."""
-    supplied = {key.lower() for key in SUPPLIED_KEYS}
+def _variables(rule: Rule, file: str, place: str, vocabulary: Vocabulary, of_role: bool) -> Iterator[Problem]:
+    """A variable that no key has; and a Deny with one that never has a value, which would deny all it might mean."""
+    supplied = {key.lower() for key in SUPPLIED_KEYS} - (ROLES_LACK if of_role else frozenset())
     for variable in rule.variables():
+        problem = _key_problem(variable.name, vocabulary)
+        if problem is not None:
+            yield Problem(f"${{{variable.name}}}: {problem[0]}", file, place, problem[1])
+            continue
         service = variable.name.partition(":")[0]
         if not rule.allows and variable.default is None and service == "aws" and variable.name not in supplied:
             yield Problem(
@@ -136,4 +164,16 @@ def _variables(rule: Rule, file: str, place: str) -> Iterator[Problem]:
                 file,
                 place,
                 f"give it a default: ${{{variable.name}, 'none'}}",
+            )
+
+
+def _accounts(rule: Rule, file: str, place: str, account: str | None) -> Iterator[Problem]:
+    """A project is one account: nobody of another one ever asks."""
+    for given, text in rule.principals.accounts() if rule.principals is not None else ():
+        if account is not None and given != account:
+            yield Problem(
+                f"{text} is of another account than this project's, {account}",
+                file,
+                place,
+                f"write {text.replace(given, account)}" + (f", or {text.replace(given, '*')}" if ":" in text else ""),
             )

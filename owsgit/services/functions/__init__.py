@@ -2,7 +2,7 @@
 
 from types import MappingProxyType
 
-from owsgit.model.resource import Actions, Kind
+from owsgit.model.resource import Actions, FieldActions, Kind, Passing
 from owsgit.model.service import Service
 from owsgit.services.functions.spec import FunctionSpec
 
@@ -16,9 +16,12 @@ KIND = Kind(
         update="lambda:UpdateFunctionConfiguration",
         delete="lambda:DeleteFunction",
         code="lambda:UpdateFunctionCode",
+        fields=MappingProxyType({"policy": FieldActions("lambda:AddPermission", "lambda:RemovePermission")}),
     ),
     has_files=True,
+    passes=Passing("lambda:AddPermission", service_key="lambda:Principal"),
     principal="lambda.amazonaws.com",
+    calls=("lambda:InvokeFunction", "logs:GetLogEvents"),
     condition_keys=MappingProxyType(
         {
             "lambda:Runtime": lambda spec: [spec.runtime],

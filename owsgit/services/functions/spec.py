@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from owsgit.model.iam.document import Guarded
 from owsgit.model.spec import Name, Reference, Suspendable
 
 ENVIRONMENT_BYTES_MAX = 4096
@@ -45,7 +46,7 @@ def _text(value: str) -> str:
     return value
 
 
-class FunctionSpec(Suspendable):
+class FunctionSpec(Suspendable, Guarded):
     """A serverless function with AWS Lambda's handler signature."""
 
     description: str | None = Field(None, max_length=256, description="What the function is for.")
@@ -77,5 +78,6 @@ class FunctionSpec(Suspendable):
         return self
 
     def references(self) -> Iterator[Reference]:
+        yield from super().references()
         if self.role is not None:
             yield Reference("role", self.role, "$.role")

@@ -12,6 +12,7 @@ KIND = Kind(
     GatewaySpec,
     "arn:aws:apigateway:{region}::/apis/{name}",
     Actions(create="apigateway:POST", update="apigateway:PATCH", delete="apigateway:DELETE"),
+    principal="apigateway.amazonaws.com",
     condition_keys=MappingProxyType(
         {
             "apigateway:Port": lambda spec: [str(spec.port)],

@@ -1,0 +1,1 @@
+"""Development tools that compare with others; nothing here is shipped."""
