@@ -101,7 +101,9 @@ def permissions() -> Iterator[str]:
         if actions.code:
             rows.append(("a file beside it changes", actions.code))
         for name, pair in actions.fields.items():
-            rows += [(f"`{name}` gains an element", pair.added), (f"`{name}` loses an element", pair.removed)]
+            rows.append((f"`{name}` gains an element", pair.added))
+            if pair.removed is not None:
+                rows.append((f"`{name}` loses an element", pair.removed))
         for change, action in rows:
             yield f"| {kind.name} | {change} | `{action}` | `{kind.arn}` |"
     for kind in KINDS:

@@ -12,12 +12,6 @@ from tests.support.people import Person
 from tests.support.projects import Project
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one module share its nodes, so they run on one worker."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # type: ignore[no-untyped-def]
     """Under CI=true a skipped test is a failure, except one that is marked with the hardware that it needs."""

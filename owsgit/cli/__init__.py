@@ -32,6 +32,7 @@ COMMANDS = {
     "reject": "Reject a proposal, or withdraw your own.",
     "restore": "Make a node again from a backup.",
     "schema": "Print the JSON Schema of a kind of resource.",
+    "secret": "Set, read and seal anew the secrets of the project.",
     "show": "Show a proposal: its plan, what is missing, what was said, its diff.",
     "status": "Show all nodes, what runs, and how it is.",
     "up": "Run the working tree on this machine, applying it at every save.",

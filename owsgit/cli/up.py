@@ -20,7 +20,13 @@ from owsgit.ledger.repository import Clone
     show_default=True,
     help="How functions are contained; 'none' runs them as you, with all your rights.",
 )
-def command(sandbox: str) -> Result:
+@click.option(
+    "--secrets",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Values to develop with: a file for each secret, named as it is. Keep it out of the repository.",
+)
+def command(sandbox: str, secrets: Path | None) -> Result:
     """Run the working tree on this machine, applying it at every save, until interrupted.
 
     A private one-node network: nothing is committed, signed or pushed. Gateways listen on 127.0.0.1. What happens and
@@ -31,7 +37,7 @@ def command(sandbox: str) -> Result:
     from owsgit.node.local import LocalNode  # noqa: PLC0415
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    node = LocalNode(Clone(Path()), sandbox, output.note)
+    node = LocalNode(Clone(Path()), sandbox, secrets, output.note)
     output.note("owsgit: applying the working tree at every save; stop with Ctrl-C")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(node.serve())

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from owsgit.cli import output
+from owsgit.cli import output, plain
 from owsgit.cli.output import Result, Table
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
@@ -17,7 +17,8 @@ def command() -> Result:
     """Check the working tree against all rules; no node is needed.
 
     What a node would refuse is refused here: names, JSON, fields, references, ports. Signatures and permissions belong
-    to commits: owsgit verify checks those. Exit code 1 if anything is wrong.
+    to commits: owsgit verify checks those. Exit code 1 if anything is wrong. What looks like a secret in a file that
+    everybody can read is a warning.
     """
     clone = Clone(Path())
     if not (clone.folder / "project.json").exists():
@@ -29,6 +30,7 @@ def command() -> Result:
     try:
         with clone.snapshot() as (objects, tree):
             state = verify.load_tree(objects, KINDS, genesis, tree)
+            warnings = list(plain.warnings(objects, tree, state))
     except UnavailableError:
         raise
     except OwsgitError as error:
@@ -40,7 +42,14 @@ def command() -> Result:
     shown = ", ".join(
         f"{count} {name if count == 1 else KINDS[name].folder}" for name, count in counts.items() if count
     )
-    return Result({"valid": True, "problems": [], "resources": counts}, Table(lines=[f"valid: {shown}"]))
+    lines = [line for warning in warnings for line in _warned(warning)]
+    data = {"valid": True, "problems": [], "warnings": [document(each) for each in warnings], "resources": counts}
+    return Result(data, Table(lines=[*lines, f"valid: {shown}"]))
+
+
+def _warned(warning: Problem) -> list[str]:
+    first, *more = warning.lines()
+    return [f"warning: {first}", *more]
 
 
 def document(problem: Problem) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, GitError, Repository, genesis, run
 from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verdicts import Verdict
-from owsgit.ledger.verify import CommitReport, Report, Review, Verified
+from owsgit.ledger.verify import CommitReport, Inspect, Report, Review, Verified
 from owsgit.model import core
 from owsgit.model.errors import Problem, RefusedError
 from owsgit.model.resource import Kinds
@@ -45,11 +45,17 @@ class Proposed:
 class Ledger:
     """Not thread-safe: the node calls it from one thread at a time."""
 
-    def __init__(self, repository: Repository, kinds: Kinds, record: Path, reviews: Reviews) -> None:
-        """`record` is the file that holds the id of the last verified head. Raises OwsgitError if it cannot be read."""
+    def __init__(
+        self, repository: Repository, kinds: Kinds, record: Path, reviews: Reviews, inspect: Inspect | None = None
+    ) -> None:
+        """`record` is the file that holds the id of the last verified head; `inspect` sees what this node would let in.
+
+        Raises OwsgitError if the record cannot be read.
+        """
         self.repository = repository
         self.kinds = kinds
         self.reviews = reviews
+        self._inspect = inspect
         self._record = record
         self._accepted: OrderedDict[tuple[str | None, str], Verified] = OrderedDict()
         self.head: Verified | None = self._load()
@@ -69,7 +75,8 @@ class Ledger:
         `now`, in seconds since 1970, is for who brings it in: certificates of keys have to be valid then, and approvals
         count unless they were taken back. What others voted for is verified with every approval that there is.
         """
-        review = Review(self.reviews.approvals) if now is None else Review(self._standing, now)
+        approvals = self.reviews.approvals if now is None else self._standing
+        review = Review(approvals, now, inspect=self._inspect)
         report = self.verified(verify.push(objects, self.kinds, self.head, tip, review))
         self._accepted[self.head.commit if self.head else None, tip] = report.head
         while len(self._accepted) > ACCEPTED_MAX:
@@ -117,7 +124,7 @@ class Ledger:
         def note(commit: Commit, problems: Sequence[Problem]) -> None:
             missing.extend((commit, problem) for problem in problems)
 
-        report = verify.push(objects, self.kinds, self.head, tip, Review(self._standing, now, note))
+        report = verify.push(objects, self.kinds, self.head, tip, Review(self._standing, now, note, self._inspect))
         if not report.commits:
             raise RefusedError(
                 f"main is at {tip[:10]} already: there is nothing to propose", remedy="git commit -S first"

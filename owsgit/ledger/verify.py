@@ -5,7 +5,7 @@ one good signature of a key that the *parent's* state knows, and changes only wh
 signer; and the new state is valid as a whole.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from owsgit.ledger.objects import Objects
 from owsgit.ledger.signatures import Signer
 from owsgit.ledger.verdicts import Approvals, Covers
 from owsgit.model.change import Change, Need, file_need, history_need
-from owsgit.model.errors import NotAllowedError, OwsgitError, Problem, RefusedError
+from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, Problem, RefusedError
 from owsgit.model.iam.decision import Decision
 from owsgit.model.resource import Kinds
 from owsgit.model.state import State
@@ -41,16 +41,21 @@ class Verified:
     state: State
 
 
+Inspect = Callable[[Change], Iterable[Problem]]
+
+
 @dataclass(frozen=True)
 class Review:
     """What is known besides the commits: who approved of them, and what time it is for who takes them in.
 
     `missing` is told what is not allowed, instead of an error: for proposals, which others may still approve of.
+    `inspect` sees each change of a resource, and says what is wrong with it: what only a node can tell, with its key.
     """
 
     approvals: Approvals = verdicts.none
     now: float | None = None
     missing: Callable[[Commit, Sequence[Problem]], None] | None = None
+    inspect: Inspect | None = None
 
 
 ALONE = Review()
@@ -249,6 +254,10 @@ def _successor(
         error.problems = tuple(denied[: changes.PROBLEMS_MAX])
         raise error
     state = parent.state.after(found.resources)
+    if review.inspect is not None:
+        problems = [problem for change in found.resources for problem in review.inspect(change)]
+        if problems:
+            raise InvalidError.of(problems)
     if denied and review.missing is not None:
         review.missing(commit, denied)
     report = CommitReport(

@@ -113,6 +113,9 @@ class Change:
         before, after = self._documents()
         for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
+            guard = kind.actions.fields.get(name)
+            if guard is not None and guard.unless is not None and before.get(guard.unless) != after.get(guard.unless):
+                continue
             if old != new:
                 yield from (
                     (action, arn, keys) for action, keys in _field_needs(kind, self.verb, name, old, new, scope)
@@ -151,6 +154,8 @@ def _field_needs(kind: Kind, verb: Verb, name: str, old: Any, new: Any, scope: S
         added = after[:1]
     for action, elements in ((actions.added, added), (actions.removed, removed)):
         for element in elements:
+            if action is None:
+                continue
             yield action, {actions.key: scope.arn(actions.arn, element)} if actions.key else {}
 
 

@@ -1,7 +1,10 @@
 """Names, ARNs and the ids that follow from the genesis commit."""
 
+import hashlib
 import re
+import string
 from dataclasses import dataclass
+from functools import lru_cache
 
 import bech32
 
@@ -12,6 +15,9 @@ NAME_RULE = "letters, digits, '_', '-' and '.', starting with a letter or digit,
 
 SESSION_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 """RoleSessionName of sts:AssumeRole."""
+
+SUFFIX_CHARACTERS = 6
+_SUFFIX = string.ascii_letters + string.digits
 
 PROJECT_ID_PREFIX = "ows"
 
@@ -41,6 +47,13 @@ def account_id(genesis: str) -> str:
     return f"{int(genesis, 16) % 10**12:012d}"
 
 
+@lru_cache(maxsize=4096)
+def suffix_of(account: str, name: str) -> str:
+    """The six characters that end the ARN of a secret, as on AWS, so that policies may write `secret:name-??????`."""
+    digest = hashlib.sha256(f"{account}/{name}".encode()).digest()
+    return "".join(_SUFFIX[octet % len(_SUFFIX)] for octet in digest[:SUFFIX_CHARACTERS])
+
+
 @dataclass(frozen=True)
 class Scope:
     """What ARNs of one project have in common."""
@@ -49,4 +62,5 @@ class Scope:
     account: str
 
     def arn(self, template: str, name: str) -> str:
-        return template.format(region=self.region, account=self.account, name=name)
+        suffix = suffix_of(self.account, name) if "{suffix}" in template else ""
+        return template.format(region=self.region, account=self.account, name=name, suffix=suffix)

@@ -24,9 +24,10 @@ class FieldActions:
     """
 
     added: str
-    removed: str
+    removed: str | None  # None: losing an element needs nothing of its own
     key: str | None = None
     arn: str = ""
+    unless: str | None = None  # a field whose own change accounts for this one
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Actions:
         if self.code:
             yield self.code
         for actions in self.fields.values():
-            yield from (actions.added, actions.removed)
+            yield actions.added
+            if actions.removed is not None:
+                yield actions.removed
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Kind:
     principal: str = ""  # the service that its resources act as: lambda.amazonaws.com
     condition_keys: Mapping[str, Callable[[Any], list[str]]] = field(default_factory=lambda: MappingProxyType({}))
     calls: tuple[str, ...] = ()  # the actions of calls to its resources: lambda:InvokeFunction
+    copied: bool = False  # what refers to it holds a copy of it, and is applied again when it changes
+    opaque: frozenset[str] = frozenset()  # fields whose values tell people nothing
 
     def all_actions(self) -> Iterator[str]:
         """Every action that guards its resources, or that they answer to."""
@@ -98,10 +103,13 @@ class Kind:
 
     def name_of(self, arn: str, scope: Scope) -> str | None:
         """The name of the resource that has an ARN; None if none of this kind can have it."""
-        before, _, after = scope.arn(self.arn, "\0").partition("\0")
-        if not arn.startswith(before) or not arn.endswith(after):
+        before = scope.arn(self.arn.partition("{name}")[0], "")
+        if not arn.startswith(before):
             return None
-        return arn[len(before) : len(arn) - len(after)]
+        name = arn[len(before) :]
+        if self.arn.endswith("-{suffix}"):
+            name = name.rpartition("-")[0]
+        return name if scope.arn(self.arn, name) == arn else None
 
     def key(self, name: str) -> str:
         """What the resource is called in status, plans and inventories: unique in a project."""

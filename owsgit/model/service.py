@@ -5,7 +5,7 @@ owns this contract; services import the core, never each other.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +87,15 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
+class SecretValue:
+    """What a secret is at one version. Its repr does not say it."""
+
+    version: int
+    content: bytes = field(repr=False)
+    binary: bool = False
+
+
+@dataclass(frozen=True)
 class Site:
     """What a node gives to every handler: where it may keep things, how it reads the ledger, whom it may call."""
 
@@ -96,6 +105,8 @@ class Site:
     read_files: Callable[[str], Iterable[CodeFile]]  # of a tree id
     targets: Mapping[str, Target]  # by kind name; filled by the node before anything is applied
     settings: Mapping[str, Any]
+    unseal: Callable[[Resource], SecretValue]  # raises OwsgitError
+    secrets: dict[str, SecretValue] = field(default_factory=dict)  # by name; kept by the secrets' handler
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, StringConstraints, Tag, ValidationError
 from pydantic.alias_generators import to_camel
@@ -74,6 +74,9 @@ class Spec(Document):
     json_schema: str | None = Field(
         None, alias="$schema", description="Address of the JSON Schema, for editors; nothing is fetched."
     )
+    tells_values: ClassVar[bool] = True
+    """Whether an error may tell what was written: not where it could be a secret."""
+
     _written: dict[str, Any] | None = PrivateAttr(None)
 
     @classmethod
@@ -95,6 +98,10 @@ class Spec(Document):
 
     def claims(self) -> Iterator[Claim]:
         """What no other resource may have as well."""
+        yield from ()
+
+    def problems_after(self, before: "Spec | None", file: str) -> Iterator[Problem]:
+        """What is wrong with this as what follows `before` (None: it is new)."""
         yield from ()
 
     def document(self) -> dict[str, Any]:
@@ -127,10 +134,11 @@ def _problem(spec: type[Spec], value: Any, file: str, detail: ErrorDetails) -> P
         )
     if detail["type"] == "missing":
         return Problem("this field is missing", file, path, "add it")
+    given = _given(detail["input"]) if spec.tells_values else ""
     if detail["type"] in _WORDS:
         message, remedy = _WORDS[detail["type"]]
-        return Problem(message + _given(detail["input"]), file, path, remedy)
-    return Problem(detail["msg"].removeprefix("Value error, ") + _given(detail["input"]), file, path)
+        return Problem(message + given, file, path, remedy)
+    return Problem(detail["msg"].removeprefix("Value error, ") + given, file, path)
 
 
 _WORDS = {

@@ -306,6 +306,8 @@ class State:
         for change in changes:
             if change.after is not None:
                 yield from self._dangling(change.after)
+                before = change.before.spec if change.before is not None else None
+                yield from change.after.spec.problems_after(before, change.after.file)
                 yield from self._policy_problems(change.after)
                 yield from self._untrusted(change.after, changes)
                 yield from self._node_ports(change.after)

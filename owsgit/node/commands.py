@@ -1,6 +1,7 @@
 """The commands that the client runs on a node, over SSH: each takes words and standard input, and prints JSON lines."""
 
 import asyncio
+import base64
 import json
 import logging
 import time
@@ -15,13 +16,17 @@ from owsgit import __version__
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Session as RoleSession
-from owsgit.model.service import Invocation, Target
+from owsgit.model.resource import Resource
+from owsgit.model.service import Invocation, SecretValue, Target
 from owsgit.model.state import State
 from owsgit.node.home import NodeSettings
 from owsgit.node.ssh import Session
 from owsgit.reconcile import inventory
 from owsgit.reconcile.inventory import Inventory
 from owsgit.runtime import logs
+from owsgit.services import secrets
+from owsgit.services.secrets import sealing, watch
+from owsgit.services.secrets.spec import SecretSpec
 
 PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
 """Lambda's limit for a synchronous event."""
@@ -53,6 +58,7 @@ class Facts:
     nodes: Callable[[], Awaitable[list[dict[str, Any]]]]  # all nodes of the project, as this one sees them
     abstains: Callable[[], bool]  # whether this node was restored, and only follows for now
     recover: Callable[[bytes], Awaitable[dict[str, Any]]]  # raises OwsgitError
+    unseal: Callable[[Resource], SecretValue]  # raises OwsgitError
 
 
 Process = asyncssh.SSHServerProcess[bytes]
@@ -106,6 +112,8 @@ class Commands:
             "invoke": self._invoke,
             "logs": self._logs,
             "recover": self._recover,
+            "secret": self._secret,
+            "rewrap": self._rewrap,
         }
 
     async def run(self, session: Session, words: list[str], process: Process) -> int:
@@ -184,6 +192,37 @@ class Commands:
     async def _recover(self, session: Session, words: list[str], process: Process) -> int:
         """The roots' statement comes on standard input; their signatures are what counts, not who brings it."""
         process.stdout.write(json.dumps(await self._facts.recover(bytes(await _payload(process)))).encode() + b"\n")
+        return 0
+
+    async def _secret(self, session: Session, words: list[str], process: Process) -> int:
+        """Words: the secret's name, and role=NAME if wanted. Its value, as JSON."""
+        name = words[0] if words else ""
+        self._allow(session, secrets.READ_ACTION, "secret", name, process, _role(words[1:]))
+        resource = self._state().get("secret", name)
+        assert resource is not None
+        value = await asyncio.to_thread(self._facts.unseal, resource)
+        answer: dict[str, Any] = {"name": name, "version": value.version}
+        if value.binary:
+            answer["binary"] = base64.b64encode(value.content).decode()
+        else:
+            answer["string"] = value.content.decode()
+        process.stdout.write(json.dumps(answer).encode() + b"\n")
+        return 0
+
+    async def _rewrap(self, session: Session, words: list[str], process: Process) -> int:
+        """Words: names of secrets. Each sealed anew, for the nodes of the head and for nobody else, one a line."""
+        for name in words:
+            self._allow(session, secrets.REWRAP_ACTION, "secret", name, process)
+        state = self._state()
+        nodes = watch.nodes_of(state)
+        for name in words:
+            resource = state.get("secret", name)
+            assert resource is not None and isinstance(resource.spec, SecretSpec)
+            value = await asyncio.to_thread(self._facts.unseal, resource)
+            sealed = sealing.seal(value, resource.file, [key for _, key in nodes.values()])
+            readers = {**resource.spec.readers, **{fingerprint: node for fingerprint, (node, _) in nodes.items()}}
+            answer = {"name": name, "version": value.version, "readers": readers, "sealed": sealed}
+            process.stdout.write(json.dumps(answer).encode() + b"\n")
         return 0
 
     async def _applied(self, session: Session, words: list[str], process: Process) -> int:

@@ -18,9 +18,10 @@ from watchdog.observers import Observer
 from owsgit.ledger import ledger, verify
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import Clone
-from owsgit.model.errors import OwsgitError
+from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.names import Scope
-from owsgit.model.service import CodeFile, Site
+from owsgit.model.resource import Resource
+from owsgit.model.service import CodeFile, SecretValue, Site
 from owsgit.model.state import GENESIS_UNKNOWN, State
 from owsgit.node.node import handlers_of
 from owsgit.reconcile import story
@@ -41,8 +42,10 @@ log = logging.getLogger("owsgit.up")
 class LocalNode:
     """Runs the working tree of a clone. `say` is told every line for the terminal."""
 
-    def __init__(self, clone: Clone, sandbox: str, say: Callable[[str], None]) -> None:
+    def __init__(self, clone: Clone, sandbox: str, secrets: Path | None, say: Callable[[str], None]) -> None:
+        """`secrets` is a folder with a file for each secret, named as it is: nobody but the nodes can open the real."""
         self._clone = clone
+        self._secrets = secrets
         self._sandbox = sandbox
         self._say = say
         self._home = clone.git_folder / "owsgit" / "up"
@@ -63,6 +66,7 @@ class LocalNode:
             read_files=self._read_files,
             targets=targets,
             settings={"sandbox": self._sandbox, "instance": instance},
+            unseal=self._unseal,
         )
         handlers = handlers_of(site)
         targets.update({name: handler for name, handler in handlers.items() if hasattr(handler, "invoke")})
@@ -90,6 +94,15 @@ class LocalNode:
     def _scope(self) -> Scope:
         assert self._state is not None
         return self._state.scope
+
+    def _unseal(self, resource: Resource) -> SecretValue:
+        remedy = f"owsgit up --secrets FOLDER, with a value to develop with in FOLDER/{resource.name}"
+        if self._secrets is None:
+            raise UnavailableError("only the project's nodes can open secrets", remedy=remedy)
+        try:
+            return SecretValue(0, (self._secrets / resource.name).read_bytes())
+        except OSError as error:
+            raise UnavailableError(f"{self._secrets / resource.name}: {error.strerror}", remedy=remedy) from None
 
     def _read_files(self, tree: str) -> Iterator[CodeFile]:
         return ledger.read_files(self._objects, tree)

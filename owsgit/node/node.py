@@ -45,6 +45,9 @@ from owsgit.peers.wire import Frame
 from owsgit.reconcile.inventory import Inventory, Phase, now
 from owsgit.reconcile.loop import Desired, Reconciler, Settled
 from owsgit.services import KINDS, SERVICES
+from owsgit.services.secrets import watch
+from owsgit.services.secrets.sealing import Vault
+from owsgit.services.secrets.watch import Watch
 
 PUSH_CERTIFICATE_BYTES_MAX = 64 * 1024
 LOOK_AROUND_SECONDS = 1.0
@@ -93,7 +96,8 @@ class Node:
         home, settings = self.home, self.settings
         repository = Repository.create(home.ledger, hooks_folder())
         self._reviews = Reviews(home.reviews)
-        self._ledger = Ledger(repository, KINDS, home.verified, self._reviews)
+        self._watch = Watch(Vault(home.key.read_bytes()), self._public_key.fingerprint)
+        self._ledger = Ledger(repository, KINDS, home.verified, self._reviews, self._watch.inspect)
         self._store = Store(home.votes)
         self._inventory = Inventory(home.database, KINDS)
         targets: dict[str, Any] = {}
@@ -107,6 +111,7 @@ class Node:
                 "sandbox": settings.sandbox,
                 "instance": hashlib.sha256(str(home.folder).encode()).hexdigest()[:12],
             },
+            unseal=self._watch.unseal,
         )
         self._handlers = handlers_of(site)
         targets.update({name: handler for name, handler in self._handlers.items() if hasattr(handler, "invoke")})
@@ -309,6 +314,7 @@ class Node:
                 nodes=self._nodes,
                 abstains=lambda: self._council.abstains,
                 recover=self._recover,
+                unseal=self._watch.unseal,
             )
         )
 
@@ -354,8 +360,16 @@ class Node:
         return f"the project is {name!r}: run owsgit connect, or git remote set-url <remote> ssh://.../{name}"
 
     def _warnings(self) -> list[str]:
-        """Where the ledger and this machine's settings say different things."""
+        """What somebody has to do something about."""
         state = self._state()
+        secrets = watch.standings(state) if state is not None else ()
+        return [
+            *self._own_warnings(state),
+            *(f"{each.resource.file}: {each.problem}" for each in secrets if each.problem),
+        ]
+
+    def _own_warnings(self, state: State | None) -> list[str]:
+        """Where the ledger and this machine's settings say different things."""
         mine = state.holder("key", self._public_key.fingerprint) if state else None
         if mine is None or not isinstance(mine.spec, NodeSpec):
             if state is None:

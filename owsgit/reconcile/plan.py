@@ -31,9 +31,15 @@ class Step:
         yield f"{self.verb.sign} {self.resource.kind.name} {self.resource.name or ''}".rstrip()
         if self.verb is Verb.UPDATE:
             for difference in self.differences:
-                yield f"    {difference.path}: {_shown(difference.before)} -> {_shown(difference.after)}"
+                if self._is_opaque(difference):
+                    yield f"    {difference.path}: (changed)"
+                else:
+                    yield f"    {difference.path}: {_shown(difference.before)} -> {_shown(difference.after)}"
             if self.code_changed:
                 yield "    code"
+
+    def _is_opaque(self, difference: Difference) -> bool:
+        return any(difference.path.startswith(f"$.{name}") for name in self.resource.kind.opaque)
 
     def document(self) -> dict[str, Any]:
         """The step for machines."""
@@ -44,6 +50,7 @@ class Step:
                 **({} if difference.after is ABSENT else {"after": difference.after}),
             }
             for difference in self.differences
+            if not self._is_opaque(difference)
         ]
         return {
             "verb": str(self.verb),

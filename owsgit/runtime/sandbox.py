@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -38,7 +38,10 @@ SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/certs", "/etc/al
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: `read_only` maps paths inside to host paths; `pass_fds` stay open."""
+    """What to run: `read_only` maps paths inside to host paths; `pass_fds` stay open.
+
+    Environment and files never stand on a command line, where every user of the machine could read them.
+    """
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
@@ -47,6 +50,7 @@ class Command:
     limits: Limits
     pass_fds: Sequence[int] = ()
     output_fd: int = subprocess.DEVNULL
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # by path inside; never on the host's disk
 
 
 @dataclass
@@ -111,17 +115,19 @@ class Bubblewrap:
         filter_read, filter_write = os.pipe()
         info_read, info_write = os.pipe()
         block_read, block_write = os.pipe()
+        contents = {path: _in_memory(content) for path, content in command.files.items()}
+        private = _in_memory(b"".join(_private(command.environment, contents)))
         try:
             os.write(filter_write, self._filter)
             os.close(filter_write)
-            fds = {"--seccomp": filter_read, "--info-fd": info_write, "--block-fd": block_read}
+            fds = {"--seccomp": filter_read, "--info-fd": info_write, "--block-fd": block_read, "--args": private}
             process = await asyncio.create_subprocess_exec(
                 *self._arguments(command, fds),
                 env={},
                 stdin=subprocess.DEVNULL,
                 stdout=command.output_fd,
                 stderr=command.output_fd,
-                pass_fds=[*command.pass_fds, *fds.values()],
+                pass_fds=[*command.pass_fds, *fds.values(), *contents.values()],
             )
             os.close(info_write)
             info_write = -1
@@ -137,7 +143,7 @@ class Bubblewrap:
             group.remove()
             raise
         finally:
-            for fd in (filter_read, info_read, info_write, block_read, block_write):
+            for fd in (filter_read, info_read, info_write, block_read, block_write, private, *contents.values()):
                 if fd >= 0:
                     os.close(fd)
 
@@ -164,14 +170,32 @@ class Bubblewrap:
             options += ["--ro-bind-try", path, path]
         for inside, outside in command.read_only.items():
             options += ["--ro-bind", str(outside), inside]
-        for name, value in command.environment.items():
-            options += ["--setenv", name, value]
         for option, fd in fds.items():
             options += [option, str(fd)]
         return [self._bwrap, *options, "--remount-ro", "/", "--chdir", command.folder, "--", *command.arguments]
 
     def close(self) -> None:
         self._groups.remove()
+
+
+def _in_memory(content: bytes) -> int:
+    """A file that is nowhere on the disk, ready to be read; its descriptor."""
+    fd = os.memfd_create("owsgit", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _private(environment: Mapping[str, str], contents: Mapping[str, int]) -> Iterator[bytes]:
+    """bubblewrap's options for what nobody else may see, each ended by NUL."""
+    options: list[str] = []
+    for name, value in environment.items():
+        options += ["--setenv", name, value]
+    for path, fd in contents.items():
+        options += ["--perms", "0444", "--ro-bind-data", str(fd), path]
+    for option in options:
+        yield option.encode() + b"\0"
 
 
 class Unconfined:
@@ -181,6 +205,10 @@ class Unconfined:
     note = "NOT contained (--sandbox none)"
 
     async def start(self, name: str, command: Command) -> Running:
+        if command.files:
+            raise UnavailableError(
+                "without a sandbox there is no place for a secret's file", remedy='use a variable: "asFile": false'
+            )
         process = await asyncio.create_subprocess_exec(
             *command.arguments,
             env=dict(command.environment),

@@ -5,11 +5,12 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
 PROCESSES_MAX = 1024
 """Lambda's limit for processes and threads."""
 
+SECRETS_FOLDER = "/run/secrets"
+MASKED = "***"
+MASKED_CHARACTERS_MIN = 6
+"""Shorter lines of a secret would be found everywhere."""
+
 MEBIBYTE = 1024 * 1024
 _numbers = itertools.count(1)
 
@@ -58,6 +64,11 @@ class FunctionConfig:
     environment: dict[str, str]
     region: str
     version: str
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    """Environment variables that are in no log: what is written of them is masked."""
+
+    secret_files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    """Files by the name of the variable that carries their path."""
 
     @property
     def log_group(self) -> str:
@@ -91,6 +102,7 @@ class Worker:
         self._output_fd = -1
         self._more = False  # whether the last read found anything
         self._numbers = itertools.count(1)
+        self._mask = _mask(config)
 
     async def start(self, sandbox: Sandbox) -> None:
         """Start the process and load the handler. Raises InitError, UnavailableError."""
@@ -143,6 +155,8 @@ class Worker:
             "AWS_LAMBDA_LOG_STREAM_NAME": self._stream,
             "_HANDLER": config.handler,
             **config.environment,
+            **config.secrets,
+            **{name: f"{SECRETS_FOLDER}/{name}" for name in config.secret_files},
         }
         return Command(
             arguments=[str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", inside, str(fd)],
@@ -152,6 +166,7 @@ class Worker:
             limits=Limits(config.memory_size * MEBIBYTE, PROCESSES_MAX),
             pass_fds=[fd],
             output_fd=output_fd,
+            files={f"{SECRETS_FOLDER}/{name}": content for name, content in config.secret_files.items()},
         )
 
     async def _initialise(self) -> None:
@@ -314,6 +329,8 @@ class Worker:
                 break
 
     def _write_log(self, lines: list[str]) -> None:
+        if self._mask is not None:
+            lines = [self._mask.sub(MASKED, line) for line in lines]
         self._log.write(self._request_id, lines)
         for line in lines:
             self._tail.append(line)
@@ -342,6 +359,14 @@ class Worker:
         self._drain_output()
         self._stop_reading()
         self._reaper = asyncio.ensure_future(self._running.gone())
+
+
+def _mask(config: FunctionConfig) -> re.Pattern[str] | None:
+    """Finds a function's secrets in what it writes: each of their lines, the longest first."""
+    texts = [*config.secrets.values(), *(each.decode("utf-8", "replace") for each in config.secret_files.values())]
+    lines = {line.strip() for text in texts for line in text.splitlines()}
+    wanted = sorted((line for line in lines if len(line) >= MASKED_CHARACTERS_MIN), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, wanted))) if wanted else None
 
 
 def _signal_name(number: int) -> str:

@@ -7,9 +7,10 @@ the ledger (the hook, `owsgit validate`) needs no web server.
 from owsgit.model.core import KINDS as CORE_KINDS
 from owsgit.model.resource import Kinds
 from owsgit.model.service import Service
-from owsgit.services import functions, gateways
+from owsgit.services import functions, gateways, secrets
 
 SERVICES: tuple[Service, ...] = (
+    secrets.SERVICE,
     functions.SERVICE,
     gateways.SERVICE,
 )

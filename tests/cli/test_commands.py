@@ -61,6 +61,7 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "plan": ["--against", ""],
         "proposals": [],
         "schema": ["function"],
+        "secret": ["list"],
         "status": [],
         "validate": [],
         "verify": [],

@@ -1,14 +1,15 @@
 """Makes functions run: code laid out, a worker warmed, the new deployment swapped in, the old one drained."""
 
 import asyncio
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from owsgit.model.errors import UnavailableError
+from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.resource import Resource
-from owsgit.model.service import Answer, Applied, Invocation, Site
+from owsgit.model.service import Answer, Applied, Invocation, SecretValue, Site
 from owsgit.runtime import interpreters
 from owsgit.runtime.code import CodeStore
 from owsgit.runtime.logs import FunctionLog
@@ -20,6 +21,55 @@ from owsgit.services.functions.spec import FunctionSpec
 VERSION = "$LATEST"
 
 
+@dataclass(frozen=True)
+class SecretUses:
+    """The secrets of a function, as its workers get them."""
+
+    variables: dict[str, str] = field(repr=False)
+    files: dict[str, bytes] = field(repr=False)
+
+    @classmethod
+    def read(cls, spec: FunctionSpec, known: Mapping[str, SecretValue]) -> "SecretUses":
+        """Raises UnavailableError, InvalidError; neither tells what a secret is."""
+        variables: dict[str, str] = {}
+        files: dict[str, bytes] = {}
+        for name, use in spec.secrets.items():
+            path = f"$.secrets.{name}"
+            value = known.get(use.secret)
+            if value is None:
+                raise UnavailableError(
+                    f"the secret {use.secret} is not open on this node", path=path, remedy="owsgit status says why"
+                )
+            content = value.content if use.json_key is None else _member(value, use.json_key, path)
+            if use.as_file:
+                files[name] = content
+            else:
+                variables[name] = _text(content, path)
+        return cls(variables, files)
+
+
+def _member(value: SecretValue, key: str, path: str) -> bytes:
+    try:
+        found = json.loads(value.content)[key]
+    except (ValueError, KeyError, TypeError):
+        raise InvalidError(
+            f"the secret is not a JSON object with the member {key!r}",
+            path=f"{path}.jsonKey",
+            remedy="correct the one or the other",
+        ) from None
+    return (found if isinstance(found, str) else json.dumps(found)).encode()
+
+
+def _text(content: bytes, path: str) -> str:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InvalidError("the secret is not text, as a variable has to be", path=path, remedy='use "asFile": true')
+    return text
+
+
 @dataclass
 class Deployment:
     """A function as it runs now."""
@@ -28,6 +78,11 @@ class Deployment:
     config: FunctionConfig
     pool: Pool
     log: FunctionLog
+
+    def runs(self, resource: Resource, secrets: SecretUses) -> bool:
+        """Whether this is `resource`, with these secrets."""
+        same = self.config.secrets == secrets.variables and self.config.secret_files == secrets.files
+        return same and self.resource.version == resource.version
 
 
 class FunctionHandler:
@@ -54,11 +109,12 @@ class FunctionHandler:
         spec = resource.spec
         assert isinstance(spec, FunctionSpec) and resource.tree is not None
         previous = self._deployed.get(resource.name)
-        if previous is not None and previous.resource.version == resource.version and self._intact(previous):
+        secrets = SecretUses.read(spec, self._site.secrets)
+        if previous is not None and previous.runs(resource, secrets) and self._intact(previous):
             return self._applied(previous)
         interpreters.find(spec.runtime)
         code = await asyncio.to_thread(self._lay_out, resource.tree)
-        config = self._config(resource, spec, code)
+        config = self._config(resource, spec, code, secrets)
         log = previous.log if previous is not None else FunctionLog(self.logs(resource.name))
         pool = Pool(lambda: self._spawn(config, log), spec.max_concurrency, self._budget)
         try:
@@ -77,7 +133,7 @@ class FunctionHandler:
         files = (file for file in self._site.read_files(tree) if file.path != "function.json")
         return self._store.lay_out(tree, files)
 
-    def _config(self, resource: Resource, spec: FunctionSpec, code: Path) -> FunctionConfig:
+    def _config(self, resource: Resource, spec: FunctionSpec, code: Path, secrets: "SecretUses") -> FunctionConfig:
         scope = self._site.scope()
         return FunctionConfig(
             name=resource.name,
@@ -90,6 +146,8 @@ class FunctionHandler:
             environment=dict(spec.environment),
             region=scope.region,
             version=VERSION,
+            secrets=secrets.variables,
+            secret_files=secrets.files,
         )
 
     async def _spawn(self, config: FunctionConfig, log: FunctionLog) -> Worker:

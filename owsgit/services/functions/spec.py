@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from owsgit.model.iam.document import Guarded
-from owsgit.model.spec import Name, Reference, Suspendable
+from owsgit.model.spec import Document, Name, Reference, Suspendable
 
 ENVIRONMENT_BYTES_MAX = 4096
 """Lambda's limit for all variables of a function."""
@@ -46,6 +46,18 @@ def _text(value: str) -> str:
     return value
 
 
+class SecretUse(Document):
+    """How a function gets a secret."""
+
+    secret: Name = Field(description="The secret. Naming it needs secretsmanager:GetSecretValue on it.")
+    json_key: str | None = Field(
+        None, max_length=256, description="Of a secret whose value is a JSON object: the member that is meant."
+    )
+    as_file: bool = Field(
+        False, description="Put the value into a file, /run/secrets/<variable>, and the file's path into the variable."
+    )
+
+
 class FunctionSpec(Suspendable, Guarded):
     """A serverless function with AWS Lambda's handler signature."""
 
@@ -63,6 +75,9 @@ class FunctionSpec(Suspendable, Guarded):
     environment: dict[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_text)]] = Field(
         {}, description="Environment variables; 4 KB in all."
     )
+    secrets: dict[Annotated[str, AfterValidator(_variable)], SecretUse] = Field(
+        {}, max_length=100, description="Environment variables whose values are secrets (secrets/<name>.json)."
+    )
     role: Name | None = Field(
         None, description="The role whose rights the function has. Naming it needs iam:PassRole on the role."
     )
@@ -75,9 +90,13 @@ class FunctionSpec(Suspendable, Guarded):
         size = sum(len(name.encode()) + len(value.encode()) for name, value in self.environment.items())
         if size > ENVIRONMENT_BYTES_MAX:
             raise ValueError(f"environment has {size:,} bytes; at most {ENVIRONMENT_BYTES_MAX:,} are taken")
+        if both := sorted(set(self.environment) & set(self.secrets)):
+            raise ValueError(f"{both[0]} is a variable of environment and of secrets: remove it from one of them")
         return self
 
     def references(self) -> Iterator[Reference]:
         yield from super().references()
         if self.role is not None:
             yield Reference("role", self.role, "$.role")
+        for name, use in self.secrets.items():
+            yield Reference("secret", use.secret, f"$.secrets.{name}.secret")
