@@ -362,9 +362,9 @@ def test_a_repository_that_is_none_of_ours_is_told_so(tmp_path: Path, alice: Per
 def test_a_role_is_taken_on_for_a_call_and_gives_its_rights_alone(place: Place, bob: Person) -> None:
     project = place.project
     named = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::*:user/bob"}, "Action": "sts:AssumeRole"}
+    project.write("users/bob.json", {"keys": [bob.public], "policies": ["code"]})
     project.write("roles/reader.json", {"trust": {"Statement": [named]}, "policies": ["read-logs"]})
     project.write("policies/read-logs.json", projects.allow("logs:GetLogEvents"))
-    project.write("policies/code.json", projects.allow("lambda:UpdateFunctionCode", "lambda:InvokeFunction"))
     project.commit("A role for bob")
     assert project.try_git("push", "origin", "HEAD:main").status == 0
     refused = place("logs", "hello", by=bob)
