@@ -4,7 +4,8 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,18 @@ from owsgit.cli import connect, output, signing
 from owsgit.cli.output import Result, Table
 from owsgit.cli.verify import belongs
 from owsgit.ledger.repository import Clone, GitError, run
+from owsgit.ledger.verify import CommitReport, Verified
 from owsgit.model.core import NodeSpec
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.model.state import State
 from owsgit.peers import history, notes
+from owsgit.peers.history import Decided
 from owsgit.services import KINDS
 
+VOTES_SECONDS_MAX = 5.0
+"""How long a clone waits for the votes of a head that was decided just now."""
+
+VOTES_PAUSE_SECONDS = 0.5
 NOTES = f"+{notes.FOLDER}/*:{notes.FOLDER}/*"
 """The refspec of the nodes' notes."""
 
@@ -86,19 +93,48 @@ def first_contact() -> Iterator[Contact]:
         yield Contact({"GIT_SSH_COMMAND": f"{own} {first}"}, key, shown)
 
 
+def _decided(
+    clone: Clone, tip: str, contact: Contact, seen: Callable[[CommitReport], None]
+) -> tuple[Verified, Decided]:
+    """The verified head, on which the nodes decided: their votes for a new one are there a moment after it.
+
+    Raises RefusedError for a head that nobody decided on: whoever has an old key could have signed it.
+    """
+    deadline = time.monotonic() + VOTES_SECONDS_MAX
+    told: Callable[[CommitReport], None] = seen
+    while True:
+        votes = notes.read_votes(clone.git_folder) or {}
+        known = notes.read_recoveries(clone.git_folder)
+        approvals = notes.read_reviews(clone.git_folder)
+        head, decided = history.walk(clone.objects(), KINDS, tip, votes, known, told, approvals)
+        if not decided.open:
+            return head, decided
+        if time.monotonic() > deadline:
+            raise RefusedError(
+                f"the nodes have not decided on {tip[:10]}, as far as the votes tell that came along: {decided.open:,} "
+                "commits are not theirs",
+                remedy="clone from another node; of a mirror without the nodes' notes: git clone, then owsgit connect "
+                "and owsgit verify --decided",
+            )
+        time.sleep(VOTES_PAUSE_SECONDS)
+        told = _nothing  # counted already
+        run(clone.folder, "fetch", "--quiet", "origin", NOTES, env=contact.environment)
+
+
+def _nothing(_: CommitReport) -> None:
+    pass
+
+
 def _checked(clone: Clone, project: str, contact: Contact) -> tuple[list[str], dict[str, object]]:
     tip = clone.resolve("HEAD")
     belongs(clone, tip, project)
     count = 0
 
-    def seen(_: object) -> None:
+    def seen(_: CommitReport) -> None:
         nonlocal count
         count += 1
 
-    votes = notes.read_votes(clone.git_folder)
-    recoveries = notes.read_recoveries(clone.git_folder)
-    approvals = notes.read_reviews(clone.git_folder)
-    head, decided = history.walk(clone.objects(), KINDS, tip, votes or {}, recoveries, seen, approvals)
+    head, decided = _decided(clone, tip, contact, seen)
     state = head.state
     contact.check(state)
     run(clone.folder, "checkout", "--quiet", "main")

@@ -73,9 +73,38 @@ def walk(
     decided = chain[-1].value if chain else None
     if head is None or head.commit != tip:
         head = verify.walk(objects, kinds, head, tip, note, review)
+    _check_no_fork(objects, votes, order)
     if decided is None and first:
         decided = first[0]
     return head, Decided(decided, tuple(chain), len(order) - 1 - order.index(decided) if decided else 0)
+
+
+def _check_no_fork(objects: Objects, votes: Mapping[str, Certificate], order: list[str]) -> None:
+    """Where the nodes decided on another successor of a commit, this history is not theirs: a server made it up."""
+    places = {commit: index for index, commit in enumerate(order)}
+    for certificate in votes.values():
+        head, value = certificate.instance.head, certificate.value
+        if head in places and value not in places and not _leads_to(objects, value, order[-1], head):
+            raise CertificateError(
+                f"the nodes decided on {value[:10]} after {head[:10]}, and this history goes on with "
+                f"{order[places[head] + 1][:10]}",
+                remedy="it is not what the nodes decided: clone or fetch from another node",
+            )
+
+
+def _leads_to(objects: Objects, value: str, tip: str, head: str) -> bool:
+    """Whether `tip` lies between `head` and `value`, as an older revision does."""
+    at: str | None = value
+    for _ in range(verify.PUSH_COMMITS_MAX + 1):
+        if at == tip:
+            return True
+        if at is None or at == head:
+            return tip == head
+        try:
+            at = commits.parse(at, objects.commit(at)).first_parent
+        except OwsgitError:  # what was decided is not even here
+            break
+    return tip == head
 
 
 def _chain(votes: Mapping[str, Certificate], tip: str, objects: Objects) -> list[Certificate]:
