@@ -4,7 +4,8 @@ Detectors of known forms and of telling names (`"DB_PASSWORD": "..."`). Those th
 ledger is full of keys and fingerprints, which are public. Nothing is looked up on the network.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from owsgit.ledger import changes
 from owsgit.ledger.objects import Objects
@@ -27,7 +28,8 @@ def warnings(objects: Objects, tree: str, state: State) -> Iterator[Problem]:
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class  # noqa: PLC0415
     from detect_secrets.settings import transient_settings  # noqa: PLC0415
 
-    plugins: list[str] = [found.__name__ for found in get_mapping_from_secret_type_to_class().values()]
+    known: Iterable[Any] = get_mapping_from_secret_type_to_class().values()
+    plugins = [plugin.__name__ for plugin in known]
     used = [{"name": name} for name in plugins if not any(part in name for part in LEFT_OUT)]
     filters = [{"path": f"detect_secrets.filters.heuristic.{name}"} for name in FILTERS]
     names = {secret.name for secret in state.of_kind("secret")}

@@ -38,6 +38,7 @@ _TAG = re.compile(
     rb"base ([0-9a-f]{40})\nnumber ([1-9][0-9]{0,6})\n([^\0]*)",
 )
 _BEGINS = (sshsig.BEGIN, openpgp.BEGIN)
+_ENDS = tuple(begin.replace(b"BEGIN", b"END") + b"\n" for begin in _BEGINS)
 
 
 class BadVerdictError(RefusedError):
@@ -92,6 +93,8 @@ def parse(data: bytes) -> Verdict:
         raise BadVerdictError(f"an approval has at most {VERDICT_BYTES_MAX:,} bytes")
     if at < 0:
         raise BadVerdictError("the approval is not signed", remedy="owsgit approve signs it, or git tag -s")
+    if not data.endswith(_ENDS):  # without the last line end it would be another object that says the same
+        raise BadVerdictError("the approval does not end with its signature and one line end")
     payload, signature = data[: at + 1], data[at + 1 :]
     match = _TAG.fullmatch(payload)
     if match is None or match[1] != match[3]:

@@ -297,7 +297,7 @@ def test_no_pattern_takes_long() -> None:
         assert not allowed({"StringLike": {"x:Key": text}}, x_key="a" * 5000)
         if text.startswith("arn"):
             assert not reach(text, "arn:aws:s3:::" + "a" * 5000)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 2
 
 
 @given(st.text("ab*?:", max_size=8), st.text("ab:", max_size=8))
@@ -328,5 +328,5 @@ def test_large_policies_are_read_quickly() -> None:
     import time
 
     began = time.perf_counter()
-    policy({"Effect": "Allow", "Action": "s3:*", "Resource": [f"arn:aws:s3:::b{number}/*" for number in range(15_000)]})
-    assert time.perf_counter() - began < 5
+    policy({"Effect": "Allow", "Action": "s3:*", "Resource": [f"arn:aws:s3:::b{number}/*" for number in range(3_000)]})
+    assert time.perf_counter() - began < 2

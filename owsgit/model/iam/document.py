@@ -20,6 +20,8 @@ KEY = re.compile(r"[A-Za-z0-9./_-]+:[\w/.:${}*@=+ -]+")
 """The service may be an identity provider (token.actions.githubusercontent.com:sub), and a tag's key have spaces."""
 
 CURRENT_VERSION = "2012-10-17"
+POLICY_CHARACTERS_MAX = 65_536
+"""Three times what AWS takes for any kind of policy. To compile that many wildcards takes half a second."""
 
 
 def _action(text: str) -> str:
@@ -247,6 +249,15 @@ class Rule:
             yield from condition.variables_of(test)
 
 
+def _texts_of(statement: AnyStatement) -> Iterator[str]:
+    """Everything that is compiled to match with."""
+    yield from _listed(statement.action if statement.action is not None else statement.not_action)
+    yield from statement.resources[0]
+    for keys in statement.condition.values():
+        for texts in keys.values():
+            yield from _listed(texts)
+
+
 class _Policy(Document):
     """What every policy document has."""
 
@@ -281,6 +292,12 @@ class _Policy(Document):
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
+        size = sum(len(text) for statement in self.statements for text in _texts_of(statement))
+        if size > POLICY_CHARACTERS_MAX:
+            raise ValueError(
+                f"its actions, resources and conditions have {size:,} characters; at most "
+                f"{POLICY_CHARACTERS_MAX:,} are taken"
+            )
         _ = self.rules
         return self
 

@@ -12,6 +12,9 @@ from functools import cached_property, lru_cache
 from owsgit.model.iam.context import EMPTY, Context
 
 ARN_SEGMENTS = 6  # arn:partition:service:region:account:resource
+TEXT_CHARACTERS_MAX = 2048
+"""Of one pattern: what AWS takes for an ARN."""
+
 PATTERNS_MAX = 8192
 """Compiled patterns that are kept: policies of one project share most of theirs."""
 
@@ -41,6 +44,8 @@ Part = str | Variable | tuple[str]
 
 def parse(text: str, variables: bool) -> list[Part]:
     """The parts of a text. `variables`: whether `${...}` is one (not under Version 2008). Raises PatternError."""
+    if len(text) > TEXT_CHARACTERS_MAX:
+        raise PatternError(f"{len(text):,} characters; at most {TEXT_CHARACTERS_MAX:,} are taken")
     if not variables or "${" not in text:
         return [text]
     parts: list[Part] = []
