@@ -153,3 +153,57 @@ def test_packets_that_are_no_part_of_a_certificate_are_refused(ann: str) -> None
         lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
         with pytest.raises(keys.KeyFormatError):
             keys.identities(f"{keys.OPENPGP_BEGIN}\n\n{lines}\n{keys.OPENPGP_END}\n")
+
+
+STRICTER = {
+    "sha1": "SHA-1 collides",
+    "two signatures of known keys": "exactly one signature says who answers for a commit",
+}
+"""What gpg --verify takes and we do not, and why."""
+
+
+def test_verdicts_equal_those_of_gpg_or_are_stricter_on_purpose(tmp_path: Path) -> None:
+    """Good and bad signatures by keys that gpg knows as well; subkeys, revoked and expired keys among them."""
+    gpg = Gpg(tmp_path / "home")
+    known = [("zoe", gpg.key("zoe")), ("yan", gpg.key("yan", "rsa3072", "sign", "never"))]
+    good = gpg.sign("zoe")
+    cases: dict[str, tuple[bytes, bytes]] = {
+        "good": (PAYLOAD, good),
+        "rsa": (PAYLOAD, gpg.sign("yan")),
+        "sha256": (PAYLOAD, gpg.sign("yan", how=("--digest-algo", "SHA256"))),
+        "sha1": (PAYLOAD, gpg.sign("yan", how=("--digest-algo", "SHA1", "--allow-weak-digest-algos"))),
+        "changed payload": (PAYLOAD + b"x", good),
+        "two signatures of known keys": (PAYLOAD, gpg.sign("zoe", "yan")),
+        "truncated": (PAYLOAD, good[: len(good) // 2]),
+        "garbage": (PAYLOAD, b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n"),
+        "flipped": (
+            PAYLOAD,
+            good.replace(good.splitlines()[3][5:6], b"A" if good.splitlines()[3][5:6] != b"A" else b"B", 1),
+        ),
+    }
+    gpg.key("sub", "ed25519", "cert", "never")
+    shown = gpg.run("--with-colons", "--list-keys", "sub").decode()
+    fingerprint = next(line.split(":")[9] for line in shown.splitlines() if line.startswith("fpr"))
+    gpg.run("--quick-add-key", fingerprint, "ed25519", "sign", "never")
+    known.append(("sub", gpg.run("--armor", "--export", "sub").decode()))
+    cases["by a subkey"] = (PAYLOAD, gpg.sign("sub"))
+    gpg.key("short", "ed25519", "sign", "seconds=2")
+    known.append(("short", gpg.run("--armor", "--export", "short").decode()))
+    cases["by a key that expires"] = (PAYLOAD, gpg.sign("short"))
+    accepted, differing = 0, {}
+    for name, (payload, signature) in cases.items():
+        file = tmp_path / "signature.asc"
+        file.write_bytes(signature)
+        environment = {**people.CLEAN, "GNUPGHOME": str(gpg.home)}
+        command = ["gpg", "--batch", "--status-fd", "1", "--verify", str(file), "-"]
+        done = subprocess.run(command, env=environment, input=payload, capture_output=True)
+        theirs = done.returncode == 0 and b"GOODSIG" in done.stdout
+        try:
+            ours = bool(openpgp.verify(payload, signature, lambda: known)[0])
+        except BadSignatureError:
+            ours = False
+        accepted += ours
+        if ours != theirs:
+            differing[name] = ours
+    assert accepted >= 4
+    assert all(not ours and name in STRICTER for name, ours in differing.items()), differing

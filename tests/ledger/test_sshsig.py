@@ -203,3 +203,80 @@ def test_rsa_keys_with_odd_numbers_are_refused(numbers: tuple[bytes, bytes]) -> 
     blob = b"".join(string(part) for part in (b"ssh-rsa", *numbers))
     with pytest.raises(BadSignatureError):
         sshsig.verify(PAYLOAD, made(blob, lambda signed: string(b"rsa-sha2-512") + string(b"x" * 256)))
+
+
+STRICTER = {
+    "reserved": "the reserved field is for later versions of the format, whose meaning nobody knows",
+    "armour of another width": "the same signed commit would have another id",
+    "two signatures": "one of them says who answers for the commit, and the other one does not",
+    "text before the armour": "the same signed commit would have another id",
+    "text after the armour": "the same signed commit would have another id",
+    "trailing in the inner signature": "the same signed commit would have another id",
+    "untouched": "a security key that is not touched signs for whoever has the machine",
+    "rsa 1024": "1,024 bits can be factored",
+}
+"""What ssh-keygen -Y verify takes and we do not, and why. (Some of it newer versions of ssh-keygen refuse as well.)"""
+
+
+def corpus(folder: Path) -> dict[str, tuple[str, bytes, bytes]]:
+    """By name: a public key, a payload, and a signature; good ones and bad ones."""
+    blob, private = ed25519_key()
+    line = f"ssh-ed25519 {base64.b64encode(blob).decode()}"
+    good = made(blob, plain(private))
+    other_blob, other = ed25519_key()
+    found = {
+        "good": (line, PAYLOAD, good),
+        "sha256": (line, PAYLOAD, made(blob, plain(private), digest=b"sha256")),
+        "changed payload": (line, PAYLOAD + b"x", good),
+        "another key's": (line, PAYLOAD, made(other_blob, plain(other))),
+        "signed by another key": (line, PAYLOAD, made(blob, plain(other))),
+        "namespace file": (line, PAYLOAD, made(blob, plain(private), namespace=b"file")),
+        "no namespace": (line, PAYLOAD, made(blob, plain(private), namespace=b"")),
+        "reserved": (line, PAYLOAD, made(blob, plain(private), reserved=b"x")),
+        "sha1": (line, PAYLOAD, made(blob, plain(private), digest=b"sha1")),
+        "md5": (line, PAYLOAD, made(blob, plain(private), digest=b"md5")),
+        "version 2": (line, PAYLOAD, made(blob, plain(private), version=2)),
+        "trailing": (line, PAYLOAD, made(blob, plain(private), tail=b"x")),
+        "trailing in the inner signature": (line, PAYLOAD, made(blob, plain(private, b"x"))),
+        "text before the armour": (line, PAYLOAD, b"x\n" + good),
+        "text after the armour": (line, PAYLOAD, good + b"x\n"),
+        "two signatures": (line, PAYLOAD, good + good),
+        "truncated": (line, PAYLOAD, good[:-60]),
+        "empty": (line, PAYLOAD, b""),
+    }  # fmt: skip
+    body = b"".join(good.splitlines()[1:-1])
+    narrow = b"\n".join(
+        [good.splitlines()[0], *(body[at : at + 40] for at in range(0, len(body), 40)), good.splitlines()[-1]]
+    )
+    found["armour of another width"] = (line, PAYLOAD, narrow + b"\n")
+    for kind in ("ed25519", "ecdsa"):
+        for name, flags in (("touched", 1), ("untouched", 0), ("verified and touched", 5)):
+            key, sign = security_key(kind, flags)
+            algorithm = {"ed25519": "sk-ssh-ed25519@openssh.com", "ecdsa": "sk-ecdsa-sha2-nistp256@openssh.com"}[kind]
+            found[f"{name} {kind}"] = (f"{algorithm} {base64.b64encode(key).decode()}", PAYLOAD, made(key, sign))
+    for algorithm in ("ecdsa:256", "ecdsa:384", "ecdsa:521", "rsa:1024", "rsa:2048", "rsa:3072"):
+        person = people.make(folder, algorithm.replace(":", "-"), algorithm)
+        name = algorithm.replace(":", " ")
+        public = person.private.with_suffix(".pub").read_text().strip()
+        found[name] = (public, PAYLOAD, people.sign(person, PAYLOAD))
+        found[f"{name}, changed"] = (public, PAYLOAD + b"x", people.sign(person, PAYLOAD))
+    return found
+
+
+def test_verdicts_equal_those_of_ssh_keygen_or_are_stricter_on_purpose(tmp_path: Path) -> None:
+    differing = {}
+    accepted = 0
+    for name, (public, payload, signature) in corpus(tmp_path).items():
+        try:
+            key = sshsig.verify(payload, signature)
+            ours = key.line.split()[1] == public.split()[1]
+        except BadSignatureError:
+            ours = False
+        accepted += ours
+        if ours != accepted_by_openssh(tmp_path, public, payload, signature):
+            differing[name] = ours
+    assert accepted >= 10
+    assert all(
+        not ours and name.removesuffix(" ed25519").removesuffix(" ecdsa") in STRICTER
+        for name, ours in differing.items()
+    ), differing
