@@ -35,6 +35,10 @@ OWS_KEYS = {
     "ows:Path": "paths of the changed files; several",
     "ows:ChangedFields": "top-level fields that change; several",
     "ows:Branch": "`main`",
+    "ows:ApprovalCount": "how many others have signed the same change and may approve; 0 if nobody",
+    "ows:ApprovalCount/<group>": "how many of them are in a group",
+    "ows:Approver": "their names; several",
+    "ows:ApproverGroup": "the groups that they are in; several",
     "ows:SignatureType": "`ssh-ed25519`, `ssh-rsa`, `ecdsa-sha2-nistp256`, `sk-ssh-ed25519@openssh.com`, ..., or `openpgp`",
 }
 
@@ -101,9 +105,10 @@ def permissions() -> Iterator[str]:
         if actions.code:
             rows.append(("a file beside it changes", actions.code))
         for name, pair in actions.fields.items():
-            rows.append((f"`{name}` gains an element", pair.added))
+            alone = f", and `{pair.unless}` does not change" if pair.unless else ""
+            rows.append((f"`{name}` gains an element{alone}", pair.added))
             if pair.removed is not None:
-                rows.append((f"`{name}` loses an element", pair.removed))
+                rows.append((f"`{name}` loses an element{alone}", pair.removed))
         for change, action in rows:
             yield f"| {kind.name} | {change} | `{action}` | `{kind.arn}` |"
     for kind in KINDS:
@@ -114,13 +119,14 @@ def permissions() -> Iterator[str]:
     yield ""
     yield "Deleting a resource needs the actions of losing its fields' elements as well: who may delete a group but not take users"
     yield "out of it cannot free them of its policies. Roots alone change the roots and the region; each root's user file is changed"
-    yield "by that root alone."
+    yield "by that root alone, or by as many roots as `rootQuorum` asks for."
     yield ""
     yield "## Condition keys\n"
     yield "What a policy's `Condition` can ask of a change, beside AWS's global keys"
     yield f"({', '.join(f'`{key}`' for key in lint.SUPPLIED_KEYS)}). Keys with several values need `ForAnyValue` or `ForAllValues`."
     yield "Time, source address and the like are unknown for a signed commit, as every node has to come to the same decision, now"
-    yield "and in ten years: an `Allow` that asks for them does not allow, a `Deny` that asks for them denies.\n"
+    yield "and in ten years: an `Allow` that asks for them does not allow, a `Deny` that asks for them denies. Keys of AWS's services"
+    yield "that nothing here supplies are taken, and absent from every request.\n"
     yield "| key | of | values |"
     yield "|---|---|---|"
     for key, what in OWS_KEYS.items():
@@ -133,8 +139,16 @@ def permissions() -> Iterator[str]:
             several = "several" if key.lower() in lint.MULTIVALUED else "one"
             yield f"| `{key}` | changes of a {kind.name} | {several} |"
     yield ""
-    yield "The client's commands need `lambda:InvokeFunction` (`owsgit invoke`) and `logs:GetLogEvents` (`owsgit logs`) on the"
-    yield "function. Every user of the ledger may fetch it and see the status of a node."
+    yield "## Calls\n"
+    yield "What the client's commands, and calls of other kinds, need. Resources of some kinds may have a `policy` of their own, which"
+    yield "can allow it as well. Every user of the ledger may fetch it and see the status of a node.\n"
+    yield "| of | action | own policy |"
+    yield "|---|---|---|"
+    for kind in KINDS:
+        for action in kind.calls:
+            yield f"| {kind.name} | `{action}` | {'yes' if kind in KINDS.guarded else ''} |"
+    yield "| role | `sts:AssumeRole` (`--role`) | its trust policy, which has to |"
+    yield f"| project | `{resource.PROPOSE_ACTION}`, `{resource.APPROVE_ACTION}` | |"
     yield ""
 
 
