@@ -44,7 +44,7 @@ class Place:
     index: int
 
     def __str__(self) -> str:
-        path = self.policy.document.places(self.policy.path)[self.index]
+        path = self.policy.document.place(self.policy.path, self.index)
         sid = self.rule.statement.sid
         return f"{self.policy.file} {path}" + (f" ({sid})" if sid else "")
 
@@ -212,9 +212,11 @@ def decide(
     https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic_policy-eval-denyallow.html
     """
     caller = Caller(principal) if isinstance(principal, str) else principal
-    limits = [Limit(what, each) for what, each in _limits(boundary, session) if each is not None]
-    for each in (policies, *(limit.policies for limit in limits)):
-        if (place := each.denies(action, arn, context)) is not None:
+    if (place := policies.denies(action, arn, context)) is not None:
+        return Decision(False, f"denied by {place}")
+    limits = _limits(boundary, session)
+    for limit in limits:
+        if (place := limit.policies.denies(action, arn, context)) is not None:
             return Decision(False, f"denied by {place}")
     match: Match = Match.NONE
     granted: Place | None = None
@@ -237,5 +239,8 @@ def decide(
     return Decision(True, f"allowed by {allowed}")
 
 
-def _limits(boundary: Policies | None, session: Policies | None) -> tuple[tuple[str, Policies | None], ...]:
-    return ("the permissions boundary", boundary), ("the session policy", session)
+def _limits(boundary: Policies | None, session: Policies | None) -> "tuple[Limit, ...]":
+    if boundary is None and session is None:  # mostly: a decision has to be quick
+        return ()
+    found = ("the permissions boundary", boundary), ("the session policy", session)
+    return tuple(Limit(what, each) for what, each in found if each is not None)

@@ -279,11 +279,9 @@ class _Policy(Document):
         """Whether Statement is written as a list."""
         return isinstance(self.__dict__["statement"], list)
 
-    def places(self, path: str) -> list[str]:
-        """The JSON path of each statement of the policy at `path`."""
-        if self.listed:
-            return [f"{path}.Statement[{index}]" for index in range(len(self.statements))]
-        return [f"{path}.Statement"]
+    def place(self, path: str, index: int) -> str:
+        """The JSON path of a statement of the policy at `path`."""
+        return f"{path}.Statement[{index}]" if self.listed else f"{path}.Statement"
 
     @cached_property
     def rules(self) -> tuple[Rule, ...]:
@@ -307,9 +305,9 @@ class _NamingPolicy(_Policy):
 
     def references(self, path: str) -> Iterator[Reference]:
         """The users and roles that it names; `path` is where it is written."""
-        for rule, place in zip(self.rules, self.places(path), strict=True):
+        for index, rule in enumerate(self.rules):
             for named in rule.principals.named() if rule.principals is not None else ():
-                yield Reference(named.kind, named.name, place, passes=False)
+                yield Reference(named.kind, named.name, self.place(path, index), passes=False)
 
 
 class PolicyDocument(_Policy):

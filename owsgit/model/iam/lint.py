@@ -79,7 +79,8 @@ class Lint:
 
     def problems(self, document: AnyDocument, file: str, path: str) -> Iterator[Problem]:
         """Everything in `document` (at JSON `path` of `file`) that cannot mean what it says."""
-        for rule, place in zip(document.rules, document.places(path), strict=True):
+        for index, rule in enumerate(document.rules):
+            place = document.place(path, index)
             yield from _actions(rule.statement, file, place, self.vocabulary)
             yield from _keys(rule.statement, file, place, self.vocabulary)
             yield from _approvals(rule, file, place, self.is_group)
