@@ -13,36 +13,13 @@ from owsgit.model.errors import NotAllowedError, Problem
 from owsgit.services import KINDS
 from tests.support import projects
 from tests.support.people import Person
-from tests.support.projects import Project, allow
-
-TWO_OF_OPS = {
-    "Version": "2012-10-17",
-    "Statement": {
-        "Effect": "Allow",
-        "Action": "iam:*",
-        "Resource": "*",
-        "Condition": {"NumericGreaterThanEquals": {"ows:ApprovalCount/ops": "1"}},
-    },
-}
+from tests.support.projects import Project
 
 
 @pytest.fixture
 def project(tmp_path: Path, alice: Person, bob: Person, carol: Person, mallory: Person) -> Project:
     """Bob and carol are ops; mallory may only propose."""
-    return projects.create(
-        tmp_path / "shop",
-        alice,
-        files={
-            "users/bob.json": {"keys": [bob.public]},
-            "users/carol.json": {"keys": [carol.public]},
-            "users/mallory.json": {"keys": [mallory.public], "policies": ["propose"]},
-            "users/dave.json": {},
-            "groups/ops.json": {"members": ["bob", "carol"], "policies": ["two-of-ops", "propose", "review"]},
-            "policies/two-of-ops.json": TWO_OF_OPS,
-            "policies/propose.json": allow("ows:Propose"),
-            "policies/review.json": allow("ows:Approve"),
-        },
-    )
+    return projects.create(tmp_path / "shop", alice, files=projects.reviewers(bob, carol, mallory))
 
 
 @pytest.fixture

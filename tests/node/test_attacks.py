@@ -23,17 +23,8 @@ from tests.support.clusters import Cluster
 from tests.support.nodes import owsgit, push
 from tests.support.people import Person
 from tests.support.played import Played
-from tests.support.projects import Project, allow, function
+from tests.support.projects import TWO_OF_OPS, Project, allow, function
 
-NEED_APPROVAL = {
-    "Version": "2012-10-17",
-    "Statement": {
-        "Effect": "Allow",
-        "Action": "iam:*",
-        "Resource": "*",
-        "Condition": {"NumericGreaterThanEquals": {"ows:ApprovalCount/ops": 1}},
-    },
-}
 LAMBDA = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
 LIMITED = allow(
     "lambda:UpdateFunctionCode",
@@ -89,7 +80,7 @@ def field(
         "groups/admins.json": {"members": [], "policies": ["admin"]},
         "policies/limited.json": LIMITED,
         "policies/admin.json": allow("*"),
-        "policies/together.json": NEED_APPROVAL,
+        "policies/together.json": TWO_OF_OPS,
         "policies/review.json": allow("ows:Propose", "ows:Approve"),
         "roles/power.json": {"trust": {"Statement": [LAMBDA]}, "policies": ["admin"]},
     }

@@ -87,6 +87,18 @@ def test_what_is_sealed_for_a_node_is_opened_by_it_alone(value: SecretValue) -> 
     assert sealing.readers(sealed) == {sealing.tag(A.fingerprint), sealing.tag(B.fingerprint)}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"[]", b"null", b'{"file": "x"}', b'{"file": "x", "version": 1, "string": "a", "more": 1}', b"[" * 50_000,
+     b'{"file": "x", "version": 1, "string": "\\ud800"}', b'{"file": "x", "version": 1, "binary": "*"}',
+     b'{"file": 1, "version": 1, "string": "a"}', b'{"file": "x", "version": "1", "string": "a"}'],
+)  # fmt: skip
+def test_whatever_else_somebody_sealed_is_refused(content: bytes) -> None:
+    sealed = pyrage.encrypt(content, [pyrage.ssh.Recipient.from_str(A.line)], armored=True).decode()
+    with pytest.raises(SealError):
+        Vault(A.private).open(sealed)
+
+
 def test_a_value_is_in_no_repr() -> None:
     assert "horse" not in repr(VALUE) and "horse" not in repr(
         Vault(A.private).open(sealing.seal(VALUE, FILE, [A.line]))

@@ -151,3 +151,29 @@ def function(handler: str = "app.handler", **fields: Any) -> dict[str, Any]:
 
 def allow(*actions: str, resource: str = "*") -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": list(actions), "Resource": resource}]}
+
+
+TWO_OF_OPS = {
+    "Version": "2012-10-17",
+    "Statement": {
+        "Effect": "Allow",
+        "Action": "iam:*",
+        "Resource": "*",
+        "Condition": {"NumericGreaterThanEquals": {"ows:ApprovalCount/ops": 1}},
+    },
+}
+"""A policy for the group ops: any two of them together may change who may what."""
+
+
+def reviewers(bob: Person, carol: Person, mallory: Person) -> dict[str, Any]:
+    """Bob and carol are ops; mallory may only propose; dave is whom changes are about."""
+    return {
+        "users/bob.json": {"keys": [bob.public]},
+        "users/carol.json": {"keys": [carol.public]},
+        "users/mallory.json": {"keys": [mallory.public], "policies": ["propose"]},
+        "users/dave.json": {},
+        "groups/ops.json": {"members": ["bob", "carol"], "policies": ["two-of-ops", "propose", "review"]},
+        "policies/two-of-ops.json": TWO_OF_OPS,
+        "policies/propose.json": allow("ows:Propose"),
+        "policies/review.json": allow("ows:Approve"),
+    }

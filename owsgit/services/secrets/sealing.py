@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyrage
@@ -110,13 +110,15 @@ class Vault:
         return _opened(content)
 
 
-def _opened(content: Mapping[str, object]) -> Opened:
-    match content:
-        case {"file": str(file), "version": int(version), "string": str(text), **more} if not more:
-            return Opened(file, SecretValue(version, text.encode()))
-        case {"file": str(file), "version": int(version), "binary": str(text), **more} if not more:
-            try:
+def _opened(content: object) -> Opened:
+    """Whoever sealed it is not trusted: any JSON may be inside."""
+    try:
+        match content:
+            case {"file": str(file), "version": int(version), "string": str(text), **more} if not more:
+                return Opened(file, SecretValue(version, text.encode()))
+            case {"file": str(file), "version": int(version), "binary": str(text), **more} if not more:
                 return Opened(file, SecretValue(version, base64.b64decode(text, validate=True), binary=True))
-            except binascii.Error:
-                pass
-    raise SealError("what is sealed is no secret of owsgit", remedy="owsgit secret set makes it")
+            case _:
+                raise ValueError("other fields")
+    except ValueError:  # also of texts that are no base64, or no Unicode
+        raise SealError("what is sealed is no secret of owsgit", remedy="owsgit secret set makes it") from None

@@ -7,7 +7,7 @@ and that whoever seals anew changes nothing but the ciphertext.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from owsgit.model import keys
+from owsgit.model import keys, terminal
 from owsgit.model.change import Change
 from owsgit.model.core import NodeSpec
 from owsgit.model.errors import Problem
@@ -17,6 +17,9 @@ from owsgit.model.state import State
 from owsgit.services.secrets import KIND
 from owsgit.services.secrets.sealing import SealError, Vault
 from owsgit.services.secrets.spec import SecretSpec
+
+NAME_CHARACTERS_MAX = 100
+"""Of a name that somebody sealed."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,9 @@ class Watch:
         assert isinstance(spec, SecretSpec)
         opened = self._vault.open(spec.sealed)
         if (opened.file, opened.value.version) != (resource.file, spec.version):
+            other = terminal.safe(opened.file, NAME_CHARACTERS_MAX)
             raise SealError(
-                f"what is sealed here is version {opened.value.version} of {opened.file}",
+                f"what is sealed here is version {opened.value.version} of {other}",
                 file=resource.file,
                 path="$.sealed",
                 remedy="set the value anew: owsgit secret set",
