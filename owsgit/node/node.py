@@ -101,18 +101,7 @@ class Node:
         self._store = Store(home.votes)
         self._inventory = Inventory(home.database, KINDS)
         targets: dict[str, Any] = {}
-        site = Site(
-            home=home.folder,
-            listen=settings.listen,
-            scope=self._scope,
-            read_files=self._ledger.read_files,
-            targets=targets,
-            settings={
-                "sandbox": settings.sandbox,
-                "instance": hashlib.sha256(str(home.folder).encode()).hexdigest()[:12],
-            },
-            unseal=self._watch.unseal,
-        )
+        site = self._site(targets)
         self._handlers = handlers_of(site)
         targets.update({name: handler for name, handler in self._handlers.items() if hasattr(handler, "invoke")})
         self._reconciler = Reconciler(self._handlers, self._inventory, self._desired)
@@ -171,6 +160,21 @@ class Node:
             self._store.close()
             self._reviews.close()
             home.hook_socket.unlink(missing_ok=True)
+
+    def _site(self, targets: dict[str, Any]) -> Site:
+        """What the handlers of services get of this node."""
+        return Site(
+            home=self.home.folder,
+            listen=self.settings.listen,
+            scope=self._scope,
+            read_files=self._ledger.read_files,
+            targets=targets,
+            settings={
+                "sandbox": self.settings.sandbox,
+                "instance": hashlib.sha256(str(self.home.folder).encode()).hexdigest()[:12],
+            },
+            unseal=self._watch.unseal,
+        )
 
     async def _until_stopped(self, working: "list[asyncio.Task[None]]") -> None:
         stop: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
