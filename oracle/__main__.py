@@ -52,6 +52,7 @@ PRINCIPALS = (
     {"AWS": SESSION}, {"AWS": [f"arn:aws:iam::{ACCOUNT}:user/eve", USER]}, {"Service": "lambda.amazonaws.com"},
     {"AWS": "210987654321"},
 )  # fmt: skip
+BY_ACCOUNT_OR_ROLE = ({"AWS": ACCOUNT}, {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}, {"AWS": ROLE})
 VALUES: dict[str, tuple[str, ...]] = {
     "aws:username": ("bob", "eve", "Bob", "b*", "${aws:username}"),
     "aws:PrincipalTag/team": ("red", "blue", "r?d", "home"),
@@ -107,7 +108,8 @@ class Maker:
             made["Condition"] = condition
         if principals:
             negate = made["Effect"] == "Deny" and self.chance.random() < 0.2
-            made["NotPrincipal" if negate else "Principal"] = self.chance.choice(principals)
+            exact = tuple(each for each in principals if each not in BY_ACCOUNT_OR_ROLE)
+            made["NotPrincipal" if negate else "Principal"] = self.chance.choice(exact if negate else principals)
         return made
 
     def policy(self, principals: tuple[Any, ...] = ()) -> dict[str, Any]:
@@ -246,6 +248,18 @@ DIFFERENCES = (
         _case({"Condition": {"NotIpAddress": {"aws:SourceIp": "2001:db8::1"}}}, {"aws:SourceIp": "10.0.0.1"}),
         "Allowed",
         "ImplicitlyDenied",
+    ),
+    Difference(
+        "NotPrincipal with the account alone spares nobody in it (AWS: NotPrincipal, specify the account as well)",
+        _case({}, {}, resource=_document(Effect="Deny", NotPrincipal={"AWS": [ACCOUNT, SESSION]})),
+        "ExplicitlyDenied",
+        "Allowed",
+    ),
+    Difference(
+        "NotPrincipal with a role alone spares none of its sessions (AWS: NotPrincipal, specify the session as well)",
+        _case({}, {}, caller=SESSION, resource=_document(Effect="Deny", NotPrincipal={"AWS": ROLE})),
+        "ExplicitlyDenied",
+        "Allowed",
     ),
     Difference(
         "a resource's grant to everybody is bounded by the permissions boundary; stricter where AWS says nothing",

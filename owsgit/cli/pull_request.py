@@ -26,7 +26,7 @@ def check(clone: Clone, between: str, merged_by: str | None) -> Result:
         raise InvalidError(f"{between!r} is not a range", remedy="for instance: --range origin/main..HEAD")
     main, tip = clone.resolve(start), clone.resolve(end)
     behind = _is_behind(clone, main, tip)
-    fork = _merge_base(clone, main, tip) if behind else main
+    fork = _fork(clone, main, tip) if behind else main
     base = verify.load(clone.objects(), KINDS, clone.genesis(fork), fork)
     found = outlook.look(clone.objects(), KINDS, base, tip, notes.read_reviews(clone.git_folder))
     problems = list(found.problems)
@@ -52,14 +52,18 @@ def _is_behind(clone: Clone, main: str, tip: str) -> bool:
     ).split("\n")
 
 
-def _merge_base(clone: Clone, main: str, tip: str) -> str:
-    try:
-        return run(clone.folder, "merge-base", main, tip)
-    except GitError:
-        raise InvalidError(
-            f"{main[:10]} and {tip[:10]} have no commit in common here",
-            remedy="fetch the whole history: git fetch --unshallow, or fetch-depth: 0 in CI",
-        ) from None
+def _fork(clone: Clone, main: str, tip: str) -> str:
+    """Where `tip` left main. Both are followed along first parents: what merges brought is history that nobody
+    verified, and nothing to start from."""
+    decided = set(run(clone.folder, "rev-list", "--first-parent", main).split("\n"))
+    count = f"--max-count={verify.PUSH_COMMITS_MAX + 1}"
+    for commit in run(clone.folder, "rev-list", "--first-parent", count, tip).split("\n"):
+        if commit in decided:
+            return commit
+    raise InvalidError(
+        f"{tip[:10]} does not start from a commit of {main[:10]} along first parents, as far as it is here",
+        remedy="git rebase; or fetch the whole history: git fetch --unshallow, or fetch-depth: 0 in CI",
+    )
 
 
 def _merge(clone: Clone, main: str, tip: str, user: str) -> list[Problem]:
@@ -118,8 +122,11 @@ def _markdown(
 ) -> str:
     """A comment. Whatever comes from the commits stands in code blocks or is escaped: it can say nothing of its own."""
     who = f" when {_escaped(merged_by)} merges it" if merged_by else ""
+    sign, word = (
+        ("❌", "refuse") if not accepted else ("⚠️", "accept, once it is rebased,") if told else ("✅", "accept")
+    )
     lines = [
-        f"### {'✅' if accepted else '❌'} owsgit: a node would {'accept' if accepted else 'refuse'} {tip[:10]}{who}",
+        f"### {sign} owsgit: a node would {word} {tip[:10]}{who}",
         "",
     ]
     if told:
@@ -154,5 +161,5 @@ def _block(lines: list[str], language: str = "") -> list[str]:
 
 def _escaped(text: str) -> str:
     """Text that means nothing to Markdown, HTML or a forge's mentions."""
-    safe = html.escape(terminal.safe(text, 200))
+    safe = html.escape(terminal.safe(text, 200), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+.!|~-])", r"\\\1", safe).replace("@", "@\u2060")

@@ -9,16 +9,16 @@ from typing import Any
 
 import click
 
-from owsgit.cli import output, remote
+from owsgit.cli import output, remote, signing
 from owsgit.cli.output import Result, Table
 from owsgit.ledger import grants, outlook, verdicts, verify
 from owsgit.ledger.ledger import Proposed
 from owsgit.ledger.proposals import FOLDER, Proposal, Proposals, find
 from owsgit.ledger.repository import MAIN, Clone, GitError, run
 from owsgit.ledger.reviews import Reviews
-from owsgit.ledger.verdicts import APPROVE, REJECT
+from owsgit.ledger.verdicts import APPROVE
 from owsgit.ledger.verify import Verified
-from owsgit.model import terminal
+from owsgit.model import keys, terminal
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError
 from owsgit.peers import notes
 from owsgit.reconcile import story
@@ -97,6 +97,11 @@ class Desk:
         self.reviews = Reviews()
         self.reviews.keep(notes.Notes(clone.git_folder).reviews())
 
+    def user_of(self, identity: str) -> str | None:
+        """The user who has a key."""
+        holder = self.base.state.holder("key", identity)
+        return holder.name if holder is not None and holder.kind.name == "user" else None
+
     def find(self, wanted: str) -> Proposal:
         return find(self.proposals, wanted)
 
@@ -105,9 +110,7 @@ class Desk:
         state = self.base.state
         latest = self.reviews.latest(proposal.tip, state)
         approved = sorted(user for user, said in latest.items() if said.kind == APPROVE)
-        rejected = sorted(
-            user for user, said in latest.items() if said.kind == REJECT and grants.may_approve(state, user)
-        )
+        rejected = grants.rejecting(latest, state, proposal.user)
         found = outlook.look(
             self.objects, KINDS, self.base, proposal.tip, lambda commit: self.reviews.standing(commit, state)
         )
@@ -183,8 +186,7 @@ def say(wanted: str, kind: str, comment: str, name: str, *, yes: bool) -> Result
     proposal = desk.find(wanted)
     if kind == APPROVE and not desk.was_shown(proposal) and not yes:
         _look_first(desk, proposal)
-    numbers = [said.number for said in desk.reviews.kept(proposal.tip)]
-    oid = _tag(desk, proposal, kind, max(numbers, default=0) + 1, comment)
+    oid = _tag(desk, proposal, kind, _next_number(desk, proposal), comment)
     folder = "approvals" if kind == APPROVE else "rejections"
     push = ["git", "push", "--quiet", desk.remote, f"{oid}:refs/{folder}/{proposal.tip}"]
     done = subprocess.run(push, cwd=desk.clone.folder, stderr=subprocess.PIPE, text=True, check=False)
@@ -193,6 +195,14 @@ def say(wanted: str, kind: str, comment: str, name: str, *, yes: bool) -> Result
         raise NotAllowedError("\n".join(told) or "git push failed", remedy="nothing was changed")
     data = {"number": proposal.number, "name": proposal.name, "commit": proposal.tip, "verdict": kind, "tag": oid}
     return Result({**data, "told": told}, Table(lines=told))
+
+
+def _next_number(desk: Desk, proposal: Proposal) -> int:
+    """One more than the user's own last word has: others' numbers are theirs."""
+    key = signing.discover(desk.clone.folder, create=False)
+    own = next((user for id_ in keys.identities(key.public) if (user := desk.user_of(id_)) is not None), None)
+    last = desk.reviews.latest(proposal.tip, desk.base.state).get(own) if own is not None else None
+    return last.number + 1 if last is not None else 1
 
 
 def _look_first(desk: Desk, proposal: Proposal) -> None:

@@ -157,7 +157,7 @@ def rewrap(names: tuple[str, ...], every: bool, remote: str) -> Result:
         if document["version"] != answer["version"]:
             output.note(f"{answer['name']}: version {document['version']} is not applied yet; left alone")
             continue
-        document |= {"readers": answer["readers"], "sealed": answer["sealed"]}
+        document |= {name: answer[name] for name in ("readers", "sealed", "rewrapped")}
         path.write_text(json.dumps(document, indent=2) + "\n")
         written.append(answer["name"])
     lines = [f"sealed anew: {name}" for name in written] or ["nothing to do: every node can read every secret"]
@@ -221,6 +221,7 @@ def _write(
     document = dict(before.document()) if before is not None else {}
     if description is not None:
         document["description"] = description
+    document.pop("rewrapped", None)
     document |= {
         "version": version,
         "readers": {fingerprint: node for fingerprint, (node, _) in nodes.items()},

@@ -3,8 +3,8 @@
 Started for every push, so it imports nothing but what the hand-over needs. The node's socket lies beside its bare
 repository (`../hook.sock`); in any other bare repository the same verification runs in this process.
 
-Wire: NUL-separated fields (hook, quarantine, push certificate, push options, standard input), ended by closing the
-writing side.
+Wire: NUL-separated fields (hook, quarantine, push certificate, who pushes, push options, standard input), ended by
+closing the writing side.
 The node answers with lines for the pusher; the last one is NUL, then the exit status and a reason if there is one.
 
 pre-receive has a push verified while its objects are in quarantine; proc-receive has it decided once they are not, and
@@ -45,7 +45,8 @@ def _ask(hook: str, commands: str, options: "list[str]", out: "BinaryIO") -> "tu
     except OSError:
         return _say(out, "owsgit: the node is not running, so nothing was changed; start it with: owsgit node run")
     certificate = f"{os.environ.get('GIT_PUSH_CERT', '')} {os.environ.get('GIT_PUSH_CERT_NONCE_STATUS', '')}"
-    parts = (hook, os.environ.get("GIT_QUARANTINE_PATH", ""), certificate, "\n".join(options), commands)
+    user = os.environ.get("OWSGIT_USER", "")
+    parts = (hook, os.environ.get("GIT_QUARANTINE_PATH", ""), certificate, user, "\n".join(options), commands)
     fields = "\0".join(parts).encode("utf-8", "surrogateescape")
     while fields:
         fields = fields[client.send(fields) :]

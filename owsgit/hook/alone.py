@@ -5,11 +5,13 @@ where the repository has the nodes' notes: git fetch <node> '+refs/notes/owsgit/
 """
 
 import os
+import time
 from pathlib import Path
 
 from owsgit.ledger import receive, verify
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import NODE_ENVIRONMENT, genesis
+from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verify import Review
 from owsgit.model.errors import OwsgitError, RefusedError
 from owsgit.peers import notes
@@ -33,7 +35,10 @@ def pre_receive(commands: str) -> int:
         base = None
         if update.old is not None:
             base = verify.load(objects, KINDS, genesis(Path(), update.old), update.old)
-        review = Review(notes.read_reviews(Path()))
+        said = Reviews()
+        said.keep(notes.Notes(Path()).reviews())
+        standing = base.state if base is not None else None
+        review = Review(lambda commit: said.standing(commit, standing) if standing is not None else (), time.time())
         report = verify.push(objects, KINDS, base, update.new, review)
     except OwsgitError as error:
         print("\n".join(receive.refusal(error)), flush=True)

@@ -5,14 +5,14 @@ add up to one. What `ows:ApprovalCount` and its kin tell a policy is how many *o
 that "two of ops" is one statement, whoever of them wrote the commit and whoever approved of it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from owsgit.ledger import verdicts
 from owsgit.ledger.signatures import Signer
 from owsgit.ledger.sshsig import BadSignatureError
-from owsgit.ledger.verdicts import Verdict
+from owsgit.ledger.verdicts import REJECT, Verdict
 from owsgit.model.change import Change, Need, project_arn
 from owsgit.model.core import ProjectSpec
 from owsgit.model.errors import Problem
@@ -111,6 +111,12 @@ class Signatories:
         if self._together(need, others):
             return f"it takes more than one approval, of {_names([each.user for each in others], 'and')}"
         return f"nobody can approve of it; ask a root for a policy that allows {self.signer.user} it"
+
+
+def rejecting(latest: Mapping[str, Verdict], state: State, author: str) -> list[str]:
+    """Who of those whose last word is known rejects, and may: also its author, who has withdrawn it then."""
+    rejected = (user for user, each in latest.items() if each.kind == REJECT)
+    return sorted(user for user in rejected if user == author or may_approve(state, user))
 
 
 def may_approve(state: State, user: str) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from owsgit.ledger import changes, trees, verify
+from owsgit.ledger import changes, grants, trees, verify
 from owsgit.ledger.commits import Commit
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, GitError, Repository, genesis, run
@@ -77,11 +77,30 @@ class Ledger:
         """
         approvals = self.reviews.approvals if now is None else self._standing
         review = Review(approvals, now, inspect=self._inspect)
-        report = self.verified(verify.push(objects, self.kinds, self.head, tip, review))
+        report = verify.push(objects, self.kinds, self.head, tip, review)
+        if now is not None:
+            self._check_not_rejected(report)
+        self.verified(report)
         self._accepted[self.head.commit if self.head else None, tip] = report.head
         while len(self._accepted) > ACCEPTED_MAX:
             self._accepted.popitem(last=False)
         return report
+
+    def _check_not_rejected(self, report: Report) -> None:
+        """What rests on approvals is not let in against the word of somebody who may approve. Raises RefusedError.
+
+        Only for who brings it in: what a majority has decided stays decided, whatever is said later.
+        """
+        approved = {each.verdict.commit for commit in report.commits for each in commit.approvers}
+        signers = {commit.commit.id: commit.signer.user for commit in report.commits}
+        for commit in sorted(approved):
+            assert self.head is not None
+            latest = self.reviews.latest(commit, self.head.state)
+            if rejecting := grants.rejecting(latest, self.head.state, signers.get(commit, "")):
+                raise RefusedError(
+                    f"commit {commit[:10]} is rejected by {', '.join(rejecting)}",
+                    remedy="talk to them: whoever rejects can approve; or change it, and propose it again",
+                )
 
     def _standing(self, commit: str) -> Sequence[Verdict]:
         return self.reviews.standing(commit, self.head.state) if self.reviews and self.head is not None else ()

@@ -74,6 +74,8 @@ def parse(ref: str, tip: str) -> Proposal | None:
     match = _REF.fullmatch(ref)
     if match is None or not is_name(match[1]) or not re.fullmatch("[0-9a-f]{40}", tip):
         return None
+    if int(match[3]) > VERSION_MAX:
+        return None
     return Proposal(match[1], match[2], int(match[3]), tip)
 
 

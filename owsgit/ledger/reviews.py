@@ -17,8 +17,11 @@ from owsgit.ledger.verdicts import APPROVE, Verdict
 from owsgit.model.errors import UnavailableError
 from owsgit.model.state import State
 
-TOLD_MAX = 20_000
-"""Verdicts that neighbours told of and nothing rests on yet: 160 MB at the very most, and 20 MB in practice."""
+TOLD_OF_ONE_COMMIT_MAX = 200
+"""Verdicts of one commit that one neighbour told of: as many as there can be said of it. 0.2 s to check them all."""
+
+TOLD_COMMITS_MAX = 20_000
+"""Commits of which something is told and nothing rests on it yet: 20 MB, as each has a few."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdicts (id TEXT PRIMARY KEY, commit_id TEXT NOT NULL, data BLOB NOT NULL) STRICT;
@@ -32,7 +35,7 @@ class Reviews:
     def __init__(self, path: Path | None = None) -> None:
         """`path` None: in memory only. Raises UnavailableError when the file cannot be read."""
         self._lock = threading.Lock()
-        self._told: OrderedDict[str, Verdict] = OrderedDict()
+        self._told: OrderedDict[str, dict[str, OrderedDict[str, Verdict]]] = OrderedDict()  # by commit and source
         self.fresh: set[str] = set()  # commits of which something was kept that is in no note yet
         try:
             self._database = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
@@ -67,7 +70,7 @@ class Reviews:
         if not self:
             return ()
         with self._lock:
-            told = [each for each in self._told.values() if each.commit == commit] if self._told else []
+            told = [each for said in self._told.get(commit, {}).values() for each in said.values()]
         return [each for each in (*self.kept(commit), *told) if each.kind == APPROVE]
 
     def standing(self, commit: str, state: State) -> Sequence[Verdict]:
@@ -105,16 +108,22 @@ class Reviews:
                     f"the approvals cannot be written: {error}", remedy="free some space on the node's disk"
                 ) from error
             self._any = True
-            for id_, commit, _ in rows:
-                self._told.pop(id_, None)
-                self.fresh.add(commit)
+            self.fresh.update(commit for _, commit, _ in rows)
 
-    def tell(self, said: Iterable[Verdict]) -> None:
-        """Remember, for a while, what somebody else knows; nothing of it is proven."""
+    def tell(self, said: Iterable[Verdict], source: str) -> None:
+        """Remember, for a while, what a neighbour (`source`) knows; nothing of it is proven.
+
+        So many of one commit by one neighbour, the newest: what one of them makes up costs little to look through, and
+        crowds out nothing that another one tells.
+        """
         with self._lock:
             for verdict in said:
-                self._told[id_of(verdict)] = verdict
-                while len(self._told) > TOLD_MAX:
+                mine = self._told.setdefault(verdict.commit, {}).setdefault(source, OrderedDict())
+                self._told.move_to_end(verdict.commit)
+                mine[id_of(verdict)] = verdict
+                while len(mine) > TOLD_OF_ONE_COMMIT_MAX:
+                    mine.popitem(last=False)
+                while len(self._told) > TOLD_COMMITS_MAX:
                     self._told.popitem(last=False)
 
     def forget_told(self) -> None:

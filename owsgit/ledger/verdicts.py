@@ -27,6 +27,7 @@ from owsgit.model.state import State
 
 VERDICT_BYTES_MAX = 8 * 1024
 NUMBER_MAX = 1_000_000
+"""Each user counts alone: who uses the numbers up has no more to say of that commit, and keeps nobody else from it."""
 REACH = 1000
 """How many commits before its own one approval can cover: as many as a push has at most."""
 
@@ -103,6 +104,8 @@ def parse(data: bytes) -> Verdict:
             remedy="owsgit approve makes it",
         )
     commit, kind, _, base, number, comment = match.groups()
+    if int(number) > NUMBER_MAX:
+        raise BadVerdictError(f"number {int(number):,} is more than the {NUMBER_MAX:,} that there are")
     return Verdict(
         commit.decode(),
         base.decode(),

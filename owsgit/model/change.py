@@ -1,5 +1,6 @@
 """A change of one resource between two commits, and the permissions that it needs."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -88,7 +89,7 @@ class Change:
         """The condition keys that every change has."""
         before, after = self._documents()
         resource = self.resource
-        changed = tuple(sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
+        changed = tuple(sorted(name for name in {*before, *after} if _differ(before.get(name), after.get(name))))
         paths = (*((resource.file,) if changed else ()), *self.files) or (resource.file,)
         return {"ows:Path": paths, "ows:ChangedFields": changed}
 
@@ -114,9 +115,10 @@ class Change:
         for name in sorted({*before, *after}):
             old, new = before.get(name), after.get(name)
             guard = kind.actions.fields.get(name)
-            if guard is not None and guard.unless is not None and before.get(guard.unless) != after.get(guard.unless):
+            unless = guard.unless if guard is not None else None
+            if unless is not None and _differ(before.get(unless), after.get(unless)):
                 continue
-            if old != new:
+            if _differ(old, new):
                 yield from (
                     (action, arn, keys) for action, keys in _field_needs(kind, self.verb, name, old, new, scope)
                 )
@@ -148,8 +150,9 @@ def _field_needs(kind: Kind, verb: Verb, name: str, old: Any, new: Any, scope: S
             yield kind.actions.update, {}
         return
     before, after = _elements(old), _elements(new)
-    added = [element for element in after if element not in before]
-    removed = [element for element in before if element not in after]
+    known, wanted = [set(map(_exact, elements)) for elements in (before, after)]
+    added = [element for element in after if _exact(element) not in known]
+    removed = [element for element in before if _exact(element) not in wanted]
     if not added and not removed:  # only the order changed: still a change that somebody has to be allowed
         added = after[:1]
     for action, elements in ((actions.added, added), (actions.removed, removed)):
@@ -157,6 +160,15 @@ def _field_needs(kind: Kind, verb: Verb, name: str, old: Any, new: Any, scope: S
             if action is None:
                 continue
             yield action, {actions.key: scope.arn(actions.arn, element)} if actions.key else {}
+
+
+def _exact(value: Any) -> str:
+    """A value's one text: to Python 1, 1.0 and true are equal, and to a policy they are not."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _differ(old: Any, new: Any) -> bool:
+    return old != new or (old is not new and _exact(old) != _exact(new))
 
 
 def _elements(value: Any) -> list[Any]:

@@ -198,7 +198,14 @@ NODE = Kind(
     "nodes",
     NodeSpec,
     "arn:aws:ows:{region}:{account}:node/{name}",
-    Actions("ows:AddNode", "ows:UpdateNode", "ows:RemoveNode"),
+    Actions(
+        "ows:AddNode",
+        "ows:UpdateNode",
+        "ows:RemoveNode",
+        fields=MappingProxyType(
+            {"key": FieldActions("ows:AddNode", "ows:RemoveNode")}
+        ),  # with another key it is another
+    ),
 )
 USER = Kind(
     "user",

@@ -5,7 +5,7 @@ refused with the nearest known one, and specs are immutable.
 """
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -100,8 +100,13 @@ class Spec(Document):
         """What no other resource may have as well."""
         yield from ()
 
-    def problems_after(self, before: "Spec | None", file: str) -> Iterator[Problem]:
-        """What is wrong with this as what follows `before` (None: it is new)."""
+    def problems_after(
+        self, before: "Spec | None", file: str, holder: Callable[[str, str], "Spec | None"]
+    ) -> Iterator[Problem]:
+        """What is wrong with this as what follows `before` (None: it is new).
+
+        `holder` finds the spec that claims something, such as the node that has a key.
+        """
         yield from ()
 
     def document(self) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from owsgit.model.iam.lint import AnyDocument
 from owsgit.model.iam.principal import Caller
 from owsgit.model.names import Scope, account_id, project_id
 from owsgit.model.resource import Kinds, Resource
-from owsgit.model.spec import nearest
+from owsgit.model.spec import Spec, nearest
 
 NODE_NAMES_RESERVED = ("votes", "recovery", "reviews")
 """Names of other notes under refs/notes/owsgit."""
@@ -84,6 +84,10 @@ class State:
         """The resource that claims `value`, such as the user who has a key."""
         key = self.claims.get((what, value))
         return self.resources[key] if key is not None else None
+
+    def _holding(self, what: str, value: str) -> Spec | None:
+        found = self.holder(what, value)
+        return found.spec if found is not None else None
 
     def is_root(self, user: str) -> bool:
         return user in self.project.roots
@@ -307,7 +311,7 @@ class State:
             if change.after is not None:
                 yield from self._dangling(change.after)
                 before = change.before.spec if change.before is not None else None
-                yield from change.after.spec.problems_after(before, change.after.file)
+                yield from change.after.spec.problems_after(before, change.after.file, self._holding)
                 yield from self._policy_problems(change.after)
                 yield from self._untrusted(change.after, changes)
                 yield from self._node_ports(change.after)

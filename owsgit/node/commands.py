@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 import logging
 import time
@@ -59,6 +60,7 @@ class Facts:
     abstains: Callable[[], bool]  # whether this node was restored, and only follows for now
     recover: Callable[[bytes], Awaitable[dict[str, Any]]]  # raises OwsgitError
     unseal: Callable[[Resource], SecretValue]  # raises OwsgitError
+    sign_rewrapped: Callable[[bytes], dict[str, str]]  # this node's word on what it sealed anew
 
 
 Process = asyncssh.SSHServerProcess[bytes]
@@ -89,9 +91,18 @@ def _role(words: list[str]) -> str | None:
     return next((word.removeprefix("role=") for word in words if word.startswith("role=")), None)
 
 
+def _session_name(user: str) -> str:
+    """A name for a user's sessions that no other user's have: policies may name the session itself."""
+    name = f"owsgit-{user}"
+    if len(name) <= SESSION_NAME_CHARACTERS_MAX:
+        return name
+    digest = hashlib.sha256(user.encode()).hexdigest()[:16]
+    return f"{name[: SESSION_NAME_CHARACTERS_MAX - 17]}-{digest}"
+
+
 def _take_on(state: State, user: str, role: str, context: Context) -> RoleSession:
     """A user's session of a role. Raises NotAllowedError."""
-    taken = RoleSession(role, f"owsgit-{user}"[:SESSION_NAME_CHARACTERS_MAX])
+    taken = RoleSession(role, _session_name(user))
     decision = state.assume(user, taken, context)
     if not decision.allowed:
         raise NotAllowedError(
@@ -221,7 +232,8 @@ class Commands:
             value = await asyncio.to_thread(self._facts.unseal, resource)
             sealed = sealing.seal(value, resource.file, [key for _, key in nodes.values()])
             readers = {**resource.spec.readers, **{fingerprint: node for fingerprint, (node, _) in nodes.items()}}
-            answer = {"name": name, "version": value.version, "readers": readers, "sealed": sealed}
+            word = self._facts.sign_rewrapped(sealing.statement(resource.file, value.version, sealed))
+            answer = {"name": name, "version": value.version, "readers": readers, "sealed": sealed, "rewrapped": word}
             process.stdout.write(json.dumps(answer).encode() + b"\n")
         return 0
 

@@ -44,6 +44,7 @@ class Push:
     hook: str
     quarantine: str
     certificate: str  # the id of its blob, and what git says of its nonce
+    user: str  # whose key the push came with
     options: tuple[str, ...]
     commands: str
 
@@ -123,7 +124,7 @@ class HookServer:
             case RefUpdate():
                 return list(receive.welcome(await self._checked(update, push)))
             case ProposalPush():
-                _, proposed = await self._duties.reviewing.check(update.new, update.topic, quarantine)
+                _, proposed = await self._duties.reviewing.check(update.new, update.topic, quarantine, push.user)
                 return story.proposed(proposed)
             case VerdictPush():
                 verdict = self._duties.reviewing.parse(update.new, quarantine)
@@ -171,7 +172,7 @@ class HookServer:
                     await self._decided(update, push, writer)
                     return 0, ""
                 case ProposalPush():
-                    proposal, _ = await self._duties.reviewing.propose(update.new, update.topic)
+                    proposal, _ = await self._duties.reviewing.propose(update.new, update.topic, push.user)
                     _say(writer, story.opened(proposal))
                     return 0, proposal.ref
                 case VerdictPush():
@@ -284,8 +285,9 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 
 
 def _parse(data: bytes) -> Push:
-    hook, quarantine, certificate, options, commands = data.decode("utf-8", "surrogateescape").split("\0", 4)
-    return Push(hook, quarantine, certificate, tuple(option for option in options.split("\n") if option), commands)
+    hook, quarantine, certificate, user, options, commands = data.decode("utf-8", "surrogateescape").split("\0", 5)
+    given = tuple(option for option in options.split("\n") if option)
+    return Push(hook, quarantine, certificate, user, given, commands)
 
 
 def _say(writer: asyncio.StreamWriter, lines: "list[str] | Iterator[str]") -> None:

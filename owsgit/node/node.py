@@ -1,6 +1,7 @@
 """The node, wired together: the only place that knows all the parts."""
 
 import asyncio
+import base64
 import errno
 import hashlib
 import importlib
@@ -20,7 +21,7 @@ import asyncssh
 from immutables import Map
 
 from owsgit import __version__
-from owsgit.ledger import signatures
+from owsgit.ledger import signatures, sshsig
 from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.receive import RefUpdate
 from owsgit.ledger.repository import Repository
@@ -45,7 +46,7 @@ from owsgit.peers.wire import Frame
 from owsgit.reconcile.inventory import Inventory, Phase, now
 from owsgit.reconcile.loop import Desired, Reconciler, Settled
 from owsgit.services import KINDS, SERVICES
-from owsgit.services.secrets import watch
+from owsgit.services.secrets import sealing, watch
 from owsgit.services.secrets.sealing import Vault
 from owsgit.services.secrets.watch import Watch
 
@@ -319,8 +320,13 @@ class Node:
                 abstains=lambda: self._council.abstains,
                 recover=self._recover,
                 unseal=self._watch.unseal,
+                sign_rewrapped=self._sign_rewrapped,
             )
         )
+
+    def _sign_rewrapped(self, statement: bytes) -> dict[str, str]:
+        signature = sshsig.sign_bare(self.home.private_key(), sealing.NAMESPACE, statement)
+        return {"by": self._public_key.fingerprint, "signature": base64.b64encode(signature).decode()}
 
     def _state(self) -> State | None:
         return self._ledger.head.state if self._ledger.head else None

@@ -204,6 +204,7 @@ class SshServer:
             **NODE_ENVIRONMENT,
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "OWSGIT_PYTHON": self._access.python,
+            "OWSGIT_USER": session.user,
             **({"GIT_PROTOCOL": protocol} if _PROTOCOL.fullmatch(protocol) else {}),
         }
         git = await asyncio.create_subprocess_exec(

@@ -79,7 +79,7 @@ class Answers:
             if handler is None:
                 raise RefusedError(f"a {caller.kind} cannot ask for {terminal.safe(str(frame.head.get('verb')), 20)!r}")
             if caller.kind == "node":
-                self._at.take_approvals(frame.head)
+                self._at.take_approvals(frame.head, caller.id)
             return await handler(caller, frame)
         except OwsgitError as error:
             return Frame({"problem": error.problems[0].message})

@@ -106,7 +106,7 @@ class Following:
             head = self._at.ledger.head
             answer = await link.request("history", {"after": head.commit if head else None, "count": count})
             self._at.note(link.member.id)
-            self._at.take_approvals(answer.head)
+            self._at.take_approvals(answer.head, link.member.id)
             if head is not None and answer.head.get("unknown"):
                 self._at.fork(link.member, str(answer.head.get("head")))
                 return
@@ -197,7 +197,7 @@ class Following:
             page = [(int(row), text) for row, text in wire.list_of(answer.head.get("approvals"))]
             if not page or page[-1][0] <= after:
                 return
-            self._at.take_approvals({"approvals": [text for _, text in page]})
+            self._at.take_approvals({"approvals": [text for _, text in page]}, link.member.id)
             after = page[-1][0]
 
     async def _take_first(self, first: str, newest: str, folder: Path) -> None:

@@ -78,7 +78,7 @@ class Holding:
             try:
                 async with transfer.quarantine(self._at.own.home) as folder:
                     answer = await link.request("objects", {"want": value, "have": have})
-                    self._at.take_approvals(answer.head)
+                    self._at.take_approvals(answer.head, source)
                     if answer.body:
                         await transfer.unpack(self._at.ledger.repository, answer.body, folder)
                     else:

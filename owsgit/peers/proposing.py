@@ -352,7 +352,7 @@ class Proposing:
             return True
         if "decided" in answer:
             await self._recovering.take_recoveries(answer)
-            self._at.take_approvals(answer)
+            self._at.take_approvals(answer, member.id)
             await self._following.learn(certificates.parse(json.dumps(answer["decided"])), [member.id])
             return True
         if "refused" in answer:

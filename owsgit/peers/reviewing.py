@@ -71,16 +71,31 @@ class Reviewing:
     def all(self) -> list[Proposal]:
         return self._proposals.all()
 
-    async def check(self, tip: str, topic: str | None, folder: Path | None) -> tuple[Proposal, Proposed]:
-        """What `tip` would be as a proposal. Raises OwsgitError for what cannot become one."""
+    async def check(
+        self, tip: str, topic: str | None, folder: Path | None, pusher: str | None = None
+    ) -> tuple[Proposal, Proposed]:
+        """What `tip` would be as a proposal. Raises OwsgitError for what cannot become one.
+
+        `pusher` is who brings it (None: another node). It has to be its author: else anybody could bring back what the
+        author has changed or withdrawn, and others have approved of before.
+        """
         repository = self._at.ledger.repository
         objects = repository.quarantined(folder) if folder is not None else repository.objects
         async with self._at.host.reading:
-            return await asyncio.to_thread(self._check, tip, topic, objects)
+            return await asyncio.to_thread(self._check, tip, topic, objects, pusher)
 
-    def _check(self, tip: str, topic: str | None, objects: Objects) -> tuple[Proposal, Proposed]:
+    def _check(self, tip: str, topic: str | None, objects: Objects, pusher: str | None) -> tuple[Proposal, Proposed]:
         proposed = self._at.ledger.propose(tip, objects, time.time())
         author, state = proposed.author, proposed.base.state
+        if pusher is not None and pusher != author:
+            raise RefusedError(
+                f"{pusher} pushes a proposal that {author} signed: it is {author}'s to propose, change and withdraw",
+                remedy=f"ask {author} to push it, or sign it yourself: git commit --amend -S --no-edit",
+            )
+        if (said := self._at.ledger.reviews.latest(tip, state).get(author)) is not None and said.kind == REJECT:
+            raise RefusedError(
+                f"{author} has withdrawn this commit", remedy="change it: git commit --amend -S, and propose it again"
+            )
         decision = state.decide(author, PROPOSE_ACTION, project_arn(state.scope), grants.PUSH)
         if not decision.allowed:
             raise NotAllowedError(
@@ -99,12 +114,14 @@ class Reviewing:
             )
         if before is not None and before.tip == tip:
             return before, proposed
+        if before is not None and before.version >= proposals.VERSION_MAX:
+            raise RefusedError(f"{before.name} has no versions left", remedy="name another topic: -o topic=NAME")
         return Proposal(author, name, before.version + 1 if before else 1, tip), proposed
 
-    async def propose(self, tip: str, topic: str | None) -> tuple[Proposal, Proposed]:
+    async def propose(self, tip: str, topic: str | None, pusher: str) -> tuple[Proposal, Proposed]:
         """Keep a proposal whose objects are in the repository, and tell the others."""
         async with self._lock:
-            proposal, proposed = await self.check(tip, topic, None)
+            proposal, proposed = await self.check(tip, topic, None, pusher)
             await asyncio.to_thread(self._proposals.put, proposal)
             self._changed()
         return proposal, proposed
@@ -186,9 +203,7 @@ class Reviewing:
         if head is None:
             return []
         latest = self._at.ledger.reviews.latest(proposal.tip, head.state)
-        return sorted(
-            user for user, each in latest.items() if each.kind == REJECT and grants.may_approve(head.state, user)
-        )
+        return grants.rejecting(latest, head.state, proposal.user)
 
     async def lacks(self, proposal: Proposal) -> str:
         """Why a proposal cannot be the next head now, '' if it can."""
@@ -314,9 +329,8 @@ class Reviewing:
                 await transfer.fetch(repository, link, told.tip, folder)
             async with self._lock:
                 proposal, _ = await self.check(told.tip, told.topic, folder)
-                latest = self._at.ledger.reviews.latest(told.tip, self._at.ledger.head.state)  # type: ignore[union-attr]
-                if proposal.user != told.user or ((said := latest.get(told.user)) and said.kind == REJECT):
-                    raise RefusedError("it is not this user's, or was withdrawn")
+                if proposal.user != told.user:
+                    raise RefusedError("it is not this user's")
                 await asyncio.to_thread(transfer.migrate, repository, folder)
                 await asyncio.to_thread(self._proposals.put, told)
                 self._changed()

@@ -291,10 +291,10 @@ class Standing:
             commit = commits.parse(commit, objects.commit(commit)).first_parent
         return {"approvals": found} if found else {}
 
-    def take_approvals(self, told: Mapping[str, Any]) -> None:
+    def take_approvals(self, told: Mapping[str, Any], source: str) -> None:
         """Approvals that a neighbour tells of: remembered until something rests on them."""
         found = []
         for text in told.get("approvals") or ():
             with contextlib.suppress(RefusedError, UnicodeEncodeError, AttributeError):
                 found.append(verdicts.parse(text.encode("latin-1")))
-        self.ledger.reviews.tell(found)
+        self.ledger.reviews.tell(found, source)

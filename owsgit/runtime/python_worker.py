@@ -130,6 +130,12 @@ def load_handler(name: str) -> Callable[[Any, LambdaContext], Any]:
         raise FunctionError(
             "Runtime.UserCodeSyntaxError", text, [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
         ) from None
+    root = os.path.realpath(os.environ.get("LAMBDA_TASK_ROOT") or ".") + os.sep
+    if not os.path.realpath(getattr(module, "__file__", None) or "").startswith(
+        root
+    ):  # as os.getenv, which tells secrets
+        text = f"Unable to import module '{module_name}': it is not part of the function's code"
+        raise FunctionError("Runtime.ImportModuleError", text)
     try:
         handler: Callable[[Any, LambdaContext], Any] = getattr(module, function_name)
     except AttributeError:

@@ -193,7 +193,7 @@ class Worker:
         finally:
             self._drain_output()
         if kind != READY:
-            raise InitError(json.loads(payload))
+            raise InitError(self._masked(json.loads(payload)))
 
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after."""
@@ -327,6 +327,14 @@ class Worker:
         for _ in range(32):
             if self._output_fd < 0 or not self._read_once() or not self._more:
                 break
+
+    def _masked(self, value: Any) -> Any:
+        """A report in which no secret stands: it is shown in status, and kept on the disk."""
+        if isinstance(value, str):
+            return self._mask.sub(MASKED, value) if self._mask is not None else value
+        if isinstance(value, dict):
+            return {name: self._masked(each) for name, each in value.items()}
+        return [self._masked(each) for each in value] if isinstance(value, list) else value
 
     def _write_log(self, lines: list[str]) -> None:
         if self._mask is not None:

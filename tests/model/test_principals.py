@@ -125,6 +125,14 @@ def test_a_denial_for_all_but_some() -> None:
     spared = on_resource(_statement("Deny", NotPrincipal={"AWS": USER}))
     assert asked(BOB, spared, policies("Allow")).allowed
     assert not asked(BUILD, spared, policies("Allow")).allowed
+    listed = on_resource(_statement("Deny", NotPrincipal={"AWS": [USER, ACCOUNT]}))  # as AWS has it written
+    eve = Caller("eve", f"arn:aws:iam::{ACCOUNT}:user/eve", ACCOUNT)
+    assert asked(BOB, listed, policies("Allow")).allowed and not asked(eve, listed, policies("Allow")).allowed
+    by_role = on_resource(_statement("Deny", NotPrincipal={"AWS": ROLE}))
+    assert not asked(BUILD, by_role, policies("Allow")).allowed, "the session has to be named itself"
+    assert asked(
+        BUILD, on_resource(_statement("Deny", NotPrincipal={"AWS": [ROLE, SESSION]})), policies("Allow")
+    ).allowed
     boundary = policies("Allow")
     assert not asked(BOB, spared, policies("Allow"), boundary=boundary).allowed, (
         "as on AWS, who has a boundary is not spared"

@@ -11,6 +11,7 @@ from owsgit.model.iam.decision import Session
 from owsgit.model.resource import Resource
 from owsgit.model.state import State
 from owsgit.services import KINDS
+from tests.support import projects
 from tests.support.people import Person
 from tests.support.projects import allow, function
 
@@ -262,6 +263,31 @@ def test_whom_a_policy_names_has_to_be_there(state: State) -> None:
 def test_another_accounts_number_is_refused(state: State) -> None:
     (problem,) = problems(state, *created(resource("role", "r", {"trust": trust({"AWS": "123456789012"})})))
     assert f"is of another account than this project's, {state.scope.account}" in problem
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, True), (1, 1.0), (True, 1), (0, False)])
+def test_values_that_python_takes_for_equal_are_a_change(state: State, before: object, after: object) -> None:
+    """A Deny that asks for 1 is not one that asks for true."""
+
+    def user(value: object) -> Resource:
+        deny = {
+            "Effect": "Deny",
+            "Action": "*",
+            "Resource": "*",
+            "Condition": {"StringEquals": {"lambda:Timeout": value}},
+        }
+        return resource("user", "dan", {"inlinePolicies": {"own": {"Statement": deny}}})
+
+    change = Change(user(before), user(after))
+    needs = {need.action: need for need in change.needs(state.scope, state.kinds)}
+    assert set(needs) == {"iam:PutUserPolicy", "iam:DeleteUserPolicy"}
+    assert needs["iam:PutUserPolicy"].keys["ows:ChangedFields"] == ("inlinePolicies",)
+
+
+def test_another_key_makes_another_node(state: State) -> None:
+    one, other = (resource("node", "n", {"key": projects.node_key(), "address": "n.example.com"}) for _ in range(2))
+    needs = [need.action for need in Change(one, other).needs(state.scope, state.kinds)]
+    assert needs == ["ows:AddNode", "ows:RemoveNode"]
 
 
 def test_a_route_to_a_function_needs_the_right_to_let_the_gateway_call_it(state: State) -> None:

@@ -1,5 +1,6 @@
 """Secrets from the command line to a function, among three nodes; and what hostile hands try with them."""
 
+import base64
 import json
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from owsgit.ledger import sshsig
 from owsgit.model import keys
 from owsgit.model.service import SecretValue
 from owsgit.node.home import Home
@@ -128,6 +130,21 @@ def test_a_new_value_reaches_the_function_in_the_push_that_brings_it(three: Clus
     nodes.until(lambda: invoke(three, "c")["user"] == "shop2")
 
 
+def test_an_error_at_the_start_does_not_tell_a_secret(three: Cluster) -> None:
+    code = "import os\nraise ValueError('cannot connect with ' + os.environ['DB_PASSWORD'])\ndef handler(e, c): pass\n"
+    three.project.write("functions/f/app.py", code)
+    done = push(three, "an error at the start")
+    assert "cannot connect with ***" in done.text and "correct-horse" not in done.text, done.text
+    shown = three["a"].resource("functions/f")
+    assert shown is not None and "cannot connect with ***" in shown["message"]
+    three.project.write("functions/f/app.py", CODE)
+    three.project.write("functions/f/function.json", function("os.getenv", secrets=SECRET_USES))
+    trick = push(three, "a handler that is not the function's")
+    assert "is not part of the function's code" in trick.text, trick.text
+    three.project.write("functions/f/function.json", function(secrets=SECRET_USES))
+    assert push(three, "as it was").status == 0
+
+
 def test_reading_and_referring_need_the_right_to_read(three: Cluster, bob: Person) -> None:
     refused = run(three, "secret", "get", "db", by=bob)
     assert (
@@ -154,17 +171,44 @@ def node_keys(three: Cluster) -> dict[str, tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize("how", ["another value", "an older version", "nobody", "garbage"])
+def _word(node: nodes.Node, document: dict[str, Any]) -> dict[str, str]:
+    """What a node that is in the wrong hands would say of it."""
+    home = Home(node.home)
+    statement = sealing.statement("secrets/db.json", document["version"], document["sealed"])
+    signature = sshsig.sign_bare(home.private_key(), sealing.NAMESPACE, statement)
+    return {"by": home.public_key().fingerprint, "signature": base64.b64encode(signature).decode()}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "another value",
+        "another value, by a node's word",
+        "for one node only, by its word",
+        "an older version",
+        "nobody",
+        "garbage",
+    ],
+)
 def test_a_rewrap_that_changes_more_than_ciphertext_is_refused(three: Cluster, how: str) -> None:
     path = three.project.folder / "secrets/db.json"
     document = json.loads(path.read_text())
     value = SecretValue(document["version"], b'{"user": "eve", "password": "evil-horse"}')
     lines = [line for _, line in node_keys(three).values()]
-    expected = "a new value under an old version"
+    expected = "no node says that the value is the same"
     if how == "another value":
         document["sealed"] = sealing.seal(value, "secrets/db.json", lines)
+    elif how == "another value, by a node's word":
+        document["sealed"] = sealing.seal(value, "secrets/db.json", lines)
+        document["rewrapped"] = _word(three["c"], document)
+        expected = "a new value under an old version"
+    elif how == "for one node only, by its word":
+        document["sealed"] = sealing.seal(value, "secrets/db.json", [Home(three["c"].home).node_spec().key])
+        document["rewrapped"] = _word(three["c"], document)
+        expected = "could not any more under the same version"
     elif how == "an older version":
-        old = json.loads(three.project.git("show", "HEAD~3:secrets/db.json"))
+        first = three.project.git("log", "--format=%H", "--", "secrets/db.json").splitlines()[-1]
+        old = json.loads(three.project.git("show", f"{first}:secrets/db.json"))
         document |= {"sealed": old["sealed"], "version": old["version"]}
         assert old["version"] < value.version
         expected = "no value comes back"

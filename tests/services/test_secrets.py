@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from owsgit.ledger import sshsig
 from owsgit.model import keys
 from owsgit.model.change import Change
 from owsgit.model.errors import InvalidError
@@ -24,6 +25,15 @@ from owsgit.services.secrets.watch import Watch
 from tests.support import projects
 
 FILE = "secrets/db.json"
+
+
+def rewrapped(document: dict[str, Any], machine: "Machine", file: str = FILE) -> dict[str, Any]:
+    """The document with a node's word that the value is the same."""
+    statement = sealing.statement(file, document["version"], document["sealed"])
+    private = serialization.load_ssh_private_key(machine.private, None)
+    assert isinstance(private, Ed25519PrivateKey)
+    signature = base64.b64encode(sshsig.sign_bare(private, sealing.NAMESPACE, statement)).decode()
+    return {**document, "rewrapped": {"by": machine.fingerprint, "signature": signature}}
 
 
 class Machine:
@@ -149,7 +159,7 @@ def test_bad_secrets_are_refused(document: dict[str, Any], path: str, told: str)
 
 
 def problems(before: Resource, after: Resource) -> list[str]:
-    state = state_of(A, B, db=before)
+    state = state_of(A, B, C, db=before)
     try:
         state.after([Change(before, after)])
     except InvalidError as error:
@@ -160,10 +170,18 @@ def problems(before: Resource, after: Resource) -> list[str]:
 def test_versions_only_go_up_and_readers_stay_named() -> None:
     before = resource(secret(SecretValue(3, b"three"), A, B))
     assert problems(before, resource(secret(SecretValue(4, b"four"), A))) == []
-    assert problems(before, resource(secret(SecretValue(3, b"three"), A, B, C))) == []
+    again = secret(SecretValue(3, b"three"), A, B, C)
+    assert problems(before, resource(rewrapped(again, A))) == []
+    for bad in (
+        again,
+        rewrapped(again, C),  # it could not open what was there before
+        rewrapped(again, A, "secrets/other.json"),
+        {**rewrapped(secret(SecretValue(3, b"three"), A, B, C), A), "sealed": again["sealed"]},
+    ):
+        assert "no node says that the value is the same" in problems(before, resource(bad))[0]
     assert "no value comes back" in problems(before, resource(secret(SecretValue(2, b"two"), A, B)))[0]
     assert "no value comes back" in problems(before, resource(secret(SecretValue(5, b"five"), A, B)))[0]
-    (gone,) = problems(before, resource(secret(SecretValue(3, b"three"), A)))
+    gone = problems(before, resource(secret(SecretValue(3, b"three"), A)))[0]
     assert "(b) could read version 3, and has to stay named" in gone
 
 
@@ -205,12 +223,10 @@ def test_nodes_see_what_was_moved_forged_or_brought_back() -> None:
     (problem,) = told(A, one, forged)
     assert "a new value under an old version" in problem and "horse" not in problem
     assert told(A, one, resource(secret(VALUE, A, B, C))) == []
-    hidden = {
-        **secret(VALUE, A),
-        "sealed": sealing.seal(VALUE, FILE, [C.line]),
-        "readers": {A.fingerprint: "a", C.fingerprint: "c"},
-    }
-    assert told(A, one, resource(hidden)) == [], "it is not sealed for this node: there is nothing to compare"
+    readers = {A.fingerprint: "a", B.fingerprint: "b", C.fingerprint: "c"}
+    hidden = resource({"version": 1, "readers": readers, "sealed": sealing.seal(VALUE, FILE, [C.line])})
+    assert "could not any more" in told(A, one, hidden)[0], "or nobody but who sealed it would know what is in it"
+    assert told(C, one, hidden) == []
 
 
 def test_what_has_to_be_done_is_told() -> None:

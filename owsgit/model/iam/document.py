@@ -226,12 +226,9 @@ class Rule:
         """
         if self.principals is None:
             return Match.NONE
-        found = self.principals.match(caller)
         if self._principals_named:
-            return found
-        if bounded:
-            return Match.EXACT
-        return Match.EXACT if found is Match.NONE else Match.NONE
+            return self.principals.match(caller)
+        return Match.EXACT if bounded or not self.principals.spares(caller) else Match.NONE
 
     def speaks(self, arn: str, context: Context) -> bool | None:
         """Whether the statement, whose action matches, speaks of this request; None if it cannot be told."""

@@ -107,6 +107,14 @@ class Principals:
             return Match.EXACT if caller.service in self._services else wide
         return max((_match(text, found, caller) for text, found in self._aws), default=Match.NONE)
 
+    def spares(self, caller: Caller) -> bool:
+        """As NotPrincipal: whether `caller` is left out. As on AWS, the account alone spares nobody in it, and a role
+        alone none of its sessions: who is meant has to be named itself.
+
+        https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_notprincipal.html
+        """
+        return self.match(caller) is Match.EXACT or any(text == EVERYBODY for text, _ in self._aws)
+
     def named(self) -> Iterator[Named]:
         """The users and roles that it names."""
         for text, found in self._aws:

@@ -23,6 +23,7 @@ KIND = Kind(
                 "version": FieldActions("secretsmanager:PutSecretValue", None),
                 "sealed": FieldActions(REWRAP_ACTION, None, unless="version"),
                 "readers": FieldActions(REWRAP_ACTION, REWRAP_ACTION, unless="version"),
+                "rewrapped": FieldActions(REWRAP_ACTION, None, unless="version"),
                 "policy": FieldActions("secretsmanager:PutResourcePolicy", "secretsmanager:DeleteResourcePolicy"),
             }
         ),
@@ -30,7 +31,7 @@ KIND = Kind(
     passes=Passing(READ_ACTION),
     calls=(READ_ACTION,),
     copied=True,
-    opaque=frozenset({"sealed", "readers"}),
+    opaque=frozenset({"sealed", "readers", "rewrapped"}),
 )
 
 SERVICE = Service(KIND, "owsgit.services.secrets.handler:SecretHandler")

@@ -7,6 +7,7 @@ says for whom it is sealed (the first four bytes of each key's fingerprint), whi
 
 import base64
 import binascii
+import hashlib
 import json
 import re
 from collections.abc import Iterable
@@ -22,6 +23,9 @@ VALUE_BYTES_MAX = 65_536
 
 SEALED_CHARACTERS_MAX = 160_000
 """A value of the largest size as base64 in JSON, sealed and armoured, with room for a header of a hundred nodes."""
+
+NAMESPACE = b"owsgit-rewrap"
+"""Keeps a node's word on a sealed text from being taken for anything else."""
 
 TAG_BYTES = 4
 HEADER_LINES_MAX = 1_000
@@ -89,6 +93,12 @@ def tag(fingerprint: str) -> str:
     """The tag of a key in the header of an age file, from its fingerprint (`SHA256:...`)."""
     digest = base64.b64decode(fingerprint.removeprefix("SHA256:") + "=")
     return base64.b64encode(digest[:TAG_BYTES]).decode().rstrip("=")
+
+
+def statement(file: str, version: int, sealed: str) -> bytes:
+    """What a node signs that has sealed a value anew."""
+    digest = hashlib.sha256(sealed.encode()).hexdigest()
+    return f"file {file}\nversion {version}\nsealed sha256:{digest}\n".encode()
 
 
 class Vault:

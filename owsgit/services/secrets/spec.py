@@ -1,13 +1,18 @@
 """The spec of a secret: `secrets/<name>.json`."""
 
-from collections.abc import Iterator
+import base64
+from collections.abc import Callable, Iterator
 from typing import Annotated, ClassVar, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from owsgit.ledger import sshsig
+from owsgit.ledger.sshsig import BadSignatureError
+from owsgit.model import keys
+from owsgit.model.core import NodeSpec
 from owsgit.model.errors import Problem
 from owsgit.model.iam.document import Guarded
-from owsgit.model.spec import Name, Spec
+from owsgit.model.spec import Document, Name, Spec
 from owsgit.services.secrets import sealing
 
 VERSION_MAX = 1_000_000
@@ -17,6 +22,15 @@ Fingerprint = Annotated[str, StringConstraints(pattern=r"^SHA256:[A-Za-z0-9+/]{4
 def _sealed(text: str) -> str:
     sealing.readers(text)
     return text
+
+
+class Rewrapped(Document):
+    """A node's word that what it sealed anew is the same value."""
+
+    by: Fingerprint = Field(description="The node's key.")
+    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{86}==$")] = Field(
+        description="Its signature over the file, the version and the sealed text."
+    )
 
 
 class SecretSpec(Guarded):
@@ -35,6 +49,10 @@ class SecretSpec(Guarded):
         Field(description="The value with its file and version, sealed by age for the nodes' keys.")
     )
 
+    rewrapped: Rewrapped | None = Field(
+        None, description="If it was sealed anew since the version was set: which node did it (owsgit secret rewrap)."
+    )
+
     @model_validator(mode="after")
     def _readers_are_named(self) -> Self:
         unnamed = sealing.readers(self.sealed) - {sealing.tag(fingerprint) for fingerprint in self.readers}
@@ -46,8 +64,11 @@ class SecretSpec(Guarded):
         """Whether it is sealed for the key with this fingerprint, as far as the header tells."""
         return sealing.tag(fingerprint) in sealing.readers(self.sealed)
 
-    def problems_after(self, before: Spec | None, file: str) -> Iterator[Problem]:
-        """Versions only go up, and who could once read a version stays named: it may know the value."""
+    def problems_after(
+        self, before: Spec | None, file: str, holder: Callable[[str, str], Spec | None]
+    ) -> Iterator[Problem]:
+        """Versions only go up; who could once read a version stays named, as it may know the value; and only a node
+        that could open the text before says that another one holds the same."""
         if not isinstance(before, SecretSpec):
             return
         if self.version not in (before.version, before.version + 1):
@@ -64,4 +85,26 @@ class SecretSpec(Guarded):
                 file,
                 "$.readers",
                 "only a new value ends that: owsgit secret rotate",
+            )
+        if self.version == before.version and self.sealed != before.sealed:
+            yield from self._not_rewrapped(before, file, holder)
+
+    def _not_rewrapped(
+        self, before: "SecretSpec", file: str, holder: Callable[[str, str], Spec | None]
+    ) -> Iterator[Problem]:
+        told = self.rewrapped
+        node = holder("key", told.by) if told is not None else None
+        try:
+            if told is None or not isinstance(node, NodeSpec) or not before.can_read(told.by):
+                raise BadSignatureError("it is no node's that could open what was sealed before")
+            key = keys.parse_ssh(node.key)
+            payload = sealing.statement(file, self.version, self.sealed)
+            sshsig.verify_bare(key, sealing.NAMESPACE, payload, base64.b64decode(told.signature))
+        except BadSignatureError as error:
+            yield Problem(
+                f"another text is sealed under version {self.version}, and no node says that the value is the same: "
+                f"{error.problems[0].message}",
+                file,
+                "$.sealed",
+                "owsgit secret rewrap has a node do it; for a new value: owsgit secret set",
             )

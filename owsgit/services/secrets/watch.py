@@ -94,7 +94,19 @@ class Watch:
     def inspect(self, change: Change) -> Iterator[Problem]:
         """What this node sees in a change of a secret, and who has no key cannot."""
         after, before = change.after, change.before
-        if after is None or not isinstance(after.spec, SecretSpec) or not after.spec.can_read(self._fingerprint):
+        if after is None or not isinstance(after.spec, SecretSpec):
+            return
+        former = before.spec if before is not None and isinstance(before.spec, SecretSpec) else None
+        if former is not None and former.version != after.spec.version:
+            former = None
+        if not after.spec.can_read(self._fingerprint):
+            if former is not None and former.can_read(self._fingerprint):
+                yield Problem(
+                    "this node could open it, and could not any more under the same version",
+                    after.file,
+                    "$.sealed",
+                    "owsgit secret rewrap seals it for all nodes",
+                )
             return
         try:
             value = self.unseal(after)
@@ -102,7 +114,7 @@ class Watch:
             first = error.problems[0]
             yield Problem(first.message, after.file, "$.sealed", "set the value anew: owsgit secret set")
             return
-        if before is None or not isinstance(before.spec, SecretSpec) or before.spec.version != after.spec.version:
+        if before is None or former is None:
             return
         try:
             same = self.unseal(before) == value
