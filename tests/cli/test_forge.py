@@ -96,6 +96,23 @@ def test_a_branch_that_is_behind_is_judged_from_where_it_left(shop: Project, bob
     assert status == 1 and "conflicts" in str(data["problems"])
 
 
+def test_a_range_starts_from_what_was_decided_and_not_from_what_a_merge_brought(shop: Project, bob: Person) -> None:
+    """In the middle of a merged branch bob was a root for a moment; no node ever took that for a state."""
+    shop.git("checkout", "-q", "-b", "pr1")
+    before = json.loads((shop.folder / "project.json").read_text())
+    shop.write("project.json", {**before, "roots": ["alice", "bob"]})
+    trick = shop.commit("bob is a root", by=bob)
+    shop.write("project.json", before)
+    shop.commit("and is not", by=bob)
+    shop.git("checkout", "-q", "main")
+    shop.git("merge", "-q", "--no-ff", "-S", "-m", "merge", "pr1")
+    shop.git("checkout", "-q", "-b", "pr2", trick)
+    shop.write("policies/code.json", allow("*"))
+    shop.commit("everything for bob", by=bob)
+    status, data = verify(shop, bob, "main..pr2")
+    assert status == 1 and not data["accepted"], data
+
+
 @pytest.mark.parametrize("between", ["main", "main..", "..main", "main...pr", "nowhere..main"])
 def test_what_is_no_range_is_told(shop: Project, bob: Person, between: str) -> None:
     done = owsgit("verify", "--range", between, by=bob, cwd=shop.folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import projects
+from tests.support import people, projects
 from tests.support.people import Person
 from tests.support.projects import Project
 
@@ -56,6 +56,26 @@ def test_it_refuses_what_a_node_would_refuse(project: Project, bare: Path, mallo
     assert refused.status != 0 and "which is no user's key" in refused.text
     assert push(project, bare, "HEAD:refs/heads/other").status != 0
     assert push(project, bare, ":main").status != 0
+
+
+def test_it_looks_at_the_clock_for_certificates(tmp_path: Path, bare: Path, alice: Person) -> None:
+    authority, dan = people.make(tmp_path, "authority"), people.make(tmp_path, "dan")
+    files = {
+        "project.json": {"name": "shop", "roots": ["alice"], "certificateAuthorities": [authority.public]},
+        "users/dan.json": {"policies": ["files"]},
+        "policies/files.json": projects.allow("ows:UpdateFile"),
+    }
+    project = projects.create(tmp_path / "certified", alice, files=files)
+    assert push(project, bare).status == 0
+    for validity, taken in (("20200101:20210101", False), ("20200101:20990101", True)):
+        subprocess.run(["ssh-keygen", "-q", "-s", authority.private, "-I", "x", "-n", "dan", "-V", validity,
+                        dan.private.with_suffix(".pub")], check=True)  # fmt: skip
+        signing = Person("dan", dan.private, {"user.signingKey": str(dan.private.with_name("key-cert.pub"))})
+        project.write("README.md", validity)
+        project.commit(by=signing)
+        done = push(project, bare)
+        assert (done.status == 0) is taken and ("has expired" in done.text) is not taken, done.text
+        project.git("reset", "-q", "--hard", "HEAD^" if not taken else "HEAD")
 
 
 def test_hooks_are_ten_lines_at_most_and_executable() -> None:

@@ -284,3 +284,52 @@ def test_killed_nodes_forget_neither_proposals_nor_approvals(three: Cluster, des
     three["a"].kill()
     three["a"].start()
     three.all_at(tip)
+
+
+def test_a_rejection_also_stops_who_pushes_to_main_directly(three: Cluster, desks: dict[str, Desk]) -> None:
+    bob, carol, alice, mallory = (desks[name] for name in ("bob", "carol", "alice", "mallory"))
+    tip = mallory.widen("Around the rejection", "review")
+    assert mallory.propose("a").status == 0
+    number = str(nodes.until(lambda: bob.listed("a"))[0]["number"])
+    assert alice("reject", number, "-m", "no", "-n", "a").status == 0
+    for desk in (bob, carol):
+        assert desk("approve", "-y", number, "-n", "a").status == 0
+    direct = mallory.project.try_git("push", "a", f"{tip}:refs/heads/main")
+    assert direct.status != 0 and "is rejected by alice" in direct.text, direct.text
+    assert three["a"].main() != tip
+    assert mallory("reject", number, "-n", "a").status == 0
+    withdrawn = mallory.project.try_git("push", "a", f"{tip}:refs/heads/main")
+    assert withdrawn.status != 0 and "is rejected by alice, mallory" in withdrawn.text, withdrawn.text
+
+
+def test_nobody_brings_back_what_its_author_changed_or_withdrew(three: Cluster, desks: dict[str, Desk]) -> None:
+    bob, mallory = desks["bob"], desks["mallory"]
+    first = mallory.widen("First", "review")
+    assert mallory.propose("a", "-o", "topic=mine").status == 0
+    number = str(nodes.until(lambda: bob.listed("a"))[0]["number"])
+    bob.project.git("fetch", "-q", "a", "+refs/proposals/*:refs/proposals/*")
+    assert bob("approve", "-y", number, "-n", "a").status == 0
+    mallory.project.git("commit", "-q", "-S", "--amend", "-m", "Second")
+    assert mallory.propose("a", "-o", "topic=mine").status == 0
+    second = mallory.project.head()
+    foreign = bob.project.try_git("push", "-o", "topic=mine", "a", f"{first}:refs/for/main")
+    assert foreign.status != 0 and "bob pushes a proposal that mallory signed" in foreign.text, foreign.text
+    assert bob.listed("a")[0]["commit"] == second
+    assert mallory("reject", number, "-n", "a").status == 0
+    again = mallory.propose("a", "-o", "topic=mine")
+    assert again.status != 0 and "mallory has withdrawn this commit" in again.text, again.text
+
+
+def test_nobodys_numbers_keep_others_from_speaking(three: Cluster, desks: dict[str, Desk]) -> None:
+    bob, carol, mallory = desks["bob"], desks["carol"], desks["mallory"]
+    base = mallory.project.head()
+    tip = mallory.widen("High numbers", "review")
+    assert mallory.propose("a").status == 0
+    number = str(nodes.until(lambda: bob.listed("a"))[0]["number"])
+    bob.project.git("fetch", "-q", "a", "+refs/proposals/*:refs/proposals/*")
+    for high, taken in ((9_999_999, False), (1_000_000, True)):
+        oid = bob.project.verdict(tip, base, bob.person, number=high)
+        assert (bob.project.try_git("push", "a", f"{oid}:refs/approvals/{tip}").status == 0) is taken
+    rejected = carol("reject", number, "-n", "a")
+    assert rejected.status == 0 and "carol rejects" in rejected.text, rejected.text
+    assert mallory("reject", number, "-n", "a").status == 0
