@@ -94,16 +94,27 @@ def _remotes(clone: Clone, project: str, nodes: dict[str, NodeSpec]) -> list[str
             if verb == "add" or run(clone.folder, "remote", "get-url", remote) != address:
                 run(clone.folder, "remote", verb, remote, address)
                 done.append(f"remote {remote}: {address}")
-    if nodes and ours is not None:
-        _fetch_notes(clone)
-    return done
+    for remote in [*nodes, *(["origin"] if nodes and ours is not None else [])]:
+        _fetch_notes(clone, remote)
+    return [*done, *_former(clone, project, nodes)]
 
 
-def _fetch_notes(clone: Clone) -> None:
-    """The nodes' notes come along with every git fetch: who decided each head, and which node runs which commit."""
+def _former(clone: Clone, project: str, nodes: dict[str, NodeSpec]) -> list[str]:
+    """Remotes of nodes that are gone: the user may want them still, as for what was only there."""
+    known = {url(spec, project) for spec in nodes.values()}
+    found = []
+    for remote in run(clone.folder, "remote").split():
+        address = run(clone.folder, "remote", "get-url", remote)
+        if address.startswith("ssh://") and address.endswith(f"/{project}") and address not in known:
+            found.append(f"remote {remote} ({address}) is no node of the project: git remote remove {remote}")
+    return found
+
+
+def _fetch_notes(clone: Clone, remote: str) -> None:
+    """The nodes' notes come along with every git fetch: who decided each head, who approved, which node runs what."""
     wanted = f"+{notes.FOLDER}/*:{notes.FOLDER}/*"
-    if wanted not in (clone.config_all("remote.origin.fetch")):
-        run(clone.folder, "config", "--local", "--add", "remote.origin.fetch", wanted)
+    if wanted not in clone.config_all(f"remote.{remote}.fetch"):
+        run(clone.folder, "config", "--local", "--add", f"remote.{remote}.fetch", wanted)
 
 
 def _signers(state: State) -> list[str]:
@@ -113,4 +124,6 @@ def _signers(state: State) -> list[str]:
         for key in user.spec.keys:
             if not keys.is_openpgp(key):
                 lines.append(f'{user.name} namespaces="git" {keys.parse_ssh(key).line}\n')
+        for authority in state.project.certificate_authorities:
+            lines.append(f'{user.name} cert-authority,namespaces="git" {keys.parse_ssh(authority).line}\n')
     return lines

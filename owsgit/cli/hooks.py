@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from owsgit.cli import output
+from owsgit.cli import output, plain
 from owsgit.cli.output import Result, Table
 from owsgit.ledger import outlook, verify
 from owsgit.ledger.outlook import Outlook
@@ -92,7 +92,7 @@ def _pre_commit(clone: Clone) -> Result:
     head = clone.head()
     tree = run(clone.folder, "write-tree")
     try:
-        verify.load_tree(clone.objects(), KINDS, clone.genesis(head) if head else GENESIS_UNKNOWN, tree)
+        state = verify.load_tree(clone.objects(), KINDS, clone.genesis(head) if head else GENESIS_UNKNOWN, tree)
     except UnavailableError:
         raise
     except OwsgitError as error:
@@ -100,6 +100,8 @@ def _pre_commit(clone: Clone) -> Result:
             output.note(line)
         output.note("owsgit: not committed; git commit --no-verify goes past this check, and a node will refuse it")
         return Result({"valid": False}, status=1)
+    for warning in plain.warnings(clone.objects(), tree, state):
+        output.note(f"owsgit: warning: {warning}")
     return Result({"valid": True})
 
 
@@ -117,7 +119,10 @@ def _pre_push(clone: Clone, remote: str, updates: str) -> Result:
         for line in lines:
             output.note(line)
         if not (found.accepted or (proposes and found.proposed is not None)):
-            output.note("owsgit: not pushed; to have others approve: git push <remote> HEAD:refs/for/main")
+            more = (
+                "; to have others approve: git push <remote> HEAD:refs/for/main" if found.proposed is not None else ""
+            )
+            output.note(f"owsgit: not pushed{more}")
             status = 1
     return Result({"accepted": status == 0}, status=status)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from owsgit.cli import output
+from owsgit.cli import output, review
 from owsgit.cli.output import Result, Table
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
@@ -29,8 +29,9 @@ def command(revision: str, count: int) -> Result:
     kept: deque[CommitReport] = deque(maxlen=count)
     if clone.head() is None:
         raise InvalidError("this repository has no commit yet", remedy="owsgit init NAME")
-    review = Review(notes.read_reviews(clone.git_folder))
-    verify.walk(clone.objects(), KINDS, None, clone.resolve(revision), kept.append, review)
+    approved = Review(notes.read_reviews(clone.git_folder), everybody=True)
+    with review.approvals_wanted():
+        verify.walk(clone.objects(), KINDS, None, clone.resolve(revision), kept.append, approved)
     shown = [document(report) for report in reversed(kept)]
     return Result(shown, Table(lines=[line for entry in shown for line in _lines(entry)]))
 

@@ -43,10 +43,30 @@ def command(forge: str, nodes: tuple[str, ...], branch: str) -> Result:
             data = {"commit": commit, "node": node, "changed": changed, "told": lines}
             return Result(data, Table(lines=[*lines, line]))
         if MIRRORED not in done.stdout:
-            told.append(f"{node}: {lines[-1] if lines else 'git push failed'}")
+            told.append(f"{node}: {_why(lines)}")
             continue  # it was not reached: another one may be
+        if "[rejected]" in done.stdout or any("non-fast-forward" in line for line in lines):
+            raise NotAllowedError(
+                f"the nodes are past {commit[:10]}, the {branch} of {forge}",
+                remedy=f"bring what they decided back to the forge first: git fetch {node} && git push {forge} "
+                f"FETCH_HEAD:{branch} (or merge it there)",
+            )
         raise NotAllowedError("\n".join(lines) or "refused", remedy="nothing was changed on the nodes")
-    raise UnavailableError("no node answered: " + "; ".join(told), remedy="owsgit doctor; or name other nodes")
+    raise UnavailableError(
+        "no node could be reached: " + "; ".join(told),
+        remedy="owsgit doctor says more: is the key the right one, is it running?",
+    )
+
+
+def _why(lines: list[str]) -> str:
+    """Why git did not reach a node: ssh's own words, and not git's advice below them."""
+    telling = [
+        line
+        for line in lines
+        if line and not line.startswith(("fatal:", "Please make sure", "and the repository", "hint:"))
+    ]
+    fatal = [line.removeprefix("fatal: ") for line in lines if line.startswith("fatal:")]
+    return (telling or fatal or ["git push failed"])[-1]
 
 
 def _push(clone: Clone, node: str, commit: str) -> "subprocess.CompletedProcess[str]":

@@ -2,8 +2,9 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,10 @@ class Opened:
             return f"rejected by {', '.join(self.rejected)}"
         if self.proposed is None:
             return "invalid"
-        return f"{len(self.proposed.missing)} missing" if self.proposed.missing else "complete"
+        count = len(self.proposed.missing)
+        if count:
+            return f"{count} permission{'s' if count > 1 else ''} missing"
+        return "needs an approval" if not self.approved else "complete"
 
     def document(self) -> dict[str, Any]:
         missing = self.proposed.missing if self.proposed else ()
@@ -180,21 +184,47 @@ class Desk:
         return shown == proposal.tip
 
 
+@contextmanager
+def approvals_wanted() -> Iterator[None]:
+    """Where a history is verified in a clone: approvals that did not come along may be all that is missing."""
+    try:
+        yield
+    except NotAllowedError as error:
+        more = f"if it was approved, that did not come along: git fetch <node> '+{notes.FOLDER}/*:{notes.FOLDER}/*'"
+        error.problems = tuple(
+            replace(each, remedy=f"{more}; else {each.remedy}" if each.remedy else more) for each in error.problems
+        )
+        raise
+
+
 def say(wanted: str, kind: str, comment: str, name: str, *, yes: bool) -> Result:
     """Sign a verdict on a proposal, and push it. Raises OwsgitError."""
     desk = Desk(Clone(Path()), name)
     proposal = desk.find(wanted)
-    if kind == APPROVE and not desk.was_shown(proposal) and not yes:
-        _look_first(desk, proposal)
+    if kind == APPROVE:
+        opened = desk.open(proposal)
+        if opened.overtaken:
+            raise InvalidError(
+                f"main has moved on, and {proposal.name} does not follow it: an approval would be for nothing",
+                remedy=f"{proposal.user} can rebase it; owsgit show {proposal.number} says how",
+            )
+        if not desk.was_shown(proposal) and not yes:
+            _look_first(desk, proposal)
     oid = _tag(desk, proposal, kind, _next_number(desk, proposal), comment)
     folder = "approvals" if kind == APPROVE else "rejections"
     push = ["git", "push", "--quiet", desk.remote, f"{oid}:refs/{folder}/{proposal.tip}"]
     done = subprocess.run(push, cwd=desk.clone.folder, stderr=subprocess.PIPE, text=True, check=False)
     told = [terminal.safe(line.removeprefix("remote: ").rstrip(), 2000) for line in done.stderr.splitlines()]
     if done.returncode != 0:
-        raise NotAllowedError("\n".join(told) or "git push failed", remedy="nothing was changed")
+        said = [line.removeprefix("owsgit: REFUSED, nothing was changed").strip() for line in told if not _is_git(line)]
+        raise NotAllowedError("\n".join(filter(None, said)) or "git push failed", remedy="nothing was changed")
     data = {"number": proposal.number, "name": proposal.name, "commit": proposal.tip, "verdict": kind, "tag": oid}
     return Result({**data, "told": told}, Table(lines=told))
+
+
+def _is_git(line: str) -> bool:
+    """Whether git itself says a line, of a push that the node has explained already."""
+    return line.startswith(("To ", " ! [remote rejected]", "error: failed to push"))
 
 
 def _next_number(desk: Desk, proposal: Proposal) -> int:

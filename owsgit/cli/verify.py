@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from owsgit.cli import output, pull_request
+from owsgit.cli import output, pull_request, review
 from owsgit.cli.output import Result, Table
 from owsgit.ledger.repository import Clone
 from owsgit.ledger.verify import CommitReport
@@ -56,9 +56,9 @@ def command(
 
     votes = notes.read_votes(repository.git_folder)
     known = notes.read_recoveries(repository.git_folder)
-    head, decided = history.walk(
-        repository.objects(), KINDS, tip, votes or {}, known, count, notes.read_reviews(repository.git_folder)
-    )
+    approvals = notes.read_reviews(repository.git_folder)
+    with review.approvals_wanted():
+        head, decided = history.walk(repository.objects(), KINDS, tip, votes or {}, known, count, approvals)
     if decided_only and (decided.open or decided.head is None):
         raise RefusedError(
             f"not decided: {_votes(votes, decided)}",

@@ -10,6 +10,7 @@ from owsgit.cli.output import Result, Table
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError
+from owsgit.model.iam import lint, pattern
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import AttachedPolicy, Session
 from owsgit.model.iam.document import PolicySpec
@@ -56,9 +57,7 @@ def command(
     asker = _who(state, who, session_policy)
     arn = _arn(state, resource)
     context = Context.of(_pairs(given))
-    problem = KINDS.vocabulary.action_problem(action)
-    if problem is not None:
-        raise InvalidError(problem[0], remedy=problem[1])
+    _check_request(action, arn, context)
     decision = state.decide(asker, action, arn, context)
     statements: list[dict[str, Any]] = [
         {"statement": str(place), "effect": place.rule.statement.effect, "answer": ANSWERS[answer]}
@@ -68,7 +67,37 @@ def command(
     name = state.caller(asker).name
     lines = [f"{name} {'may' if decision.allowed else 'may not'} {action} on {arn}", f"  {decision.reason}"]
     lines += [f"  {each['effect']:<5} {each['answer']:<15} {each['statement']}" for each in statements]
-    return Result({**data, "statements": statements}, Table(lines=lines), 0 if decision.allowed else 1)
+    note = _unknown(state, arn)
+    lines += [f"  note: {note}"] if note else []
+    return Result({**data, "statements": statements, "note": note}, Table(lines=lines), 0 if decision.allowed else 1)
+
+
+def _check_request(action: str, arn: str, context: Context) -> None:
+    """Raises InvalidError for a request that nobody could make."""
+    if "*" in action or "?" in action:
+        raise InvalidError(f"{action!r} is a pattern, and a request is for one action", remedy="name one of them")
+    problems = [
+        KINDS.vocabulary.action_problem(action),
+        *(lint.key_problem(key, KINDS.vocabulary) for key in context.values),
+    ]
+    for problem in problems:
+        if problem is not None:
+            raise InvalidError(problem[0], remedy=problem[1])
+    try:
+        pattern.arn(arn, False)
+    except ValueError as error:
+        raise InvalidError(
+            f"{arn!r}: {error}", remedy="write the whole ARN, or a path such as functions/hello"
+        ) from None
+
+
+def _unknown(state: State, arn: str) -> str | None:
+    """A word on a resource that this project does not have."""
+    for kind in KINDS:
+        name = kind.name_of(arn, state.scope)
+        if name is not None:
+            return None if state.get(kind.name, name) is not None else f"there is no {kind.name} {name!r} (yet)"
+    return None if arn == "*" else f"{arn} is no resource of this project (account {state.scope.account})"
 
 
 def _who(state: State, who: str, session_policy: Path | None) -> str | Session:
@@ -88,6 +117,8 @@ def _who(state: State, who: str, session_policy: Path | None) -> str | Session:
     if session_policy is None:
         return Session(name, session)
     spec = PolicySpec.parse(session_policy.read_bytes(), str(session_policy))
+    if wrong := list(lint.Lint(KINDS.vocabulary, lambda _: True).problems(spec, str(session_policy), "$")):
+        raise InvalidError.of(wrong)
     return Session(name, session, (AttachedPolicy(str(session_policy), "$", spec),))
 
 

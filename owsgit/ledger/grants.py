@@ -98,6 +98,15 @@ class Signatories:
                 return decision, signer.user
         return None
 
+    def _fewest(self, need: Need, given: list[Signer], people: list[Signer]) -> list[str]:
+        """Of `people`, who together suffice: nobody is named without whom it would do as well."""
+        kept = list(people)
+        for each in people:
+            fewer = [other for other in kept if other is not each]
+            if self._together(need, [*given, *fewer]):
+                kept = fewer
+        return [each.user for each in kept]
+
     def remedy(self, need: Need) -> str:
         """Who could give what is missing, in words."""
         others = [
@@ -105,11 +114,22 @@ class Signatories:
             for user in list(self.state.of_kind("user"))[:CANDIDATES_MAX]
             if user.name != self.signer.user and self._may_approve(user.name)
         ]
-        alone = [each.user for each in others if self._together(need, [each])]
-        if alone:
-            return f"an approval by {_names(alone, 'or')} would do (git push <remote> HEAD:refs/for/main asks for it)"
-        if self._together(need, others):
-            return f"it takes more than one approval, of {_names([each.user for each in others], 'and')}"
+        given = [each.signer for each in self.approvers]
+        told = {each.user for each in given}
+        missing = [each for each in others if each.user not in told]
+        alone = [each.user for each in missing if self._together(need, [*given, each])]
+        people = [each for each in missing if not self.state.is_root(each.user)]
+        among = [name for name in alone if not self.state.is_root(name)]
+        roots = [name for name in alone if self.state.is_root(name)]
+        ask = "(git push <remote> HEAD:refs/for/main asks for it)"
+        if among:
+            return f"an approval by {_names([*among, *roots], 'or')} would do {ask}"
+        if self._together(need, [*given, *people]):
+            needed = self._fewest(need, given, people)
+            root = f", or one by {_names(roots, 'or')}" if roots else ""
+            return f"it takes more than one approval, of {_names(needed, 'and')}{root} {ask}"
+        if roots:
+            return f"an approval by {_names(roots, 'or')} would do {ask}"
         return f"nobody can approve of it; ask a root for a policy that allows {self.signer.user} it"
 
 

@@ -98,7 +98,7 @@ def _commit(report: CommitReport) -> Iterator[str]:
     signer = report.signer
     yield f"owsgit: {report.commit.short} {report.commit.subject}"
     yield f"  signed by {signer.user} ({signer.algorithm} {signer.fingerprint})"
-    if not report.grants:
+    if not report.grants and not report.changes and not report.files:
         yield "  changes nothing"
     for approver in report.approvers:
         said = approver.verdict.comment.partition("\n")[0]

@@ -56,6 +56,7 @@ class Review:
     now: float | None = None
     missing: Callable[[Commit, Sequence[Problem]], None] | None = None
     inspect: Inspect | None = None
+    everybody: bool = False  # name all who approved, also where nothing rests on it
 
 
 ALONE = Review()
@@ -267,7 +268,7 @@ def _successor(
         tuple(found.files),
         tuple(given),
         found.json_bytes,
-        signatories.approvers if signatories.used else (),
+        signatories.approvers if signatories.used or review.everybody else (),
     )
     return Verified(commit.id, commit.tree, state), report
 

@@ -157,6 +157,7 @@ _WORDS = {
     "dict_type": ("an object is needed", "write { ... }"),
     "model_type": ("an object is needed", "write { ... }"),
     "model_attributes_type": ("an object is needed", "write { ... }"),
+    "too_short": ("something is needed here, and nothing is given", "add an element"),
 }
 """pydantic's types of errors that users meet, in other words, with what to do."""
 

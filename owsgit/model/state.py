@@ -361,6 +361,10 @@ class State:
                 lambda name: self.get("group", name) is not None,
                 account,
                 of_role=isinstance(spec, RoleSpec),
+                region=self.project.region,
+                services=frozenset(kind.arn.split(":")[2] for kind in self.kinds),
+                is_user=lambda name: self.get("user", name) is not None,
+                principals=tuple(sorted({kind.principal for kind in self.kinds if kind.principal})),
             )
             for path, document in documents.items():
                 yield from found.problems(document, resource.file, path)

@@ -19,6 +19,7 @@ from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Session as RoleSession
 from owsgit.model.resource import Resource
 from owsgit.model.service import Invocation, SecretValue, Target
+from owsgit.model.spec import nearest
 from owsgit.model.state import State
 from owsgit.node.home import NodeSettings
 from owsgit.node.ssh import Session
@@ -35,6 +36,9 @@ PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
 PAYLOAD_SECONDS_MAX = 60
 LOG_LINES_MAX = 100_000
 SESSION_NAME_CHARACTERS_MAX = 64
+OF_ANY_NODE = frozenset({"status", "applied", "recover"})
+"""What also a node answers that the ledger does not name."""
+
 FOLLOW_SECONDS = 0.2
 log = logging.getLogger("owsgit.commands")
 
@@ -45,6 +49,7 @@ class Facts:
 
     settings: NodeSettings
     state: Callable[[], State | None]
+    is_member: Callable[[], bool]  # whether the ledger names this node
     user_of: Callable[[str], str | None]  # by a key's fingerprint
     head: Callable[[], str | None]  # of the repository
     verified: Callable[[], str | None]
@@ -102,6 +107,9 @@ def _session_name(user: str) -> str:
 
 def _take_on(state: State, user: str, role: str, context: Context) -> RoleSession:
     """A user's session of a role. Raises NotAllowedError."""
+    if state.get("role", role) is None:
+        known = [each.name for each in state.of_kind("role")]
+        raise InvalidError(f"there is no role {role!r}", remedy=nearest(role, known, "role", "roles"))
     taken = RoleSession(role, _session_name(user))
     decision = state.assume(user, taken, context)
     if not decision.allowed:
@@ -135,6 +143,11 @@ class Commands:
                 raise InvalidError(
                     f"this node (owsgit {__version__}) does not know the command {' '.join(words[:1])!r}",
                     remedy="use the same version of owsgit on both sides",
+                )
+            if words[0] not in OF_ANY_NODE and self._facts.state() is not None and not self._facts.is_member():
+                raise UnavailableError(
+                    "the ledger does not name this node (any more), so it serves nothing",
+                    remedy="ask another one: --node NAME",
                 )
             return await verb(session, words[1:], process)
         except OwsgitError as error:

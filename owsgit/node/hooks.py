@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from owsgit.model.errors import OwsgitError, RefusedError
 from owsgit.model.spec import nearest
 from owsgit.peers.reviewing import Reviewing
 from owsgit.reconcile import story
-from owsgit.reconcile.loop import Event, Reconciler, Settled
+from owsgit.reconcile.inventory import Phase
+from owsgit.reconcile.loop import Event, Reconciler, Settled, Stepped
 
 MESSAGE_BYTES_MAX = 2 << 20
 SETTLE_SECONDS_MAX = 300.0
@@ -218,18 +219,21 @@ class HookServer:
         wanted = _acks(options, len(others) + 1)
         began = time.monotonic()
         told: asyncio.Queue[str] = asyncio.Queue()
-        applied: list[str] = []
+        applied: dict[str, list[str]] = {}  # by node, what failed there
 
         def report(node: str, failed: list[str]) -> None:
-            applied.append(node)
+            applied[node] = failed
             told.put_nowait(f"applied on {node}" + (f", but {', '.join(failed)} failed" if failed else ""))
 
         asking = asyncio.ensure_future(self._duties.others(commit, SETTLE_SECONDS_MAX, report)) if others else None
         try:
             async with asyncio.timeout(SETTLE_SECONDS_MAX):
-                while not self._tell(await events.get(), writer):
+                own: list[str] = []
+                while not self._tell(event := await events.get(), writer):
+                    if isinstance(event, Stepped) and event.row is not None and event.row.phase is Phase.FAILED:
+                        own.append(event.row.key)
                     await writer.drain()
-                applied.append(name)
+                applied[name] = own
                 while len(applied) < wanted and asking is not None and not (asking.done() and told.empty()):
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(0.2):
@@ -257,11 +261,15 @@ def _acks(options: tuple[str, ...], nodes: int) -> int:
     return {"majority": nodes // 2 + 1, "all": nodes}.get(found) or min(int(found), nodes)
 
 
-def _summary(applied: list[str], nodes: set[str], wanted: int) -> str:
+def _summary(applied: Mapping[str, list[str]], nodes: set[str], wanted: int) -> str:
     rest = sorted(nodes - set(applied))
-    if not rest:
+    well = sorted(node for node, failed in applied.items() if not failed)
+    if not rest and len(well) == len(nodes):
         return f"owsgit: applied on all {len(nodes)} nodes"
-    line = f"owsgit: applied on {', '.join(sorted(applied))}; not yet on {', '.join(rest)}"
+    failing = [f"{node} ({', '.join(failed)})" for node, failed in sorted(applied.items()) if failed]
+    line = f"owsgit: applied on {', '.join(well) or 'no node whole'}"
+    line += f"; with failures on {', '.join(failing)}" if failing else ""
+    line += f"; not yet on {', '.join(rest)}" if rest else ""
     return line + (" (to wait for them: git push -o acks=all)" if len(applied) >= wanted else "")
 
 

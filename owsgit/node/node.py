@@ -305,6 +305,7 @@ class Node:
             Facts(
                 settings=self.settings,
                 state=self._state,
+                is_member=self._council.is_member,
                 user_of=self._user_of,
                 head=self._ledger.repository.head,
                 verified=lambda: self._ledger.head.commit if self._ledger.head else None,

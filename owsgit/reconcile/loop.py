@@ -72,14 +72,6 @@ class _Retry:
     due: float = 0.0
 
 
-def _copied(resource: Resource, wanted: Mapping[str, Resource]) -> Iterator[str]:
-    """The keys of what `resource` holds a copy of."""
-    by_name = {(each.kind.name, each.name): each for each in wanted.values() if each.kind.copied}
-    for ref in resource.spec.references() if by_name else ():
-        if (ref.kind, ref.name) in by_name:
-            yield by_name[ref.kind, ref.name].key
-
-
 class Reconciler:
     """Applies what `desired` reads, by `handlers` (by kind name), and remembers it in `inventory`."""
 
@@ -152,14 +144,11 @@ class Reconciler:
         return Plan((*made.levels, tuple(self._stale(wanted, {step.key for step in made.steps}))))
 
     def _stale(self, wanted: Mapping[str, Resource], planned: set[str]) -> Iterator[Step]:
-        """What is as wanted, but has to be applied again: as it has the status of something else that was tried in
-        between (after a revert), or holds a copy of what changes."""
+        """What is as wanted, as after a revert, but has the status of something else that was tried in between."""
         for key, resource in wanted.items():
             row = self._inventory.rows.get(key)
             suspended = isinstance(resource.spec, Suspendable) and resource.spec.suspend
-            if row is None or key in planned or suspended:
-                continue
-            if row.phase is not Phase.READY or any(copied in planned for copied in _copied(resource, wanted)):
+            if row is not None and key not in planned and row.phase is not Phase.READY and not suspended:
                 yield Step(Verb.UPDATE, resource)
 
     async def reconcile(self, desired: Desired) -> None:

@@ -1,7 +1,7 @@
 """What has to be done to come from what is to what is wanted. Pure."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
@@ -21,6 +21,7 @@ class Step:
     resource: Resource
     differences: tuple[Difference, ...] = ()
     code_changed: bool = False
+    because: str = ""  # why it is applied again although it is as it was
 
     @property
     def key(self) -> str:
@@ -37,6 +38,8 @@ class Step:
                     yield f"    {difference.path}: {_shown(difference.before)} -> {_shown(difference.after)}"
             if self.code_changed:
                 yield "    code"
+            if self.because:
+                yield f"    {self.because}"
 
     def _is_opaque(self, difference: Difference) -> bool:
         return any(difference.path.startswith(f"$.{name}") for name in self.resource.kind.opaque)
@@ -86,6 +89,7 @@ class Plan:
 def make(before: Mapping[str, Resource], after: Mapping[str, Resource]) -> Plan:
     """The plan from the resources `before` to those `after`, both by key."""
     wanted = [step for key in sorted(after) if (step := _step(before.get(key), after[key])) is not None]
+    wanted += holders_of_copies(after, {step.key for step in wanted})
     unwanted = [Step(Verb.DELETE, before[key]) for key in sorted(before) if key not in after]
     return Plan((*_levels(wanted), *reversed(list(_levels(unwanted)))))
 
@@ -97,6 +101,19 @@ def _step(before: Resource | None, after: Resource) -> Step | None:
         return None
     found = tuple(differences(before.document(), after.document()))
     return Step(Verb.UPDATE, after, found, before.code != after.code)
+
+
+def holders_of_copies(after: Mapping[str, Resource], changed: Set[str]) -> list[Step]:
+    """Steps for what is as it was, and holds a copy of something that changes, as a function does of a secret."""
+    copied = {(each.kind.name, each.name): each for key, each in after.items() if each.kind.copied and key in changed}
+    found = []
+    for key in sorted(after) if copied else ():
+        resource = after[key]
+        names = [(ref.kind, ref.name) for ref in resource.spec.references()]
+        used = sorted({f"{kind} {name}" for kind, name in names if (kind, name) in copied})
+        if used and key not in changed:
+            found.append(Step(Verb.UPDATE, resource, because=f"uses {', '.join(used)}, which changes"))
+    return found
 
 
 def _levels(steps: list[Step]) -> Iterator[tuple[Step, ...]]:

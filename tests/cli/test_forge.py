@@ -143,7 +143,7 @@ def test_what_was_merged_on_a_forge_goes_to_the_first_node_that_answers(mirrored
     again = owsgit("mirror", "forge", "a", by=project.owner, cwd=project.folder)
     assert again.status == 0 and "already" in again.text
     none = owsgit("mirror", "forge", away, by=project.owner, cwd=project.folder)
-    assert none.status == 3 and "no node answered" in none.text
+    assert none.status == 3 and "no node could be reached" in none.text
 
 
 def test_the_mirror_brings_nothing_in_that_is_not_allowed(mirrored: tuple[Project, Node], bob: Person) -> None:

@@ -298,6 +298,38 @@ def test_a_route_to_a_function_needs_the_right_to_let_the_gateway_call_it(state:
     assert needs["lambda:AddPermission"].arn.endswith(":function:f")
 
 
+@pytest.mark.parametrize(
+    ("arn", "told"),
+    [
+        ("arn:aws:lambda:us-east-1:123456789012:function:f", "is in the account 123456789012"),
+        (
+            "arn:aws:lambda:eu-west-1:*:function:f",
+            "is in the region eu-west-1, and all of this project is in us-east-1",
+        ),
+        ("arn:aws:iam::123456789012:user/bob", "is in the account 123456789012"),
+    ],
+)
+def test_arns_of_elsewhere_are_refused_as_they_would_guard_nothing(state: State, arn: str, told: str) -> None:
+    deny = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": arn}]}
+    (problem,) = problems(state, *created(resource("policy", "p", deny)))
+    assert told in problem
+    own = arn.replace("123456789012", state.scope.account).replace("eu-west-1", "us-*")
+    deny["Statement"][0]["Resource"] = [own, "arn:aws:s3:::bucket", "arn:aws:dynamodb:eu-west-1:123456789012:table/t"]  # type: ignore[index]
+    state.after(created(resource("policy", "p", deny)))
+
+
+def test_slips_in_names_of_people_and_services_are_told(state: State) -> None:
+    asks = {"ForAnyValue:StringEquals": {"ows:Approver": ["bob", "carroll"], "ows:ApproverGroup": "opps"}}
+    document = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": asks}]}
+    found = problems(state, *created(resource("policy", "p", document)))
+    assert "there is no user 'carroll'" in found[0] and "there is no group 'opps'" in found[1]
+    slip = trust({"Service": "lamda.amazonaws.com"}, {"Service": "ec2.amazonaws.com"})
+    (problem,) = problems(state, *created(resource("role", "r", {"trust": slip})))
+    assert "lamda.amazonaws.com is no service that acts here" in problem
+    (empty,) = problems(state, *created(resource("policy", "p", {"Statement": []})))
+    assert "a policy without a statement says nothing" in empty
+
+
 def test_a_deny_in_a_roles_policy_cannot_ask_for_the_users_name(state: State) -> None:
     deny = {"Statement": {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::${aws:username}"}}
     inline = {"Version": "2012-10-17", **deny}

@@ -126,6 +126,7 @@ def test_a_new_value_reaches_the_function_in_the_push_that_brings_it(three: Clus
     assert planned.status == 2 and "$.version: 1 -> 2" in planned.text and "$.sealed: (changed)" in planned.text
     done = push(three, "Rotate")
     assert done.status == 0 and "~ function f" in done.text and "correct" not in done.text, done.text
+    assert "uses secret db, which changes" in done.text and "uses secret db, which changes" in planned.text
     assert before == "shop" and invoke(three, "a")["user"] == "shop2"
     nodes.until(lambda: invoke(three, "c")["user"] == "shop2")
 
@@ -248,6 +249,9 @@ def test_a_node_that_comes_is_sealed_for_and_one_that_goes_is_remembered(three: 
         assert run(three, "secret", "rewrap").text.startswith("nothing to do")
         three.project.git("rm", "-q", "nodes/late.json")
         assert push(three, "and away").status == 0
+        nodes.until(lambda: late.main() == three.project.head(), 60)
+        closed = run(three, "secret", "get", "db", "-n", late.url())
+        assert closed.status == 3 and "does not name this node" in closed.text, closed.text
     finally:
         late.stop()
     warnings = three["b"].status()["warnings"]

@@ -146,7 +146,7 @@ def test_no_changed_text_is_opened_and_none_crashes(at: int, sign: str) -> None:
     [
         ({"version": 0}, "$.version", "greater than or equal to 1"),
         ({"sealed": "correct horse"}, "$.sealed", "not an armoured age file"),
-        ({"readers": {}}, "$.readers", "at least 1"),
+        ({"readers": {}}, "$.readers", "something is needed here"),
         ({"readers": {C.fingerprint: "c"}}, "$", "sealed for keys that readers does not name"),
         ({"value": "correct horse"}, "$.value", "not a known field"),
     ],

@@ -1,5 +1,6 @@
 """What a policy says and cannot mean: names that nobody has, variables without a value, sets taken for one value."""
 
+import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ COUNT_PREFIX = "ows:ApprovalCount/"
 """`ows:ApprovalCount/<group>`: how many members of a group have approved."""
 
 OWS_KEYS = ("ows:Path", "ows:ChangedFields", "ows:Branch", "ows:SignatureType", *APPROVAL_KEYS)
+
+SIMILAR = 0.9
+"""How alike two names of services are that are taken for one and a slip of it."""
 
 MULTIVALUED = frozenset(
     key.lower()
@@ -76,16 +80,49 @@ class Lint:
     is_group: Callable[[str], bool]
     account: str | None = None
     of_role: bool = False
+    region: str = ""
+    services: frozenset[str] = frozenset()  # as they stand in the ARNs of this project's kinds
+    is_user: Callable[[str], bool] = lambda _: True
+    principals: tuple[str, ...] = ()  # the services that act for resources here: lambda.amazonaws.com
 
     def problems(self, document: AnyDocument, file: str, path: str) -> Iterator[Problem]:
         """Everything in `document` (at JSON `path` of `file`) that cannot mean what it says."""
+        if not document.rules:
+            yield Problem("a policy without a statement says nothing", file, f"{path}.Statement", "add one")
         for index, rule in enumerate(document.rules):
             place = document.place(path, index)
             yield from _actions(rule.statement, file, place, self.vocabulary)
             yield from _keys(rule.statement, file, place, self.vocabulary)
-            yield from _approvals(rule, file, place, self.is_group)
+            yield from _approvals(rule, file, place, self.is_group, self.is_user)
+            yield from self._elsewhere(rule, file, place)
+            yield from self._services(rule, file, place)
             yield from _variables(rule, file, place, self.vocabulary, self.of_role)
             yield from _accounts(rule, file, place, self.account)
+
+    def _elsewhere(self, rule: Rule, file: str, place: str) -> Iterator[Problem]:
+        """ARNs of another account or region than this project's: a Deny of them would guard nothing."""
+        given, named = rule.statement.resources
+        for text in given:
+            parts = text.split(":", 5)
+            if len(parts) < 6 or parts[2] not in self.services or self.account is None:
+                continue
+            for part, index, own in (("account", 4, self.account), ("region", 3, self.region)):
+                plain = parts[index] and not any(sign in parts[index] for sign in "*?$")
+                if plain and parts[index] != own:
+                    right = ":".join([*parts[:index], own, *parts[index + 1 :]])
+                    yield Problem(
+                        f"{text} is in the {part} {parts[index]}, and all of this project is in {own}",
+                        file,
+                        f"{place}.{'Resource' if named else 'NotResource'}",
+                        f"write {right}, or * for the {part}",
+                    )
+
+    def _services(self, rule: Rule, file: str, place: str) -> Iterator[Problem]:
+        """Services that are named almost as one of those that there are."""
+        for name in rule.principals.services() if rule.principals is not None else ():
+            close = difflib.get_close_matches(name, self.principals, n=1, cutoff=SIMILAR)
+            if close and close[0] != name:
+                yield Problem(f"{name} is no service that acts here", file, place, f"did you mean {close[0]!r}?")
 
 
 def _actions(statement: AnyStatement, file: str, place: str, vocabulary: Vocabulary) -> Iterator[Problem]:
@@ -102,7 +139,7 @@ def _keys(statement: AnyStatement, file: str, place: str, vocabulary: Vocabulary
     for operator, keys in statement.condition.items():
         for key in keys:
             where = f"{place}.Condition.{operator}['{key}']"
-            problem = _key_problem(key, vocabulary)
+            problem = key_problem(key, vocabulary)
             if problem is not None:
                 yield Problem(problem[0], file, where, problem[1])
             if key.lower() in MULTIVALUED and ":" not in operator and operator != condition.NULL:
@@ -114,7 +151,8 @@ def _keys(statement: AnyStatement, file: str, place: str, vocabulary: Vocabulary
                 )
 
 
-def _key_problem(key: str, vocabulary: Vocabulary) -> tuple[str, str] | None:
+def key_problem(key: str, vocabulary: Vocabulary) -> tuple[str, str] | None:
+    """What is wrong with a condition key, and the remedy; None if nothing is."""
     lower = key.lower()
     for prefix, names in (("aws:", (*SUPPLIED_KEYS, *OTHER_KEYS)), ("ows:", OWS_KEYS)):
         if lower.startswith(prefix):
@@ -124,7 +162,9 @@ def _key_problem(key: str, vocabulary: Vocabulary) -> tuple[str, str] | None:
     return vocabulary.key_problem(key)
 
 
-def _approvals(rule: Rule, file: str, place: str, is_group: Callable[[str], bool]) -> Iterator[Problem]:
+def _approvals(
+    rule: Rule, file: str, place: str, is_group: Callable[[str], bool], is_user: Callable[[str], bool]
+) -> Iterator[Problem]:
     statement = rule.statement
     for operator, keys in statement.condition.items():
         for key in keys:
@@ -145,6 +185,14 @@ def _approvals(rule: Rule, file: str, place: str, is_group: Callable[[str], bool
             group = key[len(COUNT_PREFIX) :] if lower.startswith(COUNT_PREFIX.lower()) else None
             if group is not None and not is_group(group):
                 yield Problem(f"there is no group {group!r}", file, where, f"add groups/{group}.json, or correct it")
+            for what, known in (("approver", is_user), ("approvergroup", is_group)):
+                texts = keys[key] if lower == f"ows:{what}" else []
+                for name in [texts] if isinstance(texts, str) else texts:
+                    if not any(sign in name for sign in "*?$") and not known(name):
+                        kind = "user" if what == "approver" else "group"
+                        yield Problem(
+                            f"there is no {kind} {name!r}", file, where, f"add {kind}s/{name}.json, or correct it"
+                        )
     for variable in rule.variables():
         if variable.name.startswith(("ows:approvalcount", "ows:approver")):
             yield Problem(f"${{{variable.name}}} has no one value", file, place, "ask for approvals in a Condition")
@@ -154,7 +202,7 @@ def _variables(rule: Rule, file: str, place: str, vocabulary: Vocabulary, of_rol
     """A variable that no key has; and a Deny with one that never has a value, which would deny all it might mean."""
     supplied = {key.lower() for key in SUPPLIED_KEYS} - (ROLES_LACK if of_role else frozenset())
     for variable in rule.variables():
-        problem = _key_problem(variable.name, vocabulary)
+        problem = key_problem(variable.name, vocabulary)
         if problem is not None:
             yield Problem(f"${{{variable.name}}}: {problem[0]}", file, place, problem[1])
             continue

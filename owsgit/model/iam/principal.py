@@ -115,6 +115,10 @@ class Principals:
         """
         return self.match(caller) is Match.EXACT or any(text == EVERYBODY for text, _ in self._aws)
 
+    def services(self) -> Iterator[str]:
+        """The services that it names."""
+        yield from sorted(self._services)
+
     def named(self) -> Iterator[Named]:
         """The users and roles that it names."""
         for text, found in self._aws:

@@ -84,7 +84,9 @@ class Vocabulary:
         """What is wrong with an action (or a pattern of actions) of a policy, and the remedy; None if nothing is."""
         if text == "*":
             return None
-        name, _, action = text.partition(":")
+        name, colon, action = text.partition(":")
+        if not colon:
+            return f"{text!r} is no action", "write service:Action, such as lambda:InvokeFunction"
         service = self.services.get(name.lower())
         if service is None:
             return f"there is no service {name!r}", nearest(name, self.services, "service", "services")

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Iterator
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
@@ -52,6 +52,15 @@ class SecretSpec(Guarded):
     rewrapped: Rewrapped | None = Field(
         None, description="If it was sealed anew since the version was set: which node did it (owsgit secret rewrap)."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_plain(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "sealed" not in value:
+            raise ValueError(
+                "its value is not sealed: owsgit secret set makes this file; a plain value is for everybody"
+            )
+        return value
 
     @model_validator(mode="after")
     def _readers_are_named(self) -> Self:
