@@ -1,18 +1,19 @@
 """`owsgit connect`: host keys, remotes and allowed signers of this clone, from the ledger itself."""
 
+import contextlib
 import os
 import pwd
 import shlex
 from pathlib import Path
 
-from owsgit.cli import output
+from owsgit.cli import output, signing
 from owsgit.cli.output import Result, Table
 from owsgit.cli.signing import SigningKey
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone, run
 from owsgit.model import keys
 from owsgit.model.core import NodeSpec, UserSpec
-from owsgit.model.errors import InvalidError
+from owsgit.model.errors import InvalidError, OwsgitError
 from owsgit.model.state import State
 from owsgit.peers import notes
 from owsgit.services import KINDS
@@ -32,7 +33,10 @@ def command() -> Result:
     if head is None:
         raise InvalidError("this repository has no commit yet", remedy="owsgit init NAME")
     state = verify.load(clone.objects(), KINDS, clone.genesis(head), head).state
-    done = connect(clone, state, None)
+    key: SigningKey | None = None
+    with contextlib.suppress(OwsgitError):  # ssh may know better; owsgit doctor tells
+        key = signing.discover(clone.folder, create=False)
+    done = connect(clone, state, key)
     if not any(True for _ in state.of_kind("node")):
         done.append("the ledger names no node yet: commit what owsgit node init prints as nodes/<name>.json first")
     return Result({"done": done}, Table(lines=done or ["everything is set up already"]))
@@ -63,9 +67,12 @@ def identity_options(key: SigningKey) -> list[str]:
     home, whatever HOME says.
     """
     found = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".ssh"
-    if key.private is None or key.private.parent == found:
+    if key.private is None:
         return []
-    return ["-i", str(key.private), "-o", "IdentitiesOnly=yes"]
+    own = ["-i", str(key.private), "-o", "IdentitiesOnly=yes"]
+    if key.certificate is not None:  # who logs in with one says as whom
+        return [*own, "-o", f"CertificateFile={key.certificate}", "-l", key.user]
+    return own if key.private.parent != found else []
 
 
 def known_host(spec: NodeSpec) -> str:

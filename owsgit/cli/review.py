@@ -20,7 +20,7 @@ from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verdicts import APPROVE
 from owsgit.ledger.verify import Verified
 from owsgit.model import keys, terminal
-from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError
+from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, UnavailableError
 from owsgit.peers import notes
 from owsgit.reconcile import story
 from owsgit.services import KINDS
@@ -91,8 +91,8 @@ class Desk:
         try:
             run(clone.folder, *command, self.remote, *fetch)
         except GitError as error:
-            raise OwsgitError(
-                error.problems[0].message, remedy="owsgit connect names the nodes; --node NAME asks another one"
+            raise UnavailableError(
+                error.problems[0].message, remedy="is the node running? --node NAME asks another one"
             ) from None
         self.proposals = Proposals(clone.git_folder).all()
         main = run(clone.folder, "rev-parse", SEEN_MAIN)

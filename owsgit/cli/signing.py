@@ -1,14 +1,19 @@
 """Finds the key that the user signs with, and sets git's signing up for one repository."""
 
+import base64
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from owsgit.ledger import sshcert
 from owsgit.ledger.repository import GitError, run
 from owsgit.model import keys
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
+
+CERTIFICATE_ENDING = "-cert.pub"
+"""What ssh-keygen makes of KEY.pub: KEY-cert.pub."""
 
 SSH_NAMES = ("id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk")
 
@@ -22,6 +27,8 @@ class SigningKey:
     public: str
     found: str  # how it was found, for people
     private: Path | None = None  # of an SSH key in a file
+    certificate: Path | None = None  # that stands for `user`, for an SSH key that the ledger does not name
+    user: str = ""
 
 
 def discover(folder: Path | None, *, create: bool) -> SigningKey:
@@ -89,6 +96,8 @@ def _ssh_setting(setting: str) -> SigningKey:
             f"git signs with {setting}, but {public} cannot be read: {error.strerror}",
             remedy="correct git config user.signingKey",
         ) from None
+    if sshcert.is_certificate(line.split(" ", 1)[0]):
+        return _certified(public, line)
     private = public.with_suffix("")
     return SigningKey(
         "ssh",
@@ -97,6 +106,19 @@ def _ssh_setting(setting: str) -> SigningKey:
         f"git's user.signingKey ({public})",
         private if private.exists() else None,
     )
+
+
+def _certified(path: Path, line: str) -> SigningKey:
+    """A certificate that git signs with (user.signingKey ends in -cert.pub)."""
+    try:
+        certificate = sshcert.parse(base64.b64decode(line.split(" ")[1], validate=True))
+    except (OwsgitError, ValueError, IndexError) as error:
+        remedy = "get another one: ssh-keygen -s CA -I ID -n USER KEY.pub"
+        raise InvalidError(str(error), file=str(path), remedy=remedy) from None
+    private = path.with_name(path.name.removesuffix(CERTIFICATE_ENDING))
+    found = f"git's user.signingKey ({path}, for {', '.join(certificate.principals)})"
+    present = private if private.exists() else None
+    return SigningKey("ssh", str(path), certificate.key.line, found, present, path, certificate.principals[0])
 
 
 def _from_home() -> SigningKey | None:

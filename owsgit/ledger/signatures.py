@@ -62,6 +62,12 @@ def signed_by(payload: bytes, signature: bytes, state: State) -> Signer:
     raise BadSignatureError("its signature is neither an SSH nor an OpenPGP signature", remedy=_SIGN)
 
 
+def may_be_certified(user: str, authority: str, state: State) -> bool:
+    """Whether certificates of `authority` (a fingerprint) can stand for a user: never for a root."""
+    known = {keys.parse_ssh(line).fingerprint for line in state.project.certificate_authorities}
+    return authority in known and state.get("user", user) is not None and not state.is_root(user)
+
+
 def _certified(key: SshKey, certificate: SshCertificate, state: State) -> Signer:
     """Whom a certificate of one of the project's authorities stands for."""
     authorities = {keys.parse_ssh(line).fingerprint for line in state.project.certificate_authorities}

@@ -36,7 +36,7 @@ from owsgit.model.state import State
 from owsgit.node.commands import Commands, Facts
 from owsgit.node.home import Home
 from owsgit.node.hooks import Duties, HookServer
-from owsgit.node.ssh import Access, Login, Session, SshServer
+from owsgit.node.ssh import CERTIFIED, Access, Login, Session, SshServer
 from owsgit.peers import recovery, server
 from owsgit.peers.council import Council
 from owsgit.peers.standing import Caller, Host, Own, StoppedError
@@ -342,6 +342,9 @@ class Node:
         state = self._state()
         if state is None:
             return "" if fingerprint in self._owners else None
+        if fingerprint.startswith(CERTIFIED):
+            authority, _, user = fingerprint.removeprefix(CERTIFIED).partition(" ")
+            return user if signatures.may_be_certified(user, authority, state) else None
         holder = state.holder("key", fingerprint)
         return holder.name if holder is not None and isinstance(holder.spec, UserSpec) else None
 

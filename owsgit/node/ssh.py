@@ -66,6 +66,9 @@ class Access:
     peer: Callable[[Session, asyncssh.SSHServerProcess[bytes]], Awaitable[int]]  # another node's requests
 
 
+CERTIFIED = "certified by "
+
+
 class _Server(asyncssh.SSHServer):
     def __init__(self, access: Access, connections: "set[_Server]") -> None:
         self._access = access
@@ -92,6 +95,17 @@ class _Server(asyncssh.SSHServer):
         self._connection.set_extra_info(owsgit_key=fingerprint, owsgit_line=key.export_public_key().decode().strip())
         login = self._access.login_of(fingerprint)
         return login is not None and (login.kind == "user" or key.get_algorithm() == "ssh-ed25519")
+
+    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        """A certificate names its user, who logs in by that name; asyncssh checks the certificate itself then."""
+        identity = certified(username, key.get_fingerprint())
+        self._connection.set_extra_info(owsgit_key=identity, owsgit_line="")
+        return self._access.login_of(identity) is not None
+
+
+def certified(user: str, authority: str) -> str:
+    """What stands for the key of a session that logged in with a certificate of `authority` (a fingerprint)."""
+    return f"{CERTIFIED}{authority} {user}"
 
 
 class SshServer:

@@ -57,7 +57,12 @@ def _date(text: str) -> datetime:
     try:
         return datetime.fromtimestamp(float(text), UTC)
     except (ValueError, OverflowError, OSError):
-        found = datetime.fromisoformat(text)
+        try:
+            found = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(
+                f"{text!r:.40} is not a date, such as 2026-01-31T12:00:00Z, nor seconds since 1970"
+            ) from None
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
