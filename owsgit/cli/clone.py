@@ -107,6 +107,8 @@ def _decided(
         known = notes.read_recoveries(clone.git_folder)
         approvals = notes.read_reviews(clone.git_folder)
         head, decided = history.walk(clone.objects(), KINDS, tip, votes, known, told, approvals)
+        if decided.fork:
+            raise RefusedError(decided.fork, remedy="it is not what the nodes decided: clone from another node")
         if not decided.open:
             return head, decided
         if time.monotonic() > deadline:

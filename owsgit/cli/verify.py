@@ -59,6 +59,8 @@ def command(
     approvals = notes.read_reviews(repository.git_folder)
     with review.approvals_wanted():
         head, decided = history.walk(repository.objects(), KINDS, tip, votes or {}, known, count, approvals)
+    if decided_only and decided.fork:
+        raise RefusedError(decided.fork, remedy="git rebase -S, if it is your own; else fetch from another node")
     if decided_only and (decided.open or decided.head is None):
         raise RefusedError(
             f"not decided: {_votes(votes, decided)}",
@@ -83,6 +85,7 @@ def _votes(votes: Mapping[str, Certificate] | None, decided: history.Decided) ->
     if decided.head is None:
         return "votes: no node is named, so nobody decides yet"
     rest = f"; {_count(decided.open, 'commit')} after it not decided (yet)" if decided.open else ""
+    rest += f"; {decided.fork}" if decided.fork else ""
     if not decided.heads:
         return f"votes: none are needed up to {decided.head[:10]}, which founds the project{rest}"
     return f"votes: {_count(decided.heads, 'head')} with the votes of their majority, up to {decided.head[:10]}{rest}"

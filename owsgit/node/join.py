@@ -74,6 +74,8 @@ def install(
             f"this is the history of another project: it begins with {head.state.genesis[:10]}, not {wanted[:10]}",
             remedy="check the address, and the project id with whoever gave it to you",
         )
+    if decided.fork:
+        raise RefusedError(decided.fork, remedy="it is not what the nodes decided: join from another node")
     store = Store(home.votes)
     try:
         # only what was checked on the way: other notes may say anything

@@ -24,6 +24,7 @@ class Decided:
     head: str | None  # the last head that was decided; the first one that names nodes needs no votes
     chain: tuple[Certificate, ...]  # those that were checked, oldest first
     open: int  # commits after it
+    fork: str = ""  # where the nodes decided on something else than this history goes on with, in words
 
     @property
     def heads(self) -> int:
@@ -73,23 +74,22 @@ def walk(
     decided = chain[-1].value if chain else None
     if head is None or head.commit != tip:
         head = verify.walk(objects, kinds, head, tip, note, review)
-    _check_no_fork(objects, votes, order)
     if decided is None and first:
         decided = first[0]
-    return head, Decided(decided, tuple(chain), len(order) - 1 - order.index(decided) if decided else 0)
+    count = len(order) - 1 - order.index(decided) if decided else 0
+    return head, Decided(decided, tuple(chain), count, _fork(objects, votes, order))
 
 
-def _check_no_fork(objects: Objects, votes: Mapping[str, Certificate], order: list[str]) -> None:
-    """Where the nodes decided on another successor of a commit, this history is not theirs: a server made it up."""
+def _fork(objects: Objects, votes: Mapping[str, Certificate], order: list[str]) -> str:
+    """Where the nodes decided on another successor of a commit: one's own work, while main moved on; or a server that
+    made this history up."""
     places = {commit: index for index, commit in enumerate(order)}
     for certificate in votes.values():
         head, value = certificate.instance.head, certificate.value
         if head in places and value not in places and not _leads_to(objects, value, order[-1], head):
-            raise CertificateError(
-                f"the nodes decided on {value[:10]} after {head[:10]}, and this history goes on with "
-                f"{order[places[head] + 1][:10]}",
-                remedy="it is not what the nodes decided: clone or fetch from another node",
-            )
+            here = order[places[head] + 1][:10]
+            return f"the nodes decided on {value[:10]} after {head[:10]}, and this history goes on with {here}"
+    return ""
 
 
 def _leads_to(objects: Objects, value: str, tip: str, head: str) -> bool:

@@ -57,3 +57,19 @@ def test_certificates_that_lead_in_a_circle_end(made: tuple[Project, list[str]])
     circle = [vote(commits[2], commits[3]), vote(commits[3], commits[2])]
     with pytest.raises(CertificateError, match="circle"):
         walk(project, commits[3], circle)
+
+
+def test_another_way_than_the_decided_one_is_told(made: tuple[Project, list[str]]) -> None:
+    """clone, join and verify --decided refuse it; to plain verify it is somebody's own work while main moved on."""
+    project, commits = made
+    votes = [vote(commits[0], commits[1]), vote(commits[1], commits[3])]
+    assert walk(project, commits[3], votes).fork == "" and walk(project, commits[1], votes).fork == ""
+    assert walk(project, commits[2], votes).fork == "", "an older revision, within what was decided as one"
+    project.git("reset", "-q", "--hard", commits[1])
+    project.write("README.md", "another way\n")
+    other = project.commit()
+    told = walk(project, other, votes).fork
+    assert f"decided on {commits[3][:10]} after {commits[1][:10]}, and this history goes on with {other[:10]}" in told
+    unseen = [votes[0], vote(commits[1], "f" * 40)]
+    assert "decided on ffffffffff" in walk(project, other, unseen).fork, "also where it is not even here"
+    assert walk(project, commits[1], unseen).fork == "", "what is newer than this clone contradicts nothing"
