@@ -41,8 +41,8 @@ class Person:
         counted = {f"GIT_CONFIG_KEY_{index}": key for index, key in enumerate(settings)}
         counted |= {f"GIT_CONFIG_VALUE_{index}": value for index, value in enumerate(settings.values())}
         ssh = (
-            f"ssh -i {self.private} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=accept-new "
-            f"-o UserKnownHostsFile={self.private.parent}/known_hosts -o LogLevel=ERROR"
+            f"ssh -i {self.private} -o IdentitiesOnly=yes -o BatchMode=yes -o StrictHostKeyChecking=no "
+            "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"  # another node of the tests may have had this port
         )
         return {
             **CLEAN,
