@@ -411,7 +411,6 @@ def test_a_backup_without_the_key_is_a_new_node(three: Cluster, tmp_path: Path, 
     assert restored.status == 0, restored.text
     three.project.write("nodes/c.json", json.loads(restored.text))
     commit = three.project.commit("c has a new key")
-    (alice.private.parent / "known_hosts").unlink()
     three.nodes["c"] = Node(home, alice, "c", port=three["c"].port, address=three["c"].address).start()
     assert three.push("a").status == 0
     three.all_at(commit)
