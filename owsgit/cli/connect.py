@@ -131,6 +131,6 @@ def _signers(state: State) -> list[str]:
         for key in user.spec.keys:
             if not keys.is_openpgp(key):
                 lines.append(f'{user.name} namespaces="git" {keys.parse_ssh(key).line}\n')
-        for authority in state.project.certificate_authorities:
+        for authority in state.project.certificate_authorities if not state.is_root(user.name) else ():
             lines.append(f'{user.name} cert-authority,namespaces="git" {keys.parse_ssh(authority).line}\n')
     return lines

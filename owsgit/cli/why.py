@@ -117,7 +117,7 @@ def _who(state: State, who: str, session_policy: Path | None) -> str | Session:
     if session_policy is None:
         return Session(name, session)
     spec = PolicySpec.parse(session_policy.read_bytes(), str(session_policy))
-    if wrong := list(lint.Lint(KINDS.vocabulary, lambda _: True).problems(spec, str(session_policy), "$")):
+    if wrong := list(lint.Lint(KINDS.vocabulary).problems(spec, str(session_policy), "$")):
         raise InvalidError.of(wrong)
     return Session(name, session, (AttachedPolicy(str(session_policy), "$", spec),))
 

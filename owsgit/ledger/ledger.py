@@ -6,19 +6,20 @@ What the node acts on is `head`. `main` follows it, by `follow` alone; whatever 
 import contextlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from owsgit.ledger import changes, grants, trees, verify
+from owsgit.ledger import changes, commits, grants, signatures, trees, verify
 from owsgit.ledger.commits import Commit
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import MAIN, NODE_ENVIRONMENT, GitError, Repository, genesis, run
 from owsgit.ledger.reviews import Reviews
-from owsgit.ledger.verdicts import Verdict
+from owsgit.ledger.verdicts import APPROVE, Verdict
 from owsgit.ledger.verify import CommitReport, Inspect, Report, Review, Verified
 from owsgit.model import core
-from owsgit.model.errors import Problem, RefusedError
+from owsgit.model.errors import NotAllowedError, Problem, RefusedError
 from owsgit.model.resource import Kinds
 from owsgit.model.service import CodeFile
 
@@ -75,35 +76,43 @@ class Ledger:
         `now`, in seconds since 1970, is for who brings it in: certificates of keys have to be valid then, and approvals
         count unless they were taken back. What others voted for is verified with every approval that there is.
         """
-        approvals = self.reviews.approvals if now is None else self._standing
+        rejected: dict[str, list[str]] = {}
+        approvals = self.reviews.approvals if now is None else partial(self._standing, objects, rejected)
         review = Review(approvals, now, inspect=self._inspect)
-        report = verify.push(objects, self.kinds, self.head, tip, review)
-        if now is not None:
-            self._check_not_rejected(report)
+        try:
+            report = verify.push(objects, self.kinds, self.head, tip, review)
+        except NotAllowedError as error:
+            raise _with_rejections(error, rejected) from error
         self.verified(report)
         self._accepted[self.head.commit if self.head else None, tip] = report.head
         while len(self._accepted) > ACCEPTED_MAX:
             self._accepted.popitem(last=False)
         return report
 
-    def _check_not_rejected(self, report: Report) -> None:
-        """What rests on approvals is not let in against the word of somebody who may approve. Raises RefusedError.
+    def _standing(self, objects: Objects, rejected: dict[str, list[str]], commit: str) -> Sequence[Verdict]:
+        """The approvals of `commit` that count for who brings it in: none while somebody rejects it who may approve, or
+        its author has withdrawn it. Who that is, is noted in `rejected`.
 
-        Only for who brings it in: what a majority has decided stays decided, whatever is said later.
+        What a majority has decided stays decided, whatever is said later: then all approvals count.
         """
-        approved = {each.verdict.commit for commit in report.commits for each in commit.approvers}
-        signers = {commit.commit.id: commit.signer.user for commit in report.commits}
-        for commit in sorted(approved):
-            assert self.head is not None
-            latest = self.reviews.latest(commit, self.head.state)
-            if rejecting := grants.rejecting(latest, self.head.state, signers.get(commit, "")):
-                raise RefusedError(
-                    f"commit {commit[:10]} is rejected by {', '.join(rejecting)}",
-                    remedy="talk to them: whoever rejects can approve; or change it, and propose it again",
-                )
+        if not self.reviews or self.head is None:
+            return ()
+        latest = self.reviews.latest(commit, self.head.state)
+        if not latest:
+            return ()
+        rejecting = grants.rejecting(latest, self.head.state, self._author(objects, commit))
+        if rejecting:
+            rejected[commit] = rejecting
+            return ()
+        return [each for each in latest.values() if each.kind == APPROVE]
 
-    def _standing(self, commit: str) -> Sequence[Verdict]:
-        return self.reviews.standing(commit, self.head.state) if self.reviews and self.head is not None else ()
+    def _author(self, objects: Objects, commit: str) -> str:
+        """Who signed a commit, by the keys of the head's state; '' if nobody whom it knows."""
+        assert self.head is not None
+        try:
+            return signatures.signer(commits.parse(commit, objects.commit(commit)), self.head.state).user
+        except RefusedError:
+            return ""
 
     def verified(self, report: Report) -> Report:
         """Keep the approvals on which `report` rests. Durable when it returns."""
@@ -143,7 +152,9 @@ class Ledger:
         def note(commit: Commit, problems: Sequence[Problem]) -> None:
             missing.extend((commit, problem) for problem in problems)
 
-        report = verify.push(objects, self.kinds, self.head, tip, Review(self._standing, now, note, self._inspect))
+        report = verify.push(
+            objects, self.kinds, self.head, tip, Review(partial(self._standing, objects, {}), now, note, self._inspect)
+        )
         if not report.commits:
             raise RefusedError(
                 f"main is at {tip[:10]} already: there is nothing to propose", remedy="git commit -S first"
@@ -237,6 +248,19 @@ class Ledger:
     def read_files(self, tree: str) -> Iterator[CodeFile]:
         """Every file below a tree, with its content."""
         return read_files(self.repository.objects, tree)
+
+
+def _with_rejections(error: NotAllowedError, rejected: Mapping[str, Sequence[str]]) -> NotAllowedError:
+    """The same error, saying first whose rejections keep approvals from counting."""
+    more = [
+        Problem(
+            f"commit {commit[:10]} is rejected by {', '.join(users)}, so no approval of it counts",
+            remedy="talk to them: whoever rejects can approve; or change it, and propose it again",
+        )
+        for commit, users in sorted(rejected.items())
+    ]
+    error.problems = (*more, *error.problems)
+    return error
 
 
 def read_files(objects: Objects, tree: str) -> Iterator[CodeFile]:

@@ -20,13 +20,35 @@ from owsgit.model.state import State
 TOLD_OF_ONE_COMMIT_MAX = 200
 """Verdicts of one commit that one neighbour told of: as many as there can be said of it. 0.2 s to check them all."""
 
-TOLD_COMMITS_MAX = 20_000
-"""Commits of which something is told and nothing rests on it yet: 20 MB, as each has a few."""
+TOLD_MAX = 20_000
+"""Verdicts that one neighbour told of, and nothing rests on them yet: 160 MB at the very most, 20 MB in practice."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS verdicts (id TEXT PRIMARY KEY, commit_id TEXT NOT NULL, data BLOB NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS verdicts_commit ON verdicts (commit_id);
 """
+
+
+class _Told:
+    """What one neighbour told, by commit; the commits that it spoke of last are kept."""
+
+    def __init__(self) -> None:
+        self._by_commit: OrderedDict[str, OrderedDict[str, Verdict]] = OrderedDict()
+        self._count = 0
+
+    def of(self, commit: str) -> Iterable[Verdict]:
+        return self._by_commit.get(commit, {}).values()
+
+    def add(self, verdict: Verdict) -> None:
+        said = self._by_commit.setdefault(verdict.commit, OrderedDict())
+        self._by_commit.move_to_end(verdict.commit)
+        self._count += id_of(verdict) not in said
+        said[id_of(verdict)] = verdict
+        while len(said) > TOLD_OF_ONE_COMMIT_MAX:
+            said.popitem(last=False)
+            self._count -= 1
+        while self._count > TOLD_MAX:
+            self._count -= len(self._by_commit.popitem(last=False)[1])
 
 
 class Reviews:
@@ -35,7 +57,7 @@ class Reviews:
     def __init__(self, path: Path | None = None) -> None:
         """`path` None: in memory only. Raises UnavailableError when the file cannot be read."""
         self._lock = threading.Lock()
-        self._told: OrderedDict[str, dict[str, OrderedDict[str, Verdict]]] = OrderedDict()  # by commit and source
+        self._told: dict[str, _Told] = {}  # by neighbour
         self.fresh: set[str] = set()  # commits of which something was kept that is in no note yet
         try:
             self._database = sqlite3.connect(path or ":memory:", isolation_level=None, check_same_thread=False)
@@ -70,7 +92,7 @@ class Reviews:
         if not self:
             return ()
         with self._lock:
-            told = [each for said in self._told.get(commit, {}).values() for each in said.values()]
+            told = [each for source in self._told.values() for each in source.of(commit)]
         return [each for each in (*self.kept(commit), *told) if each.kind == APPROVE]
 
     def standing(self, commit: str, state: State) -> Sequence[Verdict]:
@@ -113,18 +135,13 @@ class Reviews:
     def tell(self, said: Iterable[Verdict], source: str) -> None:
         """Remember, for a while, what a neighbour (`source`) knows; nothing of it is proven.
 
-        So many of one commit by one neighbour, the newest: what one of them makes up costs little to look through, and
-        crowds out nothing that another one tells.
+        So many of one commit, and so many in all, by each neighbour, the newest: what one of them makes up costs little
+        to look through, and crowds out nothing that another one tells.
         """
         with self._lock:
+            told = self._told.setdefault(source, _Told())
             for verdict in said:
-                mine = self._told.setdefault(verdict.commit, {}).setdefault(source, OrderedDict())
-                self._told.move_to_end(verdict.commit)
-                mine[id_of(verdict)] = verdict
-                while len(mine) > TOLD_OF_ONE_COMMIT_MAX:
-                    mine.popitem(last=False)
-                while len(self._told) > TOLD_COMMITS_MAX:
-                    self._told.popitem(last=False)
+                told.add(verdict)
 
     def forget_told(self) -> None:
         """What is worth keeping is kept."""

@@ -62,10 +62,11 @@ def signed_by(payload: bytes, signature: bytes, state: State) -> Signer:
     raise BadSignatureError("its signature is neither an SSH nor an OpenPGP signature", remedy=_SIGN)
 
 
-def may_be_certified(user: str, authority: str, state: State) -> bool:
-    """Whether certificates of `authority` (a fingerprint) can stand for a user: never for a root."""
-    known = {keys.parse_ssh(line).fingerprint for line in state.project.certificate_authorities}
-    return authority in known and state.get("user", user) is not None and not state.is_root(user)
+def authorities_of(user: str, state: State) -> list[str]:
+    """The authorities, as OpenSSH lines, whose certificates can stand for a user: none for a root."""
+    if state.get("user", user) is None or state.is_root(user):
+        return []
+    return [keys.parse_ssh(line).line for line in state.project.certificate_authorities]
 
 
 def _certified(key: SshKey, certificate: SshCertificate, state: State) -> Signer:

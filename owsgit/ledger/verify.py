@@ -310,4 +310,4 @@ def load(objects: Objects, kinds: Kinds, genesis: str, commit: str) -> Verified:
 def load_tree(objects: Objects, kinds: Kinds, genesis: str, tree: str, *, trusted: bool = False) -> State:
     """The state that a tree describes, signed or not: for `owsgit validate` and `owsgit up`. Raises InvalidError."""
     empty = State.empty(kinds).born(genesis)
-    return empty.after(changes.between(objects, empty, None, tree, trusted=trusted).resources)
+    return empty.after(changes.between(objects, empty, None, tree, trusted=trusted).resources, trusted=trusted)

@@ -107,6 +107,8 @@ class Principal(Spec):
     def references(self) -> Iterator[Reference]:
         for index, policy in enumerate(self.policies):
             yield Reference("policy", policy, f"$.policies[{index}]")
+        for name, document in self.inline_policies.items():
+            yield from document.approvals(f"$.inlinePolicies['{name}']")
 
 
 class Boundaried(Principal):

@@ -266,8 +266,12 @@ class State:
         context = Context.of(keys)
         return decide(caller, compile_policies(()), ASSUME_ROLE, arn, context, resource=trust, trusted_only=True)
 
-    def after(self, changes: Sequence[Change]) -> "State":
-        """The state after `changes`. Raises InvalidError with every rule that it would break."""
+    def after(self, changes: Sequence[Change], *, trusted: bool = False) -> "State":
+        """The state after `changes`. Raises InvalidError with every rule that it would break.
+
+        `trusted`: it was accepted before. What is asked of a change alone (policies that cannot mean what they say,
+        what may follow what) is not asked again: a node has to start with what it has.
+        """
         resources, referrers, claims = self.resources.mutate(), self.referrers.mutate(), self.claims.mutate()
         for before in (change.before for change in changes if change.before):
             del resources[before.key]
@@ -286,7 +290,7 @@ class State:
             for key in self._targets(after):
                 referrers[key] = referrers.get(key, frozenset()) | {after.key}
         state = replace(self, resources=resources.finish(), referrers=referrers.finish(), claims=claims.finish())
-        problems.extend(state._broken(changes))
+        problems.extend(state._broken(changes, trusted))
         problems.extend(state._project_rules(changes))
         if problems:
             raise InvalidError.of(problems)
@@ -305,15 +309,20 @@ class State:
             f"choose another in {file}, or free it there",
         )
 
-    def _broken(self, changes: Iterable[Change]) -> Iterator[Problem]:
+    def _broken(self, changes: Sequence[Change], trusted: bool) -> Iterator[Problem]:
         """References of what changed, and references to what is gone."""
+        if not trusted and any(_moves(change) for change in changes):
+            changed = {change.key for change in changes}
+            for key in sorted(key for key in self.resources if key not in changed):
+                yield from self._policy_problems(self.resources[key])
         for change in changes:
             if change.after is not None:
                 yield from self._dangling(change.after)
-                before = change.before.spec if change.before is not None else None
-                yield from change.after.spec.problems_after(before, change.after.file, self._holding)
-                yield from self._policy_problems(change.after)
-                yield from self._untrusted(change.after, changes)
+                if not trusted:
+                    before = change.before.spec if change.before is not None else None
+                    yield from change.after.spec.problems_after(before, change.after.file, self._holding)
+                    yield from self._policy_problems(change.after)
+                    yield from self._untrusted(change.after, changes)
                 yield from self._node_ports(change.after)
             elif change.before is not None:
                 for key in sorted(self.referrers.get(change.key, ())):
@@ -358,12 +367,10 @@ class State:
             account = self.scope.account if self.genesis != GENESIS_UNKNOWN else None
             found = lint.Lint(
                 self.kinds.vocabulary,
-                lambda name: self.get("group", name) is not None,
                 account,
                 of_role=isinstance(spec, RoleSpec),
                 region=self.project.region,
-                services=frozenset(kind.arn.split(":")[2] for kind in self.kinds),
-                is_user=lambda name: self.get("user", name) is not None,
+                arns=tuple(kind.arn for kind in self.kinds),
                 principals=tuple(sorted({kind.principal for kind in self.kinds if kind.principal})),
             )
             for path, document in documents.items():
@@ -429,3 +436,9 @@ class State:
         removed = any(change.after is None and change.resource.kind.name == "node" for change in changes)
         if removed and not any(resource.kind.name == "node" for resource in self.resources.values()):
             yield Problem("the last node of a project cannot be removed", "nodes/", remedy="add another node first")
+
+
+def _moves(change: Change) -> bool:
+    """Whether the project's region changes, which is in the ARNs that policies name."""
+    before, after = (each.spec if each is not None else None for each in (change.before, change.after))
+    return isinstance(before, ProjectSpec) and isinstance(after, ProjectSpec) and before.region != after.region

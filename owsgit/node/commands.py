@@ -102,7 +102,7 @@ def _session_name(user: str) -> str:
     if len(name) <= SESSION_NAME_CHARACTERS_MAX:
         return name
     digest = hashlib.sha256(user.encode()).hexdigest()[:16]
-    return f"{name[: SESSION_NAME_CHARACTERS_MAX - 17]}-{digest}"
+    return f"owsgit+{user[:39]}+{digest}"  # no user's name has a plus
 
 
 def _take_on(state: State, user: str, role: str, context: Context) -> RoleSession:
@@ -245,7 +245,9 @@ class Commands:
             value = await asyncio.to_thread(self._facts.unseal, resource)
             sealed = sealing.seal(value, resource.file, [key for _, key in nodes.values()])
             readers = {**resource.spec.readers, **{fingerprint: node for fingerprint, (node, _) in nodes.items()}}
-            word = self._facts.sign_rewrapped(sealing.statement(resource.file, value.version, sealed))
+            word = self._facts.sign_rewrapped(
+                sealing.statement(resource.file, value.version, resource.spec.sealed, sealed)
+            )
             answer = {"name": name, "version": value.version, "readers": readers, "sealed": sealed, "rewrapped": word}
             process.stdout.write(json.dumps(answer).encode() + b"\n")
         return 0

@@ -36,7 +36,7 @@ from owsgit.model.state import State
 from owsgit.node.commands import Commands, Facts
 from owsgit.node.home import Home
 from owsgit.node.hooks import Duties, HookServer
-from owsgit.node.ssh import CERTIFIED, Access, Login, Session, SshServer
+from owsgit.node.ssh import CERTIFIED, Access, Login, Session, SshServer, certified
 from owsgit.peers import recovery, server
 from owsgit.peers.council import Council
 from owsgit.peers.standing import Caller, Host, Own, StoppedError
@@ -121,6 +121,7 @@ class Node:
         hooks = HookServer(duties, home.ledger)
         access = Access(
             self._login_of,
+            self._authorities_of,
             self._accepts_path,
             self._path_remedy,
             home.ledger,
@@ -343,10 +344,16 @@ class Node:
         if state is None:
             return "" if fingerprint in self._owners else None
         if fingerprint.startswith(CERTIFIED):
-            authority, _, user = fingerprint.removeprefix(CERTIFIED).partition(" ")
-            return user if signatures.may_be_certified(user, authority, state) else None
+            user = fingerprint.partition(" ")[2].rpartition(" ")[2]
+            authorities = self._authorities_of(user)
+            return user if authorities and fingerprint == certified(user, authorities) else None
         holder = state.holder("key", fingerprint)
         return holder.name if holder is not None and isinstance(holder.spec, UserSpec) else None
+
+    def _authorities_of(self, user: str) -> list[str]:
+        """Whose certificates can stand for a user."""
+        state = self._state()
+        return signatures.authorities_of(user, state) if state is not None else []
 
     def _login_of(self, fingerprint: str) -> Login | None:
         """Who may log in: users and nodes of the ledger, nodes that it named before; at an empty node, its owners, and

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import os
 import re
 import resource
 import shlex
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,7 @@ class Access:
     """What the server needs to know of its node."""
 
     login_of: Callable[[str], Login | None]  # a key's fingerprint → who it is, None if it may not log in
+    authorities_of: Callable[[str], Sequence[str]]  # whose certificates can stand for a user, as OpenSSH lines
     accepts_path: Callable[[str], bool]
     path_remedy: Callable[[], str]
     ledger: Path
@@ -84,28 +86,40 @@ class _Server(asyncssh.SSHServer):
         self._connections.discard(self)
 
     def begin_auth(self, username: str) -> bool:
+        """Who comes with a certificate says as whom: by the name that they log in with, which it has to name.
+
+        asyncssh checks the certificate; that it names the user is an option of the line, as without it a certificate
+        that names nobody would be anybody's.
+        """
+        authorities = self._access.authorities_of(username)
+        if authorities:
+            lines = [f'cert-authority,principals="{username}" {line}' for line in authorities]
+            self._connection.set_authorized_keys(asyncssh.import_authorized_keys("\n".join(lines)))
+        self._connection.set_extra_info(owsgit_key=certified(username, authorities), owsgit_line="")
         return True
 
     def public_key_auth_supported(self) -> bool:
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """The user name does not matter: the key says who it is. The last key asked about is the one that proves."""
+        """The user name does not matter: the key says who it is. The last key asked about is the one that proves.
+
+        From the first key on that the ledger names, this connection takes no certificate: else one key could be asked
+        about, and a certificate prove.
+        """
         fingerprint = key.get_fingerprint()
-        self._connection.set_extra_info(owsgit_key=fingerprint, owsgit_line=key.export_public_key().decode().strip())
         login = self._access.login_of(fingerprint)
-        return login is not None and (login.kind == "user" or key.get_algorithm() == "ssh-ed25519")
-
-    def validate_ca_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        """A certificate names its user, who logs in by that name; asyncssh checks the certificate itself then."""
-        identity = certified(username, key.get_fingerprint())
-        self._connection.set_extra_info(owsgit_key=identity, owsgit_line="")
-        return self._access.login_of(identity) is not None
+        if login is None:
+            return False
+        self._connection.set_authorized_keys(asyncssh.import_authorized_keys(""))
+        self._connection.set_extra_info(owsgit_key=fingerprint, owsgit_line=key.export_public_key().decode().strip())
+        return login.kind == "user" or key.get_algorithm() == "ssh-ed25519"
 
 
-def certified(user: str, authority: str) -> str:
-    """What stands for the key of a session that logged in with a certificate of `authority` (a fingerprint)."""
-    return f"{CERTIFIED}{authority} {user}"
+def certified(user: str, authorities: Sequence[str]) -> str:
+    """What stands for the key of a session of a user with a certificate, while the ledger names these authorities."""
+    digest = hashlib.sha256("\n".join(sorted(authorities)).encode()).hexdigest()
+    return f"{CERTIFIED}{digest} {user}"
 
 
 class SshServer:

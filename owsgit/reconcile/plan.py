@@ -121,7 +121,11 @@ def _levels(steps: list[Step]) -> Iterator[tuple[Step, ...]]:
     by_name = {(step.resource.kind.name, step.resource.name): step for step in steps}
     order: TopologicalSorter[tuple[str, str]] = TopologicalSorter(
         {
-            name: [(ref.kind, ref.name) for ref in step.resource.spec.references() if (ref.kind, ref.name) in by_name]
+            name: [
+                (ref.kind, ref.name)
+                for ref in step.resource.spec.references()
+                if ref.passes and (ref.kind, ref.name) in by_name  # policies may name each other's owners, in circles
+            ]
             for name, step in by_name.items()
         }
     )

@@ -23,6 +23,7 @@ import struct
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -130,10 +131,7 @@ def load_handler(name: str) -> Callable[[Any, LambdaContext], Any]:
         raise FunctionError(
             "Runtime.UserCodeSyntaxError", text, [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
         ) from None
-    root = os.path.realpath(os.environ.get("LAMBDA_TASK_ROOT") or ".") + os.sep
-    if not os.path.realpath(getattr(module, "__file__", None) or "").startswith(
-        root
-    ):  # as os.getenv, which tells secrets
+    if not is_own(module):  # as os.getenv, which tells secrets
         text = f"Unable to import module '{module_name}': it is not part of the function's code"
         raise FunctionError("Runtime.ImportModuleError", text)
     try:
@@ -141,7 +139,18 @@ def load_handler(name: str) -> Callable[[Any, LambdaContext], Any]:
     except AttributeError:
         text = f"Handler '{function_name}' missing on module '{module_name}'"
         raise FunctionError("Runtime.HandlerNotFound", text) from None
+    origin = sys.modules.get(getattr(handler, "__module__", None) or "")
+    plain = isinstance(handler, (types.FunctionType, types.BuiltinFunctionType))
+    if plain and origin is not None and not is_own(origin):
+        text = f"Handler '{function_name}' of module '{module_name}' is not part of the function's code"
+        raise FunctionError("Runtime.HandlerNotFound", text)
     return handler
+
+
+def is_own(module: Any) -> bool:
+    """Whether a module lies in the function's code."""
+    root = os.path.realpath(os.environ.get("LAMBDA_TASK_ROOT") or ".") + os.sep
+    return os.path.realpath(getattr(module, "__file__", None) or "").startswith(root)
 
 
 def stack_of(error: BaseException) -> list[str]:

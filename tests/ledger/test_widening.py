@@ -171,6 +171,9 @@ def test_nobody_widens_their_own_rights_without_an_iam_action(
         changed = state.after(found)
     except InvalidError:
         return
+    everything = [Change(None, each) for each in changed.resources.values()]
+    loaded = State.empty(KINDS).born(changed.genesis).after(everything, trusted=True)
+    assert set(loaded.resources) == set(changed.resources), "what is accepted is what a node can start with"
     more = rights(changed, "bob") - rights(state, "bob")
     guards = {grant.need.action for grant in given_}
     assert not more or any(action.startswith("iam:") or action == "lambda:AddPermission" for action in guards), more

@@ -220,7 +220,7 @@ def test_a_boundary_bounds() -> None:
     )
 
 
-LINT = lint.Lint(KINDS.vocabulary, ["ops"].__contains__)
+LINT = lint.Lint(KINDS.vocabulary)
 
 
 def said(condition: dict[str, Any], effect: str = "Allow", resource: str = "*") -> list[str]:

@@ -34,7 +34,8 @@ def certified(here: tuple[Project, Node, Person, Path], name: str, *options: str
     _, _, authority, folder = here
     number = len(list(folder.glob("person-*")))
     person = people.make(folder / f"person-{number}", "key")
-    subprocess.run(["ssh-keygen", "-q", "-s", authority.private, "-I", name, "-n", name, *options,
+    named = ["-n", name] if name else []
+    subprocess.run(["ssh-keygen", "-q", "-s", authority.private, "-I", name or "nobody", *named, *options,
                     person.private.with_suffix(".pub")], check=True)  # fmt: skip
     return Person(name, person.private, {"user.signingKey": str(person.private.with_name("key-cert.pub"))})
 
@@ -93,6 +94,9 @@ def test_a_certificate_is_for_whom_it_names_and_while_it_is_valid(here: tuple[Pr
         (certified(here, "dan", "-O", "critical:x@example.com=1"), "dan"),
     ):
         status, told = login(here, person, user)
+        assert status != 0 and "Permission denied" in told, (user, told)
+    for user in ("dan", "bob"):  # of nobody in particular
+        status, told = login(here, certified(here, ""), user)
         assert status != 0 and "Permission denied" in told, (user, told)
     project, node, _, folder = here
     stranger = people.make(folder, "stranger")

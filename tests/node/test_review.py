@@ -305,6 +305,22 @@ def test_a_rejection_also_stops_who_pushes_to_main_directly(three: Cluster, desk
     assert withdrawn.status != 0 and "is rejected by alice, mallory" in withdrawn.text, withdrawn.text
 
 
+def test_a_rejection_of_what_was_mended_stops_nobody(three: Cluster, desks: dict[str, Desk]) -> None:
+    """Carol rejected the first commit, and approves of it together with the one that mends it."""
+    bob, carol, mallory = (desks[name] for name in ("bob", "carol", "mallory"))
+    mallory.widen("Not good yet", "review")
+    assert mallory.propose("a", "-o", "topic=mended").status == 0
+    number = str(nodes.until(lambda: bob.listed("a"))[0]["number"])
+    assert bob("approve", "-y", number, "-n", "a").status == 0
+    assert carol("reject", number, "-m", "mend it", "-n", "a").status == 0
+    tip = mallory.widen("Mended")
+    assert mallory.propose("a", "-o", "topic=mended").status == 0
+    assert bob("approve", "-y", number, "-n", "a").status == 0
+    done = carol("approve", "-y", number, "-n", "a")
+    assert f"main is now {tip[:10]}" in done.text, done.text
+    three.all_at(tip)
+
+
 def test_nobody_brings_back_what_its_author_changed_or_withdrew(three: Cluster, desks: dict[str, Desk]) -> None:
     bob, mallory = desks["bob"], desks["mallory"]
     first = mallory.widen("First", "review")

@@ -142,6 +142,11 @@ def test_an_error_at_the_start_does_not_tell_a_secret(three: Cluster) -> None:
     three.project.write("functions/f/function.json", function("os.getenv", secrets=SECRET_USES))
     trick = push(three, "a handler that is not the function's")
     assert "is not part of the function's code" in trick.text, trick.text
+    three.project.write("functions/f/app.py", "from os import getenv\n" + CODE)
+    three.project.write("functions/f/function.json", function("app.getenv", secrets=SECRET_USES))
+    imported = push(three, "nor what it imports")
+    assert "is not part of the function's code" in imported.text, imported.text
+    three.project.write("functions/f/app.py", CODE)
     three.project.write("functions/f/function.json", function(secrets=SECRET_USES))
     assert push(three, "as it was").status == 0
 
@@ -172,10 +177,11 @@ def node_keys(three: Cluster) -> dict[str, tuple[str, str]]:
     return found
 
 
-def _word(node: nodes.Node, document: dict[str, Any]) -> dict[str, str]:
+def _word(three: Cluster, name: str, document: dict[str, Any]) -> dict[str, str]:
     """What a node that is in the wrong hands would say of it."""
-    home = Home(node.home)
-    statement = sealing.statement("secrets/db.json", document["version"], document["sealed"])
+    home = Home(three[name].home)
+    former = json.loads(three.project.git("show", "HEAD:secrets/db.json"))["sealed"]
+    statement = sealing.statement("secrets/db.json", document["version"], former, document["sealed"])
     signature = sshsig.sign_bare(home.private_key(), sealing.NAMESPACE, statement)
     return {"by": home.public_key().fingerprint, "signature": base64.b64encode(signature).decode()}
 
@@ -201,11 +207,11 @@ def test_a_rewrap_that_changes_more_than_ciphertext_is_refused(three: Cluster, h
         document["sealed"] = sealing.seal(value, "secrets/db.json", lines)
     elif how == "another value, by a node's word":
         document["sealed"] = sealing.seal(value, "secrets/db.json", lines)
-        document["rewrapped"] = _word(three["c"], document)
+        document["rewrapped"] = _word(three, "c", document)
         expected = "a new value under an old version"
     elif how == "for one node only, by its word":
         document["sealed"] = sealing.seal(value, "secrets/db.json", [Home(three["c"].home).node_spec().key])
-        document["rewrapped"] = _word(three["c"], document)
+        document["rewrapped"] = _word(three, "c", document)
         expected = "could not any more under the same version"
     elif how == "an older version":
         first = three.project.git("log", "--format=%H", "--", "secrets/db.json").splitlines()[-1]

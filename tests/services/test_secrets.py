@@ -27,9 +27,12 @@ from tests.support import projects
 FILE = "secrets/db.json"
 
 
-def rewrapped(document: dict[str, Any], machine: "Machine", file: str = FILE) -> dict[str, Any]:
-    """The document with a node's word that the value is the same."""
-    statement = sealing.statement(file, document["version"], document["sealed"])
+def rewrapped(
+    document: dict[str, Any], machine: "Machine", file: str = FILE, former: Resource | None = None
+) -> dict[str, Any]:
+    """The document with a node's word that the value is the same as in `former`."""
+    before = former.document()["sealed"] if former is not None else ""
+    statement = sealing.statement(file, document["version"], before, document["sealed"])
     private = serialization.load_ssh_private_key(machine.private, None)
     assert isinstance(private, Ed25519PrivateKey)
     signature = base64.b64encode(sshsig.sign_bare(private, sealing.NAMESPACE, statement)).decode()
@@ -101,7 +104,7 @@ def test_what_is_sealed_for_a_node_is_opened_by_it_alone(value: SecretValue) -> 
     "content",
     [b"", b"x", b"[]", b"null", b'{"file": "x"}', b'{"file": "x", "version": 1, "string": "a", "more": 1}', b"[" * 50_000,
      b'{"file": "x", "version": 1, "string": "\\ud800"}', b'{"file": "x", "version": 1, "binary": "*"}',
-     b'{"file": 1, "version": 1, "string": "a"}', b'{"file": "x", "version": "1", "string": "a"}'],
+     b'{"file": "x", "version": true, "string": "a"}', b'{"file": 1, "version": 1, "string": "a"}', b'{"file": "x", "version": "1", "string": "a"}'],
 )  # fmt: skip
 def test_whatever_else_somebody_sealed_is_refused(content: bytes) -> None:
     sealed = pyrage.encrypt(content, [pyrage.ssh.Recipient.from_str(A.line)], armored=True).decode()
@@ -171,12 +174,13 @@ def test_versions_only_go_up_and_readers_stay_named() -> None:
     before = resource(secret(SecretValue(3, b"three"), A, B))
     assert problems(before, resource(secret(SecretValue(4, b"four"), A))) == []
     again = secret(SecretValue(3, b"three"), A, B, C)
-    assert problems(before, resource(rewrapped(again, A))) == []
+    assert problems(before, resource(rewrapped(again, A, former=before))) == []
     for bad in (
         again,
-        rewrapped(again, C),  # it could not open what was there before
-        rewrapped(again, A, "secrets/other.json"),
-        {**rewrapped(secret(SecretValue(3, b"three"), A, B, C), A), "sealed": again["sealed"]},
+        rewrapped(again, C, former=before),  # it could not open what was there before
+        rewrapped(again, A, "secrets/other.json", before),
+        rewrapped(again, A, former=resource(secret(SecretValue(3, b"another"), A, B))),  # its word on another text
+        {**rewrapped(secret(SecretValue(3, b"three"), A, B, C), A, former=before), "sealed": again["sealed"]},
     ):
         assert "no node says that the value is the same" in problems(before, resource(bad))[0]
     assert "no value comes back" in problems(before, resource(secret(SecretValue(2, b"two"), A, B)))[0]

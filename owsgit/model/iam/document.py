@@ -20,6 +20,9 @@ KEY = re.compile(r"[A-Za-z0-9./_-]+:[\w/.:${}*@=+ -]+")
 """The service may be an identity provider (token.actions.githubusercontent.com:sub), and a tag's key have spaces."""
 
 CURRENT_VERSION = "2012-10-17"
+COUNT_PREFIX = "ows:approvalcount/"
+"""`ows:ApprovalCount/<group>`, in lower case: how many members of a group have approved."""
+
 POLICY_CHARACTERS_MAX = 65_536
 """Three times what AWS takes for any kind of policy. To compile that many wildcards takes half a second."""
 
@@ -296,12 +299,32 @@ class _Policy(Document):
         _ = self.rules
         return self
 
+    def approvals(self, path: str) -> Iterator[Reference]:
+        """The users and groups whose approvals it asks for; `path` is where it is written. They have to stay there."""
+        for index, statement in enumerate(self.statements):
+            for operator, keys in statement.condition.items():
+                where = f"{self.place(path, index)}.Condition.{operator}"
+                for key, texts in keys.items():
+                    for kind, name in _asked_for(key, _listed(texts)):
+                        yield Reference(kind, name, f"{where}['{key}']", passes=False)
+
+
+def _asked_for(key: str, texts: list[str]) -> Iterator[tuple[str, str]]:
+    lower = key.lower()
+    if lower.startswith(COUNT_PREFIX):
+        yield "group", key[len(COUNT_PREFIX) :]
+    kind = {"ows:approver": "user", "ows:approvergroup": "group"}.get(lower)
+    for name in texts if kind is not None else ():
+        if not any(sign in name for sign in "*?$"):
+            yield kind or "", name
+
 
 class _NamingPolicy(_Policy):
     """A policy that names whom it speaks of."""
 
     def references(self, path: str) -> Iterator[Reference]:
-        """The users and roles that it names; `path` is where it is written."""
+        """The users and roles that it names, and whose approvals it asks for; `path` is where it is written."""
+        yield from self.approvals(path)
         for index, rule in enumerate(self.rules):
             for named in rule.principals.named() if rule.principals is not None else ():
                 yield Reference(named.kind, named.name, self.place(path, index), passes=False)
@@ -342,3 +365,7 @@ class PolicySpec(PolicyDocument, Spec):
     """A managed policy: `policies/<name>.json`, the same document as in AWS."""
 
     model_config = ConfigDict(alias_generator=to_pascal)
+
+    def references(self) -> Iterator[Reference]:
+        yield from super().references()
+        yield from self.approvals("$")

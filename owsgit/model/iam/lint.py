@@ -1,7 +1,7 @@
 """What a policy says and cannot mean: names that nobody has, variables without a value, sets taken for one value."""
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from owsgit.model.errors import Problem
@@ -71,18 +71,16 @@ ROLES_LACK = frozenset({"aws:username"})
 
 @dataclass(frozen=True)
 class Lint:
-    """What policies are held against: the names there are, the groups, this project's account number (if it is known).
+    """What policies are held against: the names there are, this project's account number (if it is known), its ARNs.
 
     `of_role`: the policies speak for a role alone.
     """
 
     vocabulary: Vocabulary
-    is_group: Callable[[str], bool]
     account: str | None = None
     of_role: bool = False
     region: str = ""
-    services: frozenset[str] = frozenset()  # as they stand in the ARNs of this project's kinds
-    is_user: Callable[[str], bool] = lambda _: True
+    arns: tuple[str, ...] = ()  # the templates of this project's kinds
     principals: tuple[str, ...] = ()  # the services that act for resources here: lambda.amazonaws.com
 
     def problems(self, document: AnyDocument, file: str, path: str) -> Iterator[Problem]:
@@ -93,28 +91,36 @@ class Lint:
             place = document.place(path, index)
             yield from _actions(rule.statement, file, place, self.vocabulary)
             yield from _keys(rule.statement, file, place, self.vocabulary)
-            yield from _approvals(rule, file, place, self.is_group, self.is_user)
+            yield from _approvals(rule, file, place)
             yield from self._elsewhere(rule, file, place)
             yield from self._services(rule, file, place)
             yield from _variables(rule, file, place, self.vocabulary, self.of_role)
             yield from _accounts(rule, file, place, self.account)
 
     def _elsewhere(self, rule: Rule, file: str, place: str) -> Iterator[Problem]:
-        """ARNs of another account or region than this project's: a Deny of them would guard nothing."""
+        """ARNs that no resource of this project can have: a Deny of them would guard nothing."""
         given, named = rule.statement.resources
         for text in given:
             parts = text.split(":", 5)
-            if len(parts) < 6 or parts[2] not in self.services or self.account is None:
+            templates = (
+                [template.split(":", 5) for template in self.arns if template.split(":")[2] == parts[2]]
+                if len(parts) == 6
+                else []
+            )
+            if not templates or self.account is None or parts[4] == "aws":  # arn:aws:iam::aws:policy/...: AWS's own
                 continue
-            for part, index, own in (("account", 4, self.account), ("region", 3, self.region)):
-                plain = parts[index] and not any(sign in parts[index] for sign in "*?$")
-                if plain and parts[index] != own:
-                    right = ":".join([*parts[:index], own, *parts[index + 1 :]])
+            own = {"{account}": self.account, "{region}": self.region}
+            for what, index in (("partition", 1), ("region", 3), ("account", 4)):
+                possible = sorted({own.get(template[index], template[index]) for template in templates})
+                plain = not any(sign in parts[index] for sign in "*?$")
+                if plain and parts[index] not in possible:
+                    right = ":".join([*parts[:index], possible[0], *parts[index + 1 :]])
                     yield Problem(
-                        f"{text} is in the {part} {parts[index]}, and all of this project is in {own}",
+                        f"{text} has the {what} {parts[index]!r}, and no resource of this project has: it is "
+                        f"{' or '.join(map(repr, possible))} there",
                         file,
                         f"{place}.{'Resource' if named else 'NotResource'}",
-                        f"write {right}, or * for the {part}",
+                        f"write {right}" + (f", or * for the {what}" if possible[0] else ""),
                     )
 
     def _services(self, rule: Rule, file: str, place: str) -> Iterator[Problem]:
@@ -162,9 +168,7 @@ def key_problem(key: str, vocabulary: Vocabulary) -> tuple[str, str] | None:
     return vocabulary.key_problem(key)
 
 
-def _approvals(
-    rule: Rule, file: str, place: str, is_group: Callable[[str], bool], is_user: Callable[[str], bool]
-) -> Iterator[Problem]:
+def _approvals(rule: Rule, file: str, place: str) -> Iterator[Problem]:
     statement = rule.statement
     for operator, keys in statement.condition.items():
         for key in keys:
@@ -182,17 +186,6 @@ def _approvals(
                     where,
                     f"use {' or '.join(wanted)}",
                 )
-            group = key[len(COUNT_PREFIX) :] if lower.startswith(COUNT_PREFIX.lower()) else None
-            if group is not None and not is_group(group):
-                yield Problem(f"there is no group {group!r}", file, where, f"add groups/{group}.json, or correct it")
-            for what, known in (("approver", is_user), ("approvergroup", is_group)):
-                texts = keys[key] if lower == f"ows:{what}" else []
-                for name in [texts] if isinstance(texts, str) else texts:
-                    if not any(sign in name for sign in "*?$") and not known(name):
-                        kind = "user" if what == "approver" else "group"
-                        yield Problem(
-                            f"there is no {kind} {name!r}", file, where, f"add {kind}s/{name}.json, or correct it"
-                        )
     for variable in rule.variables():
         if variable.name.startswith(("ows:approvalcount", "ows:approver")):
             yield Problem(f"${{{variable.name}}} has no one value", file, place, "ask for approvals in a Condition")

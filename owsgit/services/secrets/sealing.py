@@ -95,10 +95,10 @@ def tag(fingerprint: str) -> str:
     return base64.b64encode(digest[:TAG_BYTES]).decode().rstrip("=")
 
 
-def statement(file: str, version: int, sealed: str) -> bytes:
-    """What a node signs that has sealed a value anew."""
-    digest = hashlib.sha256(sealed.encode()).hexdigest()
-    return f"file {file}\nversion {version}\nsealed sha256:{digest}\n".encode()
+def statement(file: str, version: int, former: str, sealed: str) -> bytes:
+    """What a node signs that has sealed anew what was in the text `former`."""
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in (former, sealed)]
+    return f"file {file}\nversion {version}\nformer sha256:{digests[0]}\nsealed sha256:{digests[1]}\n".encode()
 
 
 class Vault:
@@ -124,6 +124,8 @@ def _opened(content: object) -> Opened:
     """Whoever sealed it is not trusted: any JSON may be inside."""
     try:
         match content:
+            case {"version": bool()}:
+                raise ValueError("no number")
             case {"file": str(file), "version": int(version), "string": str(text), **more} if not more:
                 return Opened(file, SecretValue(version, text.encode()))
             case {"file": str(file), "version": int(version), "binary": str(text), **more} if not more:

@@ -104,10 +104,11 @@ class SecretSpec(Guarded):
         told = self.rewrapped
         node = holder("key", told.by) if told is not None else None
         try:
-            if told is None or not isinstance(node, NodeSpec) or not before.can_read(told.by):
+            known = told is not None and told.by in before.readers and before.can_read(told.by)
+            if told is None or not isinstance(node, NodeSpec) or not known:
                 raise BadSignatureError("it is no node's that could open what was sealed before")
             key = keys.parse_ssh(node.key)
-            payload = sealing.statement(file, self.version, self.sealed)
+            payload = sealing.statement(file, self.version, before.sealed, self.sealed)
             sshsig.verify_bare(key, sealing.NAMESPACE, payload, base64.b64decode(told.signature))
         except BadSignatureError as error:
             yield Problem(
