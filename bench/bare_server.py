@@ -23,7 +23,9 @@ async def _no_peer(session: Session, process: "asyncssh.SSHServerProcess[bytes]"
 
 async def serve(repository: Path, port: int, host_key: Path) -> None:
     anyone = Login("user", "anyone")
-    access = Access(lambda _: anyone, lambda _: True, str, repository, sys.executable, _no_command, _no_peer)
+    access = Access(
+        lambda _: anyone, lambda _: [], lambda _: True, str, repository, sys.executable, _no_command, _no_peer
+    )
     server = SshServer(access, host_key)
     await server.open("127.0.0.1", port)
     print("serves", flush=True)

@@ -168,7 +168,16 @@ def _exact(value: Any) -> str:
 
 
 def _differ(old: Any, new: Any) -> bool:
-    return old != new or (old is not new and _exact(old) != _exact(new))
+    """Whether two values have different texts; quicker than to make them."""
+    if old is new:
+        return False
+    if type(old) is not type(new):
+        return True
+    if isinstance(old, dict):
+        return old.keys() != new.keys() or any(_differ(old[name], new[name]) for name in old)
+    if isinstance(old, list):
+        return len(old) != len(new) or any(map(_differ, old, new))
+    return bool(old != new)
 
 
 def _elements(value: Any) -> list[Any]:

@@ -181,6 +181,9 @@ class Kinds:
         }
         self.guarded = tuple(kind for kind in self.by_name.values() if issubclass(kind.spec, Guarded))
         """Kinds whose resources may have policies of their own."""
+        self.arns = tuple(kind.arn for kind in self.by_name.values())
+        self.principals = tuple(sorted({kind.principal for kind in self.by_name.values() if kind.principal}))
+        """The services that act for resources here: lambda.amazonaws.com."""
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

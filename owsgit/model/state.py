@@ -370,8 +370,8 @@ class State:
                 account,
                 of_role=isinstance(spec, RoleSpec),
                 region=self.project.region,
-                arns=tuple(kind.arn for kind in self.kinds),
-                principals=tuple(sorted({kind.principal for kind in self.kinds if kind.principal})),
+                arns=self.kinds.arns,
+                principals=self.kinds.principals,
             )
             for path, document in documents.items():
                 yield from found.problems(document, resource.file, path)
