@@ -129,9 +129,9 @@ class Change:
         """iam:PassRole and the like, for each reference that was not there before."""
         assert self.after is not None
         resource = self.after
-        former = self.before.spec.references() if self.before else ()
+        former = self.before.references if self.before else ()
         old = {(ref.kind, ref.name) for ref in former if ref.passes}
-        for ref in (ref for ref in resource.spec.references() if ref.passes):
+        for ref in (ref for ref in resource.references if ref.passes):
             target = kinds[ref.kind]
             passing = target.passes
             if passing is not None and resource.kind.principal and (ref.kind, ref.name) not in old:

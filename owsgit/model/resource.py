@@ -13,7 +13,7 @@ from typing import Any
 from owsgit.model.iam.document import Guarded
 from owsgit.model.iam.vocabulary import Vocabulary
 from owsgit.model.names import Scope
-from owsgit.model.spec import Spec
+from owsgit.model.spec import Reference, Spec
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,11 @@ class Resource:
 
     def arn(self, scope: Scope) -> str:
         return scope.arn(self.kind.arn, self.name)
+
+    @cached_property
+    def references(self) -> tuple[Reference, ...]:
+        """The other resources that it needs or names."""
+        return tuple(self.spec.references())
 
     @cached_property
     def _document(self) -> dict[str, Any]:

@@ -297,7 +297,7 @@ class State:
         return state
 
     def _targets(self, resource: Resource) -> set[str]:
-        return {self.kinds[ref.kind].key(ref.name) for ref in resource.spec.references()}
+        return {self.kinds[ref.kind].key(ref.name) for ref in resource.references}
 
     @staticmethod
     def _claimed(what: str, value: str, file: str, path: str, holder: Resource) -> Problem:
@@ -386,7 +386,7 @@ class State:
                 yield from self._not_assumable(self.resources[key])
 
     def _not_assumable(self, resource: Resource) -> Iterator[Problem]:
-        for ref in resource.spec.references():
+        for ref in resource.references:
             service = resource.kind.principal
             if ref.kind != "role" or not ref.passes or not service or self.get("role", ref.name) is None:
                 continue
@@ -402,7 +402,7 @@ class State:
                 )
 
     def _dangling(self, resource: Resource) -> Iterator[Problem]:
-        for ref in resource.spec.references():
+        for ref in resource.references:
             kind = self.kinds[ref.kind]
             if kind.key(ref.name) not in self.resources:
                 known = [other.name for other in self.of_kind(ref.kind)]

@@ -109,7 +109,7 @@ def holders_of_copies(after: Mapping[str, Resource], changed: Set[str]) -> list[
     found = []
     for key in sorted(after) if copied else ():
         resource = after[key]
-        names = [(ref.kind, ref.name) for ref in resource.spec.references()]
+        names = [(ref.kind, ref.name) for ref in resource.references]
         used = sorted({f"{kind} {name}" for kind, name in names if (kind, name) in copied})
         if used and key not in changed:
             found.append(Step(Verb.UPDATE, resource, because=f"uses {', '.join(used)}, which changes"))
@@ -123,7 +123,7 @@ def _levels(steps: list[Step]) -> Iterator[tuple[Step, ...]]:
         {
             name: [
                 (ref.kind, ref.name)
-                for ref in step.resource.spec.references()
+                for ref in step.resource.references
                 if ref.passes and (ref.kind, ref.name) in by_name  # policies may name each other's owners, in circles
             ]
             for name, step in by_name.items()
