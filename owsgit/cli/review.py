@@ -1,5 +1,6 @@
 """What the commands of a review share: fetch what is proposed and what was said, and look at it as a node does."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -210,16 +211,30 @@ def say(wanted: str, kind: str, comment: str, name: str, *, yes: bool) -> Result
             )
         if not desk.was_shown(proposal) and not yes:
             _look_first(desk, proposal)
-    oid = _tag(desk, proposal, kind, _next_number(desk, proposal), comment)
-    folder = "approvals" if kind == APPROVE else "rejections"
-    push = ["git", "push", "--quiet", desk.remote, f"{oid}:refs/{folder}/{proposal.tip}"]
-    done = subprocess.run(push, cwd=desk.clone.folder, stderr=subprocess.PIPE, text=True, check=False)
-    told = [terminal.safe(line.removeprefix("remote: ").rstrip(), 2000) for line in done.stderr.splitlines()]
+    number = _next_number(desk, proposal)
+    oid, done, told = _push(desk, proposal, kind, number, comment)
+    newer = re.search(r"said something newer of this commit already \(number ([0-9]+)\)", "\n".join(told))
+    if (
+        done.returncode != 0 and newer is not None
+    ):  # said a moment ago: the notes, which tell of it, come a little later
+        oid, done, told = _push(desk, proposal, kind, int(newer[1]) + 1, comment)
     if done.returncode != 0:
         said = [line.removeprefix("owsgit: REFUSED, nothing was changed").strip() for line in told if not _is_git(line)]
         raise NotAllowedError("\n".join(filter(None, said)) or "git push failed", remedy="nothing was changed")
     data = {"number": proposal.number, "name": proposal.name, "commit": proposal.tip, "verdict": kind, "tag": oid}
     return Result({**data, "told": told}, Table(lines=told))
+
+
+def _push(
+    desk: Desk, proposal: Proposal, kind: str, number: int, comment: str
+) -> "tuple[str, subprocess.CompletedProcess[str], list[str]]":
+    """Sign a verdict and push it: the tag, how git ended, and what the node said."""
+    oid = _tag(desk, proposal, kind, number, comment)
+    folder = "approvals" if kind == APPROVE else "rejections"
+    push = ["git", "push", "--quiet", desk.remote, f"{oid}:refs/{folder}/{proposal.tip}"]
+    done = subprocess.run(push, cwd=desk.clone.folder, stderr=subprocess.PIPE, text=True, check=False)
+    told = [terminal.safe(line.removeprefix("remote: ").rstrip(), 2000) for line in done.stderr.splitlines()]
+    return oid, done, told
 
 
 def _is_git(line: str) -> bool:
