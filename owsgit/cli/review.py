@@ -211,12 +211,10 @@ def say(wanted: str, kind: str, comment: str, name: str, *, yes: bool) -> Result
             )
         if not desk.was_shown(proposal) and not yes:
             _look_first(desk, proposal)
-    number = _next_number(desk, proposal)
-    oid, done, told = _push(desk, proposal, kind, number, comment)
+    oid, done, told = _push(desk, proposal, kind, _next_number(desk, proposal), comment)
+    # one's own word of a moment ago may be in no note yet: then the node says which number it had
     newer = re.search(r"said something newer of this commit already \(number ([0-9]+)\)", "\n".join(told))
-    if (
-        done.returncode != 0 and newer is not None
-    ):  # said a moment ago: the notes, which tell of it, come a little later
+    if done.returncode != 0 and newer is not None:
         oid, done, told = _push(desk, proposal, kind, int(newer[1]) + 1, comment)
     if done.returncode != 0:
         said = [line.removeprefix("owsgit: REFUSED, nothing was changed").strip() for line in told if not _is_git(line)]
