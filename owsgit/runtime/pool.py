@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from owsgit.model.errors import OwsgitError
 from owsgit.model.service import Answer, Invocation
-from owsgit.runtime.worker import InitError, Worker
+from owsgit.runtime.config import InitError
+from owsgit.runtime.worker import Worker
 
 WAITING_MAX = 1000
 """Requests that wait for a worker of one function; more are answered at once with a throttle."""

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from owsgit.model.service import Answer, Invocation
+from owsgit.runtime.config import FunctionConfig
+from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog, last_lines, message
 from owsgit.runtime.pool import Budget, Pool
 from owsgit.runtime.sandbox import Bubblewrap
-from owsgit.runtime.worker import FunctionConfig, Worker
+from owsgit.runtime.worker import Worker
 
 
 class Lab:
@@ -38,7 +40,7 @@ class Lab:
         log = FunctionLog(folder / "log")
 
         async def spawn() -> Worker:
-            worker = Worker(config, log)
+            worker = FramedWorker(config, log)
             await worker.start(self.sandbox)
             return worker
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from owsgit.model.service import Invocation
-from owsgit.runtime.worker import InitError
+from owsgit.runtime.config import InitError
 from tests.runtime.conftest import Function
 
 Make = Callable[..., Function]

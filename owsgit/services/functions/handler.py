@@ -12,10 +12,12 @@ from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Applied, Invocation, SecretValue, Site
 from owsgit.runtime import interpreters
 from owsgit.runtime.code import CodeStore
+from owsgit.runtime.config import FunctionConfig
+from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Budget, Pool
 from owsgit.runtime.sandbox import Bubblewrap, Sandbox, Unconfined
-from owsgit.runtime.worker import FunctionConfig, Worker
+from owsgit.runtime.worker import Worker
 from owsgit.services.functions.spec import FunctionSpec
 
 VERSION = "$LATEST"
@@ -152,7 +154,7 @@ class FunctionHandler:
 
     async def _spawn(self, config: FunctionConfig, log: FunctionLog) -> Worker:
         assert self._sandbox is not None
-        worker = Worker(config, log)
+        worker = FramedWorker(config, log)
         await worker.start(self._sandbox)
         return worker
 

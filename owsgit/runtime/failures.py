@@ -1,0 +1,56 @@
+"""Lambda's error objects for what goes wrong with a worker, word for word.
+
+https://docs.aws.amazon.com/lambda/latest/dg/troubleshooting-invocation.html and .../runtimes-api.html
+"""
+
+import json
+import signal
+from typing import Any
+
+from owsgit.runtime.logs import timestamp
+from owsgit.runtime.python_worker import RESPONSE_BYTES_MAX
+
+Report = dict[str, Any]
+"""`errorType`, `errorMessage`, and maybe `stackTrace` and `requestId`."""
+
+
+def timed_out(request_id: str, timeout: float) -> Report:
+    text = f"{timestamp()} {request_id} Task timed out after {timeout:.2f} seconds"
+    return {"errorType": "Sandbox.Timedout", "errorMessage": text}
+
+
+def init_timed_out(seconds: float) -> Report:
+    return {"errorType": "Sandbox.Timedout", "errorMessage": f"Init phase timed out after {seconds:.2f} seconds"}
+
+
+def exited(request_id: str, status: int, out_of_memory: bool) -> Report:
+    """For a worker that ended by itself: `status` is its exit status, negative for a signal."""
+    prefix = f"RequestId: {request_id} Error: " if request_id else ""
+    if out_of_memory:
+        reason = "Runtime exited with error: signal: killed"
+    elif status < 0:
+        reason = f"Runtime exited with error: signal: {_signal_name(-status)}"
+    elif status > 0:
+        reason = f"Runtime exited with error: exit status {status}"
+    else:
+        reason = "Runtime exited without providing a reason"
+    kind = "Runtime.OutOfMemory" if out_of_memory else "Runtime.ExitError"
+    return {"errorType": kind, "errorMessage": prefix + reason}
+
+
+def too_large(size: int) -> Report:
+    """For an answer that is longer than Lambda lets through."""
+    limit = f"maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes)"
+    text = f"Response payload size ({size} bytes) exceeded {limit}."
+    return {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": text}
+
+
+def dump(report: Report) -> bytes:
+    return json.dumps(report, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.strsignal(number) or str(number)
+    except ValueError:
+        return str(number)

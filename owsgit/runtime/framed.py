@@ -1,0 +1,167 @@
+"""Workers of the managed runtimes: a process in a sandbox, spoken to in frames (see python_worker.py)."""
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from owsgit.model.service import Answer, Invocation
+from owsgit.runtime import environment, failures, interpreters, python_worker, worker
+from owsgit.runtime.cgroup import Limits
+from owsgit.runtime.config import FunctionConfig, InitError
+from owsgit.runtime.logs import FunctionLog
+from owsgit.runtime.python_worker import ERROR, HEADER, INIT, INIT_ERROR, INVOKE, READY, RESPONSE_BYTES_MAX, RESULT
+from owsgit.runtime.sandbox import Command, Running, Sandbox
+from owsgit.runtime.transcript import Transcript
+from owsgit.runtime.worker import MEBIBYTE, PROCESSES_MAX
+
+FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
+_numbers = itertools.count(1)
+
+
+class FramedWorker:
+    """A worker of one function, thrown away after the first fault."""
+
+    def __init__(self, config: FunctionConfig, log: FunctionLog) -> None:
+        self.config = config
+        self.alive = False
+        self.last_used = time.monotonic()
+        self._transcript = Transcript(config, log)
+        self._numbers = itertools.count(1)
+
+    async def start(self, sandbox: Sandbox) -> None:
+        """Start the process and load the handler. Raises InitError, UnavailableError."""
+        began = time.monotonic()
+        ours, theirs = socket.socketpair()
+        output = self._transcript.open()
+        try:
+            command = self._command(theirs.fileno(), output, sandbox.contained)
+            name = f"{self.config.name}-{next(_numbers)}"
+            self._running: Running = await sandbox.start(name, command)
+        except BaseException:
+            ours.close()
+            self._transcript.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(output)
+        self.alive = True
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        try:
+            await self._initialise()
+        except BaseException:
+            self.close()
+            raise
+        self._transcript.init_ms = (time.monotonic() - began) * 1000
+
+    def _command(self, fd: int, output_fd: int, contained: bool) -> Command:
+        config, interpreter = self.config, interpreters.find(self.config.runtime)
+        script = Path(python_worker.__file__)
+        inside = "/var/runtime/python_worker.py" if contained else str(script)
+        task = "/var/task" if contained else str(config.code)
+        return Command(
+            arguments=[str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", inside, str(fd)],
+            environment=environment.of(config, self._transcript.stream, task),
+            folder=task,
+            read_only={inside: script, task: config.code, **{str(folder): folder for folder in interpreter.folders}},
+            limits=Limits(config.memory_size * MEBIBYTE, PROCESSES_MAX),
+            pass_fds=[fd],
+            output_fd=output_fd,
+            files={f"{environment.SECRETS_FOLDER}/{name}": content for name, content in config.secret_files.items()},
+        )
+
+    async def _initialise(self) -> None:
+        about = {
+            "handler": self.config.handler,
+            "functionName": self.config.name,
+            "functionVersion": self.config.version,
+            "memorySize": self.config.memory_size,
+            "logGroupName": self.config.log_group,
+            "logStreamName": self._transcript.stream,
+        }
+        try:
+            self._send(INIT, 0, json.dumps(about).encode())
+            kind, payload = await asyncio.wait_for(self._receive(0), worker.INIT_SECONDS_MAX)
+        except TimeoutError:
+            raise InitError(failures.init_timed_out(worker.INIT_SECONDS_MAX)) from None
+        except (EOFError, OSError, ValueError):
+            raise InitError(await self._exit_report("")) from None
+        finally:
+            self._transcript.drain()
+        if kind != READY:
+            raise InitError(self._transcript.masked(json.loads(payload)))
+
+    async def invoke(self, invocation: Invocation) -> Answer:
+        """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after."""
+        config, transcript = self.config, self._transcript
+        transcript.begin(invocation.request_id)
+        number = next(self._numbers)
+        meta: dict[str, Any] = {
+            "requestId": invocation.request_id,
+            "functionArn": config.arn,
+            "deadlineMs": int((time.time() + config.timeout) * 1000),
+        }
+        if invocation.trace_id:
+            meta["traceId"] = invocation.trace_id
+        if invocation.client_context:
+            meta["clientContext"] = json.loads(invocation.client_context)
+        try:
+            self._send(INVOKE, number, json.dumps(meta).encode() + b"\n" + invocation.payload)
+            kind, payload = await asyncio.wait_for(self._receive(number), config.timeout)
+            transcript.drain()
+            error = None if kind == RESULT else "Unhandled"
+        except TimeoutError:
+            self.close()
+            report = failures.timed_out(invocation.request_id, config.timeout)
+            transcript.write([report["errorMessage"]])
+            payload, error = failures.dump(report), "Unhandled"
+        except (EOFError, OSError, ValueError):
+            payload, error = failures.dump(await self._exit_report(invocation.request_id)), "Unhandled"
+        except asyncio.CancelledError:
+            self.close()
+            raise
+        transcript.end(self._running.group.memory_peak_bytes() if self._running.group else 0)
+        self.last_used = time.monotonic()
+        return Answer(payload, error, transcript.tail())
+
+    def _send(self, kind: int, number: int, payload: bytes) -> None:
+        self._writer.write(HEADER.pack(len(payload), kind, number) + payload)
+
+    async def _receive(self, number: int) -> tuple[int, bytes]:
+        """The frame that answers request `number`. Raises EOFError, and ValueError for anything else."""
+        length, kind, answered = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+        wanted = (RESULT, ERROR) if number else (READY, INIT_ERROR)
+        if length > FRAME_BYTES_MAX or answered != number or kind not in wanted:
+            raise ValueError("not a frame of the protocol")
+        return kind, await self._reader.readexactly(length)
+
+    async def _exit_report(self, request_id: str) -> failures.Report:
+        """Lambda's error object for a worker that ended, or broke the protocol and is ended."""
+        group = self._running.group
+        try:
+            await asyncio.wait_for(asyncio.shield(self._running.process.wait()), 0.5)
+        except TimeoutError:
+            self._running.kill()
+        out_of_memory = group is not None and group.out_of_memory()
+        self.close()
+        report = failures.exited(request_id, await self._running.gone(), out_of_memory)
+        self._transcript.write([report["errorMessage"], report["errorType"]])
+        return report
+
+    def exited(self) -> bool:
+        """Whether the process has ended on its own."""
+        return self._running.process.returncode is not None
+
+    def close(self) -> None:
+        """End the worker at once."""
+        if not self.alive:
+            return
+        self.alive = False
+        self._running.kill()
+        self._writer.transport.abort()
+        self._transcript.close()
+        self._reaper = asyncio.ensure_future(self._running.gone())
