@@ -4,7 +4,7 @@ A service is one folder in `owsgit/services`: its kind (spec, ARN, actions), its
 owns this contract; services import the core, never each other.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -57,14 +57,23 @@ class Handler(Protocol):
         ...
 
 
+Sink = Callable[[bytes], Awaitable[None]]
+"""Takes the next piece of a streamed response; returns when there is room for more."""
+
+
 @dataclass(frozen=True)
 class Invocation:
-    """One call of something that can be called. `payload` is JSON text. `deadline` is seconds from now, if any."""
+    """One call of something that can be called. `payload` is JSON text.
+
+    With a `sink`, a function that streams its response has it called with each piece as it comes; the Answer's payload
+    is then what was not streamed. Without one, the pieces are put together.
+    """
 
     payload: bytes
     request_id: str
     trace_id: str = ""
     client_context: bytes = b""
+    sink: Sink | None = None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,34 @@
 """What a worker has to know of its function."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from owsgit.model.errors import OwsgitError
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a worker can reach: nothing, the internet, or the hosts of `allowed` ('host:port')."""
+
+    internet: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+NO_NETWORK = Network()
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """The image of a container function; `port` None for an image that speaks the Lambda Runtime API."""
+
+    uri: str
+    pull_policy: str = "IfNotPresent"
+    port: int | None = None
+    path: str = "/"
+    entry_point: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    working_directory: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,6 +50,22 @@ class FunctionConfig:
 
     secret_files: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Files by the name of the variable that carries their path."""
+
+    tmp_size: int = 512
+    """MiB of /tmp."""
+
+    network: Network = NO_NETWORK
+    image: ImageConfig | None = None
+    opt: Path | None = None
+    """The folder that is /opt: the function's layers, one over the other."""
+
+    packages: Path | None = None
+    """The folder of the packages that the function's requirements.txt or package.json ask for."""
+
+    @property
+    def family(self) -> str:
+        """python, nodejs, provided, container or wasm."""
+        return re.split(r"[0-9.]", self.runtime)[0]
 
     @property
     def log_group(self) -> str:

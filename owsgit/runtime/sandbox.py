@@ -19,6 +19,7 @@ from typing import Protocol
 from owsgit.model.errors import UnavailableError
 from owsgit.runtime import seccomp
 from owsgit.runtime.cgroup import Group, Hierarchy, Limits
+from owsgit.runtime.config import NO_NETWORK, Network
 from owsgit.runtime.rlimits import RlimitGroup, Rlimits
 
 TMP_BYTES_MAX = 512 * 1024 * 1024
@@ -38,7 +39,7 @@ SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/certs", "/etc/al
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: `read_only` maps paths inside to host paths; `pass_fds` stay open.
+    """What to run: `read_only` and `writable` map paths inside to host paths; `pass_fds` stay open.
 
     Environment and files never stand on a command line, where every user of the machine could read them.
     """
@@ -50,6 +51,9 @@ class Command:
     limits: Limits
     pass_fds: Sequence[int] = ()
     output_fd: int = subprocess.DEVNULL
+    writable: Mapping[str, Path] = field(default_factory=dict)
+    tmp_bytes: int = TMP_BYTES_MAX
+    network: Network = NO_NETWORK
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # by path inside; never on the host's disk
 
 
@@ -152,7 +156,7 @@ class Bubblewrap:
             "--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session", "--clearenv",
             "--cap-drop", "ALL", "--uid", str(UID), "--gid", str(GID), "--hostname", "sandbox",
             "--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev",
-            "--size", str(TMP_BYTES_MAX), "--perms", "1777", "--tmpfs", "/tmp",  # noqa: S108 - the sandbox's own
+            "--size", str(command.tmp_bytes), "--perms", "1777", "--tmpfs", "/tmp",  # noqa: S108 - the sandbox's own
         ]  # fmt: skip
         for link in ("/bin", "/sbin", "/lib", "/lib64", "/lib32"):
             if Path(link).is_symlink():
@@ -170,6 +174,8 @@ class Bubblewrap:
             options += ["--ro-bind-try", path, path]
         for inside, outside in command.read_only.items():
             options += ["--ro-bind", str(outside), inside]
+        for inside, outside in command.writable.items():
+            options += ["--bind", str(outside), inside]
         for option, fd in fds.items():
             options += [option, str(fd)]
         return [self._bwrap, *options, "--remount-ro", "/", "--chdir", command.folder, "--", *command.arguments]

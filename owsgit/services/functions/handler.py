@@ -10,12 +10,11 @@ from typing import Any
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Applied, Invocation, SecretValue, Site
-from owsgit.runtime import interpreters
 from owsgit.runtime.code import CodeStore
-from owsgit.runtime.config import FunctionConfig
-from owsgit.runtime.framed import FramedWorker
+from owsgit.runtime.config import FunctionConfig, ImageConfig, Network
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Budget, Pool
+from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Bubblewrap, Sandbox, Unconfined
 from owsgit.runtime.worker import Worker
 from owsgit.services.functions.spec import FunctionSpec
@@ -72,6 +71,22 @@ def _text(content: bytes, path: str) -> str:
     return text
 
 
+def _network(spec: FunctionSpec) -> Network:
+    if isinstance(spec.network, list):
+        return Network(allowed=tuple(spec.network))
+    return Network(internet=spec.network == "internet")
+
+
+def _image(spec: FunctionSpec) -> ImageConfig | None:
+    if spec.image is None:
+        return None
+    given = spec.image
+    return ImageConfig(
+        given.uri, given.pull_policy, given.port, given.path, tuple(given.entry_point), tuple(given.command),
+        given.working_directory,
+    )  # fmt: skip
+
+
 @dataclass
 class Deployment:
     """A function as it runs now."""
@@ -98,12 +113,15 @@ class FunctionHandler:
         self._budget = Budget()
         self._deployed: dict[str, Deployment] = {}
         self._sandbox: Sandbox | None = None
+        self._runtimes: Runtimes | None = None
         self._no_sandbox: UnavailableError | None = None
         none = site.settings.get("sandbox") == "none"
         try:
             self._sandbox = Unconfined() if none else Bubblewrap(f"owsgit-{site.settings['instance']}")
         except UnavailableError as error:
             self._no_sandbox = error
+        else:
+            self._runtimes = Runtimes(self._sandbox)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         if self._no_sandbox is not None:
@@ -114,11 +132,12 @@ class FunctionHandler:
         secrets = SecretUses.read(spec, self._site.secrets)
         if previous is not None and previous.runs(resource, secrets) and self._intact(previous):
             return self._applied(previous)
-        interpreters.find(spec.runtime)
         code = await asyncio.to_thread(self._lay_out, resource.tree)
         config = self._config(resource, spec, code, secrets)
+        assert self._runtimes is not None
+        self._runtimes.check(config)
         log = previous.log if previous is not None else FunctionLog(self.logs(resource.name))
-        pool = Pool(lambda: self._spawn(config, log), spec.max_concurrency, self._budget)
+        pool = Pool(lambda: self._spawn(config, log), spec.workers_max, self._budget)
         try:
             await pool.warm()
         except BaseException:
@@ -146,6 +165,9 @@ class FunctionHandler:
             timeout=float(spec.timeout),
             memory_size=spec.memory_size,
             environment=dict(spec.environment),
+            tmp_size=spec.ephemeral_storage,
+            network=_network(spec),
+            image=_image(spec),
             region=scope.region,
             version=VERSION,
             secrets=secrets.variables,
@@ -153,10 +175,8 @@ class FunctionHandler:
         )
 
     async def _spawn(self, config: FunctionConfig, log: FunctionLog) -> Worker:
-        assert self._sandbox is not None
-        worker = FramedWorker(config, log)
-        await worker.start(self._sandbox)
-        return worker
+        assert self._runtimes is not None
+        return await self._runtimes.start(config, log)
 
     def _applied(self, deployment: Deployment) -> Applied:
         note = self._sandbox.note if self._sandbox is not None else ""
@@ -211,5 +231,7 @@ class FunctionHandler:
         for name in list(self._deployed):
             await self.delete(name)
         await asyncio.sleep(0.05)  # let the workers' ends be collected
+        if self._runtimes is not None:
+            await self._runtimes.close()
         if self._sandbox is not None:
             await asyncio.to_thread(self._sandbox.close)

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from owsgit.model.iam.document import Guarded
 from owsgit.model.spec import Document, Name, Reference, Suspendable
@@ -12,7 +12,21 @@ from owsgit.model.spec import Document, Name, Reference, Suspendable
 ENVIRONMENT_BYTES_MAX = 4096
 """Lambda's limit for all variables of a function."""
 
-_RUNTIME = re.compile(r"python(3\.[0-9]{1,2})?")
+_RUNTIME = re.compile(r"python(3\.[0-9]{1,2})?|nodejs([0-9]{2}\.x)?|provided(\.al2|\.al2023)?|container|wasm")
+_HANDLERS = {
+    "python": (re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*\.[A-Za-z_][A-Za-z0-9_]*"), "module.function"),
+    "nodejs": (re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*\.[A-Za-z_$][A-Za-z0-9_$.]*"), "file.export"),
+    "wasm": (re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*\.wasm"), "file.wasm"),
+    "provided": (re.compile(r"[!-~]*"), "anything without spaces"),
+    "container": (re.compile(r""), "nothing"),
+}
+"""What a handler looks like in each family of runtimes."""
+
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?=.{{1,253}}:){_LABEL}(\.{_LABEL})*:[0-9]{{1,5}}")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ALIAS = re.compile(r"(?![0-9]+$)[A-Za-z0-9_-]{1,128}")
+_IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}|sha256:[0-9a-f]{64}")
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]+")
 RESERVED = frozenset(
     {
@@ -28,7 +42,10 @@ RESERVED = frozenset(
 
 def _runtime(name: str) -> str:
     if not _RUNTIME.fullmatch(name):
-        raise ValueError("runtimes are 'python' (the node's own version) and 'python3.N'; others are not built yet")
+        raise ValueError(
+            "runtimes are 'python' and 'nodejs' (the node's own version), 'python3.N', 'nodejsN.x', 'provided', "
+            "'provided.al2023', 'container' and 'wasm'"
+        )
     return name
 
 
@@ -58,20 +75,125 @@ class SecretUse(Document):
     )
 
 
+def family(runtime: str) -> str:
+    """python, nodejs, provided, container or wasm."""
+    return re.split(r"[0-9.]", runtime)[0]
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value) or not 0 < int(value.rpartition(":")[2]) < 65536:
+        raise ValueError(f"{value!r} is not host:port, such as db.example.com:5432")
+    return value
+
+
+def _commit(value: str) -> str:
+    if not _COMMIT.fullmatch(value):
+        raise ValueError("a commit is named by all 40 digits of its id")
+    return value
+
+
+def _alias(name: str) -> str:
+    if not _ALIAS.fullmatch(name):
+        raise ValueError("an alias has letters, digits, '-' and '_', and is not a number alone")
+    return name
+
+
+def _image(value: str) -> str:
+    if not _IMAGE.fullmatch(value):
+        raise ValueError("an image is pinned by its digest: name@sha256:<64 digits> (docker images --digests)")
+    return value
+
+
+NetworkAccess = Annotated[
+    Annotated[Literal["none", "internet"], Tag("one")]
+    | Annotated[list[Annotated[str, AfterValidator(_host)]], Tag("many")],
+    Discriminator(lambda value: "many" if isinstance(value, list) else "one"),
+]
+
+
+class Destination(Document):
+    """Where a record of an asynchronous invocation goes."""
+
+    function: Name = Field(description="The function that is invoked with the record, asynchronously.")
+
+
+class AsyncInvoke(Document):
+    """How asynchronous invocations are retried, and what becomes of their results."""
+
+    maximum_retry_attempts: int = Field(2, ge=0, le=2, description="Retries after an error of the function.")
+    maximum_event_age: int = Field(
+        21600, ge=60, le=21600, description="Seconds after which an event is given up, however often it was tried."
+    )
+    on_success: Destination | None = Field(None, description="Where the results of successful invocations go.")
+    on_failure: Destination | None = Field(
+        None, description="Where events go that failed for good. Without it, the node keeps them as dead letters."
+    )
+
+
+class Image(Document):
+    """The image of a container function."""
+
+    uri: Annotated[str, AfterValidator(_image)] = Field(
+        description="The image, pinned by its digest: name@sha256:..., or an image id sha256:... on every node."
+    )
+    pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field(
+        "IfNotPresent", description="Whether a node pulls the image."
+    )
+    port: int | None = Field(
+        None, ge=1, le=65535, description="The port on which it serves HTTP; without one it is an AWS Lambda image."
+    )
+    path: str = Field(
+        "/", pattern=r"^/[!-~]*$", max_length=1024, description="Where events are posted to, with a port."
+    )
+    entry_point: list[str] = Field([], max_length=100, description="Instead of the image's ENTRYPOINT.")
+    command: list[str] = Field([], max_length=100, description="Instead of the image's CMD.")
+    working_directory: str | None = Field(None, pattern=r"^/[ -~]*$", description="Instead of the image's WORKDIR.")
+
+
+class Alias(Document):
+    """A name for versions of a function. A version is a commit of the ledger."""
+
+    commit: Annotated[str, AfterValidator(_commit)] = Field(description="The commit whose version is meant.")
+    weights: dict[Annotated[str, AfterValidator(_commit)], float] = Field(
+        {}, max_length=10, description="Further versions, each with its share of the requests, from 0 to 1."
+    )
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if any(not 0 <= share <= 1 for share in self.weights.values()) or sum(self.weights.values()) > 1:
+            raise ValueError("weights lie between 0 and 1, and are together at most 1")
+        return self
+
+
 class FunctionSpec(Suspendable, Guarded):
     """A serverless function with AWS Lambda's handler signature."""
 
     description: str | None = Field(None, max_length=256, description="What the function is for.")
     runtime: Annotated[str, AfterValidator(_runtime)] = Field(
-        description="Lambda's name of the runtime, such as python3.11; 'python' is the node's own version.",
+        description="Lambda's name of the runtime, such as python3.11, nodejs20.x or provided.al2023; 'python' and "
+        "'nodejs' are the node's own versions. 'container' is an image, 'wasm' a WebAssembly module.",
     )
     handler: str = Field(
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]*\.[A-Za-z_][A-Za-z0-9_]*$",
+        "",
         max_length=128,
-        description="What to call: 'module.function', or 'folder/module.function'.",
+        validate_default=True,
+        description="What to call: 'module.function' or 'folder/module.function' for Python, 'file.export' for Node, "
+        "'file.wasm' for WebAssembly; custom runtimes get it as $_HANDLER.",
     )
+    image: Image | None = Field(None, description="The image of a function with the runtime 'container'.")
+    layers: list[Name] = Field([], max_length=5, description="Layers that are laid over each other at /opt, in order.")
     timeout: int = Field(3, ge=1, le=900, description="Seconds that one request may take.")
-    memory_size: int = Field(128, ge=128, le=10240, description="MiB of memory that one worker may use.")
+    memory_size: int = Field(
+        128, ge=128, le=10240, description="MiB of memory that one worker may use. Its share of the CPU grows with it."
+    )
+    ephemeral_storage: int = Field(512, ge=64, le=10240, description="MiB that a worker may keep in /tmp.")
+    network: (
+        Literal["none", "internet"] | Annotated[list[Annotated[str, AfterValidator(_host)]], Field(max_length=100)]
+    ) = Field(
+        "none",
+        description="What a worker can reach: 'none', 'internet' (never the node's own machine), or a list of "
+        "'host:port' that it may connect to.",
+    )
     environment: dict[Annotated[str, AfterValidator(_variable)], Annotated[str, AfterValidator(_text)]] = Field(
         {}, description="Environment variables; 4 KB in all."
     )
@@ -84,6 +206,46 @@ class FunctionSpec(Suspendable, Guarded):
     max_concurrency: int = Field(
         10, ge=1, le=1000, description="Requests that one node serves at once; further ones wait for a worker."
     )
+    reserved_concurrency: int | None = Field(
+        None, ge=1, le=1000, description="Workers that each node keeps free for this function alone; also its most."
+    )
+    provisioned_concurrency: int = Field(0, ge=0, le=100, description="Workers that each node keeps warm at all times.")
+    idle_timeout: int = Field(600, ge=1, le=86400, description="Seconds after which a worker that nobody asked ends.")
+    async_invoke: AsyncInvoke = Field(
+        default_factory=AsyncInvoke, description="What becomes of asynchronous invocations."
+    )
+    aliases: dict[Annotated[str, AfterValidator(_alias)], Alias] = Field(
+        {}, max_length=100, description="Names for versions: `owsgit invoke f:live` calls the alias live."
+    )
+
+    @property
+    def family(self) -> str:
+        """python, nodejs, provided, container or wasm."""
+        return family(self.runtime)
+
+    @field_validator("handler")
+    @classmethod
+    def _handler_fits(cls, handler: str, info: ValidationInfo) -> str:
+        runtime = info.data.get("runtime")  # absent if it is wrong itself
+        pattern, form = _HANDLERS[family(runtime)] if runtime else (re.compile(".*"), "")
+        if not pattern.fullmatch(handler):
+            raise ValueError(f"with the runtime {runtime}, the handler has to be {form}")
+        return handler
+
+    @model_validator(mode="after")
+    def _runtime_fits(self) -> Self:
+        if (self.image is not None) != (self.family == "container"):
+            raise ValueError("a function has an image if its runtime is 'container', and only then")
+        if self.reserved_concurrency is not None and "max_concurrency" in self.model_fields_set:
+            raise ValueError("reservedConcurrency is the most as well: leave maxConcurrency out")
+        if self.provisioned_concurrency > self.workers_max:
+            raise ValueError("provisionedConcurrency is more than the function may have at once")
+        return self
+
+    @property
+    def workers_max(self) -> int:
+        """The most workers of one node."""
+        return self.reserved_concurrency or self.max_concurrency
 
     @model_validator(mode="after")
     def _environment_fits(self) -> Self:
@@ -100,3 +262,9 @@ class FunctionSpec(Suspendable, Guarded):
             yield Reference("role", self.role, "$.role")
         for name, use in self.secrets.items():
             yield Reference("secret", use.secret, f"$.secrets.{name}.secret")
+        for name, destination in (
+            ("onSuccess", self.async_invoke.on_success),
+            ("onFailure", self.async_invoke.on_failure),
+        ):
+            if destination is not None:
+                yield Reference("function", destination.function, f"$.asyncInvoke.{name}.function")
