@@ -21,7 +21,7 @@ from owsgit.model import keys
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.state import State
 from owsgit.node.home import Home
-from owsgit.runtime import sandbox
+from owsgit.runtime import bubblewrap
 from owsgit.runtime.cgroup import Hierarchy
 from owsgit.services import KINDS
 
@@ -70,7 +70,7 @@ def _machine() -> Iterator[Check]:
     yield _attempt("ssh", lambda: _program("ssh", "openssh-client"))
     yield _attempt("ssh-keygen", lambda: _program("ssh-keygen", "openssh-client"))
     yield _attempt("signing key", _signing_key)
-    yield _attempt("sandbox", sandbox.probe, WARNING)
+    yield _attempt("sandbox", bubblewrap.probe, WARNING)
     yield _attempt("control groups", _control_groups, WARNING)
     yield _attempt("disk", _disk, WARNING)
 

@@ -106,7 +106,7 @@ def _settings(
     if not is_name(name):
         raise InvalidError(f"{name!r} is not a node's name", remedy=f"use {NAME_RULE}")
     if sandbox == "bubblewrap":
-        from owsgit.runtime.sandbox import probe  # noqa: PLC0415 - only where it is needed
+        from owsgit.runtime.bubblewrap import probe  # noqa: PLC0415 - only where it is needed
 
         probe()
     if at.replace(".", "").isdigit() and not _is_ip(at):

@@ -13,6 +13,8 @@ class Network:
 
     internet: bool = False
     allowed: tuple[str, ...] = ()
+    loopback: bool = False
+    """Whether an allowed host may be this machine itself: only where the node's operator named it."""
 
 
 NO_NETWORK = Network()

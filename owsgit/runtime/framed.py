@@ -19,7 +19,11 @@ from owsgit.runtime.sandbox import Command, Running, Sandbox
 from owsgit.runtime.transcript import Transcript
 from owsgit.runtime.worker import MEBIBYTE, PROCESSES_MAX
 
+PACKAGES = "/var/lang/packages"
 FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
+EXIT_SECONDS_MAX = 0.5
+"""A worker that broke the protocol and does not end by itself within this is ended."""
+
 _numbers = itertools.count(1)
 
 
@@ -67,10 +71,19 @@ class FramedWorker:
             arguments=[str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", inside, str(fd)],
             environment=environment.of(config, self._transcript.stream, task),
             folder=task,
-            read_only={inside: script, task: config.code, **{str(folder): folder for folder in interpreter.folders}},
+            read_only={
+                task: config.code,
+                **({} if contained else {inside: script}),
+                **({"/opt": config.opt} if config.opt else {}),
+                **({PACKAGES: config.packages} if config.packages else {}),
+                **{str(folder): folder for folder in interpreter.folders},
+            },
             limits=Limits(config.memory_size * MEBIBYTE, PROCESSES_MAX),
             pass_fds=[fd],
             output_fd=output_fd,
+            tmp_bytes=config.tmp_size * MEBIBYTE,
+            network=config.network,
+            interpreter=interpreter,
             files={f"{environment.SECRETS_FOLDER}/{name}": content for name, content in config.secret_files.items()},
         )
 
@@ -143,18 +156,20 @@ class FramedWorker:
         """Lambda's error object for a worker that ended, or broke the protocol and is ended."""
         group = self._running.group
         try:
-            await asyncio.wait_for(asyncio.shield(self._running.process.wait()), 0.5)
+            async with asyncio.timeout(EXIT_SECONDS_MAX):
+                status = await self._running.ended()
         except TimeoutError:
             self._running.kill()
+            status = await self._running.ended()
         out_of_memory = group is not None and group.out_of_memory()
         self.close()
-        report = failures.exited(request_id, await self._running.gone(), out_of_memory)
+        report = failures.exited(request_id, status, out_of_memory)
         self._transcript.write([report["errorMessage"], report["errorType"]])
         return report
 
     def exited(self) -> bool:
         """Whether the process has ended on its own."""
-        return self._running.process.returncode is not None
+        return self._running.exited
 
     def close(self) -> None:
         """End the worker at once."""

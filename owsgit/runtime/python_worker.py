@@ -33,6 +33,11 @@ RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 """Lambda's limit for a synchronous response."""
 
 
+PACKAGES_FOLDER = "/var/lang/packages"
+NEEDED = frozenset(sys.modules) | {"python_worker"}
+"""What this runtime itself has imported: a function's module of the same name comes too late, as on Lambda."""
+
+
 class FunctionError(Exception):
     """An error of the function that Lambda names itself, such as Runtime.ImportModuleError."""
 
@@ -220,13 +225,35 @@ def prepare_interpreter() -> None:
 
     site.setquit()
     site.sethelper()
+    runtime = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [
         os.environ["LAMBDA_TASK_ROOT"],
-        *(entry for entry in sys.path if entry and entry != os.path.dirname(os.path.abspath(__file__))),
+        *(folder for folder in packages_folders() if os.path.isdir(folder)),
+        *(entry for entry in sys.path if entry and entry != runtime),
+        *([runtime] if os.path.isdir(os.path.join(runtime, "boto3")) else []),
     ]
     sys.argv[:] = [""]
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def forget_preloaded(sdk: set[str]) -> None:
+    """Of what was imported ahead of time, forget what the function's own code or packages have under the same name."""
+    own: set[str] = set()
+    for folder in (os.environ["LAMBDA_TASK_ROOT"], *packages_folders()):
+        if os.path.isdir(folder):
+            own.update(name[:-3] if name.endswith(".py") else name for name in os.listdir(folder))
+    taken = own.intersection(each.partition(".")[0] for each in sys.modules) - NEEDED
+    if taken & sdk:
+        taken |= sdk  # a part of another version would not fit
+    for name in [each for each in sys.modules if each.partition(".")[0] in taken]:
+        del sys.modules[name]
+
+
+def packages_folders() -> list[str]:
+    """Where packages beside the code are, the first one first: layers, and what requirements.txt asked for."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    return ["/opt/python", f"/opt/python/lib/{version}/site-packages", PACKAGES_FOLDER]
 
 
 def serve(

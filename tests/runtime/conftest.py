@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from owsgit.model.service import Answer, Invocation
+from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog, last_lines, message
 from owsgit.runtime.pool import Budget, Pool
-from owsgit.runtime.sandbox import Bubblewrap
 from owsgit.runtime.worker import Worker
 
 

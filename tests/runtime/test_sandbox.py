@@ -36,7 +36,7 @@ def inside(lab) -> Function:  # type: ignore[no-untyped-def]
     "expression",
     [
         "open('/etc/shadow').read()",
-        "open('/etc/passwd').read()",
+        "open('/etc/passwd').read().index('daemon')",
         "os.listdir('/home')",
         "os.listdir('/work')",
         "os.listdir('/sys/fs/cgroup')",

@@ -10,12 +10,13 @@ from typing import Any
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Applied, Invocation, SecretValue, Site
+from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.code import CodeStore
 from owsgit.runtime.config import FunctionConfig, ImageConfig, Network
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Budget, Pool
 from owsgit.runtime.runtimes import Runtimes
-from owsgit.runtime.sandbox import Bubblewrap, Sandbox, Unconfined
+from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.runtime.worker import Worker
 from owsgit.services.functions.spec import FunctionSpec
 

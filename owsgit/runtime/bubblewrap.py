@@ -1,0 +1,164 @@
+"""The default sandbox: bubblewrap, seccomp and control groups.
+
+bubblewrap makes one outer sandbox for each interpreter, in which a fork server (zygote.py) makes a sandbox for every
+worker. Inside of that there are the interpreter and the system's libraries (read-only), the code (read-only), a private
+/tmp, and nothing else: no host files, no network but what is asked for, no other processes, no capabilities, no way to
+gain any.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from owsgit.model.errors import UnavailableError
+from owsgit.runtime import egress, interpreters, python_worker, sdk, seccomp, zygote
+from owsgit.runtime.cgroup import Hierarchy
+from owsgit.runtime.egress import Egress
+from owsgit.runtime.forkserver import ForkedRunning, ForkServer, Layout
+from owsgit.runtime.interpreters import Interpreter
+from owsgit.runtime.rlimits import Rlimits
+from owsgit.runtime.sandbox import Command
+
+UID, GID = 993, 990
+"""What Lambda's sandbox shows a function as its user."""
+
+PROBE_SECONDS_MAX = 20
+LOOPBACK = "127.0.0.1"
+RUNTIME = "/var/runtime"
+
+
+class Bubblewrap:
+    """The default sandbox."""
+
+    contained = True
+
+    def __init__(self, name: str, writable: Sequence[Path] = ()) -> None:
+        """`name` tells the control groups of nodes on one machine apart; below the folders `writable`, commands may be
+        given folders to write to. Raises UnavailableError."""
+        self._bwrap = probe()
+        self._writable = tuple(writable)
+        self.note = ""
+        self._groups: Hierarchy | Rlimits
+        try:
+            self._groups = Hierarchy.open(name)
+        except UnavailableError:
+            if os.geteuid() == 0:
+                raise  # root is not limited by resource limits
+            self._groups = Rlimits()
+            self.note = "memory is limited for each process alone, as this node may not make control groups"
+        with seccomp.filter_file() as file:
+            self._filter = file.read()
+        self._servers: dict[Interpreter, ForkServer] = {}
+        self._starting = asyncio.Lock()
+
+    async def start(self, name: str, command: Command) -> ForkedRunning:
+        """Start `command` in a sandbox and a control group of its own. Raises UnavailableError."""
+        server = await self._server(command.interpreter or interpreters.find("python"))
+        group = self._groups.create(name, command.limits)
+        hosts, addresses, names = egress.inside(command.network)
+        listen = [(LOOPBACK, port) for port in command.listen] + hosts
+        layout = Layout(listen, addresses, {**_TEXTS, "/etc/hosts": names}, command.network.internet)
+        try:
+            running = await server.spawn(command, group, layout, sdk.modules())
+        except BaseException:
+            await asyncio.to_thread(group.remove)
+            raise
+        await self._open_network(running, command)
+        return running
+
+    async def _open_network(self, running: ForkedRunning, command: Command) -> None:
+        """Pass on what the worker connects to, and keep what the caller listens on."""
+        count = len(command.listen)
+        running.listeners, others = running.listeners[:count], running.listeners[count:]
+        if others:
+            running.egress = Egress(command.network)
+            await running.egress.open(others)
+
+    async def _server(self, interpreter: Interpreter) -> ForkServer:
+        server = self._servers.get(interpreter)
+        if server is None or not server.alive:
+            async with self._starting:
+                server = self._servers.get(interpreter)
+                if server is None or not server.alive:
+                    server = self._servers[interpreter] = await self._start_server(interpreter)
+        return server
+
+    async def _start_server(self, interpreter: Interpreter) -> ForkServer:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        filter_read, filter_write = os.pipe()
+        os.write(filter_write, self._filter)
+        os.close(filter_write)
+        program = [str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME}/zygote.py"]
+        words = [str(theirs.fileno()), str(filter_read), f"{RUNTIME}/python_worker.py", *sdk.IMPORTED]
+        try:
+            arguments = [*self._arguments(interpreter), "--", *program, *words]
+            return await ForkServer.start(arguments, [filter_read, theirs.fileno()], ours)
+        finally:
+            theirs.close()
+            os.close(filter_read)
+
+    def _arguments(self, interpreter: Interpreter) -> list[str]:
+        """bubblewrap's options for the outer sandbox, of a fork server."""
+        options = [
+            "--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session", "--clearenv",
+            "--cap-add", "ALL", "--uid", str(UID), "--gid", str(GID), "--hostname", "sandbox",
+            "--ro-bind", "/", zygote.HOST, "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--dir", zygote.ROOT,
+            "--bind", "/proc", "/proc",  # whole: where a part is covered, the kernel lets nobody mount another
+        ]  # fmt: skip
+        for folder in self._writable:
+            options += ["--bind", str(folder), f"{zygote.HOST}{folder}"]
+        for name in zygote.LIBRARIES:
+            link = Path("/", name)
+            if link.is_symlink():
+                options += ["--symlink", str(link.readlink()), str(link)]
+            elif link.is_dir():
+                options += ["--ro-bind", str(link), str(link)]
+        for path in (*zygote.SYSTEM_FILES, *map(str, interpreter.folders)):
+            options += ["--ro-bind-try", path, path]
+        scripts = {"zygote.py": zygote.__file__, "python_worker.py": python_worker.__file__}
+        for name, source in {**scripts, **sdk.entries()}.items():
+            options += ["--ro-bind", str(source), f"{RUNTIME}/{name}"]
+        return [self._bwrap, *options]
+
+    def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        self._groups.remove()
+
+
+_TEXTS = {
+    "/etc/passwd": f"root:x:0:0::/root:/sbin/nologin\nsbx_user:x:{UID}:{GID}::/tmp:/sbin/nologin\n",
+    "/etc/group": f"root:x:0:\nsbx_user:x:{GID}:\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+}
+
+
+def probe() -> str:
+    """The path of a bubblewrap that works on this machine. Raises UnavailableError with what fails and the remedy."""
+    bwrap = shutil.which("bwrap")
+    none = "or, to run functions without any containment: owsgit node init --sandbox none"
+    if bwrap is None:
+        raise UnavailableError("bubblewrap (bwrap) is not installed", remedy=f"apt-get install bubblewrap, {none}")
+    outer = ["--unshare-user", "--unshare-all", "--disable-userns", "--cap-add", "ALL", "--ro-bind", "/", "/"]
+    nested = ["unshare", "--mount", "--pid", "--fork", "mount", "-t", "proc", "proc", "/dev/shm"]  # noqa: S108
+    try:
+        tried = subprocess.run(
+            [bwrap, *outer, "--bind", "/proc", "/proc", "--dev", "/dev", "--", *nested],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PROBE_SECONDS_MAX,
+        )
+    except subprocess.TimeoutExpired:
+        raise UnavailableError("bubblewrap does not answer", remedy=none) from None
+    if tried.returncode != 0:
+        raise UnavailableError(
+            f"bubblewrap cannot make a sandbox here: {tried.stderr.strip()}",
+            remedy="allow unprivileged user namespaces (on Ubuntu 24.04: an AppArmor profile for bwrap; in a "
+            f"container: --security-opt seccomp=unconfined --security-opt systempaths=unconfined), {none}",
+        )
+    return bwrap
