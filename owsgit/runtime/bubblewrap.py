@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from owsgit.model.errors import UnavailableError
-from owsgit.runtime import egress, interpreters, python_worker, sdk, seccomp, zygote
+from owsgit.runtime import egress, interpreters, sdk, seccomp
 from owsgit.runtime.cgroup import Hierarchy
 from owsgit.runtime.egress import Egress
-from owsgit.runtime.forkserver import ForkedRunning, ForkServer, Layout
+from owsgit.runtime.forkserver import ForkedSandbox, ForkServer, Layout
 from owsgit.runtime.interpreters import Interpreter
 from owsgit.runtime.rlimits import Rlimits
 from owsgit.runtime.sandbox import Command
@@ -26,6 +26,10 @@ from owsgit.runtime.sandbox import Command
 UID, GID = 993, 990
 """What Lambda's sandbox shows a function as its user."""
 
+HOST = "/host"  # where the outer sandbox has the machine's files
+LIBRARIES = ("bin", "sbin", "lib", "lib64", "lib32")
+SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/localtime", "/etc/ssl/certs", "/etc/alternatives")
+FIRST_PASSED_FD = 3
 PROBE_SECONDS_MAX = 20
 LOOPBACK = "127.0.0.1"
 RUNTIME = "/var/runtime"
@@ -55,22 +59,20 @@ class Bubblewrap:
         self._servers: dict[Interpreter, ForkServer] = {}
         self._starting = asyncio.Lock()
 
-    async def start(self, name: str, command: Command) -> ForkedRunning:
+    def numbers(self, pass_fds: Sequence[int]) -> list[int]:
+        return list(range(FIRST_PASSED_FD, FIRST_PASSED_FD + len(pass_fds)))
+
+    async def start(self, name: str, command: Command) -> ForkedSandbox:
         """Start `command` in a sandbox and a control group of its own. Raises UnavailableError."""
         server = await self._server(command.interpreter or interpreters.find("python"))
-        group = self._groups.create(name, command.limits)
         hosts, addresses, names = egress.inside(command.network)
         listen = [(LOOPBACK, port) for port in command.listen] + hosts
-        layout = Layout(listen, addresses, {**_TEXTS, "/etc/hosts": names}, command.network.internet)
-        try:
-            running = await server.spawn(command, group, layout, sdk.modules())
-        except BaseException:
-            await asyncio.to_thread(group.remove)
-            raise
+        layout = Layout(listen, addresses, {"/etc/hosts": names}, command.network.internet)
+        running = await server.spawn(command, layout, self.numbers(command.pass_fds), sdk.modules())
         await self._open_network(running, command)
         return running
 
-    async def _open_network(self, running: ForkedRunning, command: Command) -> None:
+    async def _open_network(self, running: ForkedSandbox, command: Command) -> None:
         """Pass on what the worker connects to, and keep what the caller listens on."""
         count = len(command.listen)
         running.listeners, others = running.listeners[:count], running.listeners[count:]
@@ -93,10 +95,17 @@ class Bubblewrap:
         os.write(filter_write, self._filter)
         os.close(filter_write)
         program = [str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME}/zygote.py"]
-        words = [str(theirs.fileno()), str(filter_read), f"{RUNTIME}/python_worker.py", *sdk.IMPORTED]
+        fds = [theirs.fileno(), filter_read]
+        links = {name: str(Path("/", name).readlink()) for name in LIBRARIES if Path("/", name).is_symlink()}
+        folders = [f"/{name}" for name in LIBRARIES if name not in links and Path("/", name).is_dir()]
+        files = [path for path in SYSTEM_FILES if Path(path).exists()]
+        setup = {
+            "host": HOST, "links": links, "system": ["/usr", *folders, *files], "texts": TEXTS,
+            "packages": sdk.IMPORTED,
+        }  # fmt: skip
+        arguments = [*self._arguments(interpreter), "--", *program, *map(str, fds)]
         try:
-            arguments = [*self._arguments(interpreter), "--", *program, *words]
-            return await ForkServer.start(arguments, [filter_read, theirs.fileno()], ours)
+            return await ForkServer.start(arguments, fds, ours, setup, self._groups.create)
         finally:
             theirs.close()
             os.close(filter_read)
@@ -106,31 +115,31 @@ class Bubblewrap:
         options = [
             "--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session", "--clearenv",
             "--cap-add", "ALL", "--uid", str(UID), "--gid", str(GID), "--hostname", "sandbox",
-            "--ro-bind", "/", zygote.HOST, "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--dir", zygote.ROOT,
+            "--ro-bind", "/", HOST, "--ro-bind", "/usr", "/usr", "--dev", "/dev", "--dir", "/run/root",
             "--bind", "/proc", "/proc",  # whole: where a part is covered, the kernel lets nobody mount another
         ]  # fmt: skip
         for folder in self._writable:
-            options += ["--bind", str(folder), f"{zygote.HOST}{folder}"]
-        for name in zygote.LIBRARIES:
+            options += ["--bind", str(folder), f"{HOST}{folder}"]
+        for name in LIBRARIES:
             link = Path("/", name)
             if link.is_symlink():
                 options += ["--symlink", str(link.readlink()), str(link)]
             elif link.is_dir():
                 options += ["--ro-bind", str(link), str(link)]
-        for path in (*zygote.SYSTEM_FILES, *map(str, interpreter.folders)):
+        for path in (*SYSTEM_FILES, *map(str, interpreter.folders)):
             options += ["--ro-bind-try", path, path]
-        scripts = {"zygote.py": zygote.__file__, "python_worker.py": python_worker.__file__}
+        scripts = {name: Path(__file__).with_name(name) for name in ("zygote.py", "kernel.py", "python_worker.py")}
         for name, source in {**scripts, **sdk.entries()}.items():
             options += ["--ro-bind", str(source), f"{RUNTIME}/{name}"]
         return [self._bwrap, *options]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for server in self._servers.values():
-            server.close()
-        self._groups.remove()
+            await server.close()
+        await asyncio.to_thread(self._groups.remove)
 
 
-_TEXTS = {
+TEXTS = {
     "/etc/passwd": f"root:x:0:0::/root:/sbin/nologin\nsbx_user:x:{UID}:{GID}::/tmp:/sbin/nologin\n",
     "/etc/group": f"root:x:0:\nsbx_user:x:{GID}:\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",

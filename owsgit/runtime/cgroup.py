@@ -13,6 +13,10 @@ from owsgit.model.errors import UnavailableError
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "pids")
+OPTIONAL_CONTROLLERS = ("cpu",)
+CPU_SHARES_PER_GIB = 1024
+"""A GiB of memory has the weight of an ordinary process of the machine."""
+
 _REMOVE_SECONDS_MAX = 1.0
 """A group can be removed only when its last process is gone, a moment after it was killed."""
 
@@ -34,7 +38,12 @@ class Group:
         self._folders = folders
         self._unified = unified
 
+    def resource_limits(self) -> list[tuple[int, int]]:
+        """Nothing that its processes have to set for themselves."""
+        return []
+
     def limit(self, limits: Limits) -> None:
+        """Raises OSError."""
         memory, pids = self._folders["memory"], self._folders["pids"]
         if self._unified:
             (memory / "memory.max").write_text(str(limits.memory_bytes))
@@ -47,6 +56,19 @@ class Group:
             with contextlib.suppress(OSError):
                 (memory / "memory.memsw.limit_in_bytes").write_text(str(limits.memory_bytes))
         (pids / "pids.max").write_text(str(limits.processes))
+        self._share_cpu(limits.memory_bytes)
+
+    def _share_cpu(self, memory_bytes: int) -> None:
+        """Under contention, CPU time goes by memory, as on Lambda; a host without the controller shares evenly."""
+        folder = self._folders.get("cpu")
+        if folder is None:
+            return
+        share = max(2, memory_bytes * CPU_SHARES_PER_GIB >> 30)
+        with contextlib.suppress(OSError):
+            if self._unified:
+                (folder / "cpu.weight").write_text(str(min(10_000, max(1, share * 100 // CPU_SHARES_PER_GIB))))
+            else:
+                (folder / "cpu.shares").write_text(str(share))
 
     def add(self, pid: int) -> None:
         for folder in set(self._folders.values()):
@@ -102,14 +124,13 @@ class Hierarchy:
         hierarchy._sweep()
         return hierarchy
 
-    def create(self, name: str, limits: Limits) -> Group:
-        """A new group with `limits`. Raises UnavailableError."""
+    def create(self, name: str) -> Group:
+        """A new group, without limits yet. Raises UnavailableError."""
         folders = {controller: folder / name for controller, folder in self._folders.items()}
         try:
             for folder in set(folders.values()):
                 folder.mkdir(exist_ok=True)
             group = Group(folders, self._unified)
-            group.limit(limits)
         except OSError as error:
             raise UnavailableError(f"a control group cannot be made: {error}", remedy=REMEDY) from None
         return group
@@ -144,6 +165,11 @@ def _version_1(name: str) -> dict[str, Path]:
         if not mount.is_dir():
             raise UnavailableError(f"the control group controller {controller!r} is not mounted", remedy=REMEDY)
         folders[controller] = _made(mount / _own_group(controller) / name)
+    for controller in OPTIONAL_CONTROLLERS:
+        mount = CGROUP_ROOT / controller
+        with contextlib.suppress(UnavailableError):
+            if mount.is_dir():
+                folders[controller] = _made(mount / _own_group(controller) / name)
     return folders
 
 
@@ -170,7 +196,10 @@ def _unified(name: str) -> dict[str, Path]:
                 raise UnavailableError(
                     f"the controller {controller!r} is not delegated: {error}", remedy=REMEDY
                 ) from None
-    return dict.fromkeys(CONTROLLERS, part)
+        for controller in OPTIONAL_CONTROLLERS:
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.subtree_control").write_text(f"+{controller}")
+    return dict.fromkeys((*CONTROLLERS, *OPTIONAL_CONTROLLERS), part)
 
 
 def _made(folder: Path) -> Path:

@@ -1,35 +1,46 @@
-"""The node's side of a fork server (zygote.py): asks it for workers, and watches over them."""
+"""The node's side of a fork server (zygote.py): has it make sandboxes ahead of need, and watches over them."""
 
 import array
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
+import logging
 import os
 import signal
 import socket
 import struct
 import subprocess
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from owsgit.model.errors import UnavailableError
+from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.runtime.cgroup import Group
 from owsgit.runtime.egress import Egress
 from owsgit.runtime.rlimits import RlimitGroup
 from owsgit.runtime.sandbox import Command
-from owsgit.runtime.zygote import GO, HELLO
 
 START_SECONDS_MAX = 30.0
 """For an interpreter with everything imported, on a busy machine."""
 
-HELLO_SECONDS_MAX = 20.0
-"""For the namespaces of one worker, on a busy machine."""
+ANSWER_SECONDS_MAX = 20.0
+"""For each step of a sandbox, on a busy machine."""
+
+READY_SANDBOXES = 2
+"""Kept ahead of need: a cold start takes one, and the next is made while the function loads."""
 
 SEND_RETRY_SECONDS = 0.001
 MESSAGE_BYTES_MAX = 4096
-LISTENERS_MAX = 128
+DESCRIPTORS_MAX = 128
 KILLED = -signal.SIGKILL
+MakeGroup = Callable[[str], Group | RlimitGroup]
+"""Makes a control group of a name. Raises UnavailableError."""
+
+log = logging.getLogger("owsgit.forkserver")
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -42,41 +53,56 @@ class Layout:
     internet: bool = False
 
 
-class ForkedRunning:
-    """A worker in a sandbox of its own."""
+class ForkedSandbox:
+    """A sandbox: first one that waits, then one in which a worker runs."""
 
     def __init__(self, control: socket.socket, group: Group | RlimitGroup) -> None:
         self._group = group
         self.listeners: list[socket.socket] = []
         self.egress: Egress | None = None
-        self.pid = 0
+        self.pid = 0  # of its first process
         self._control = control
         self._pidfd = -1
         self._status: int | None = None
         self._dead = asyncio.Event()
         self._removed: asyncio.Future[None] | None = None
 
-    async def greet(self) -> None:
-        """Wait for the init process. Raises UnavailableError."""
+    async def prepare(self) -> None:
+        """Wait until it is ready for a worker. Raises UnavailableError, OSError."""
+        _, _, self.pid = await self._answer()
+        self._pidfd = os.pidfd_open(self.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._died)
+        self._group.add(self.pid)
+        self._control.send(b"go")
+        await self._answer()
+
+    async def run(self, command: Command, layout: Layout, numbers: list[int], sdk: list[str]) -> None:
+        """Have it run a command. Raises UnavailableError, OSError."""
+        self._group.limit(command.limits)
+        private = _private(command)
         try:
-            async with asyncio.timeout(HELLO_SECONDS_MAX):
+            fds = [private, command.output_fd, *command.pass_fds]
+            request = {**_request(command, layout, numbers, sdk), "rlimits": self._group.resource_limits()}
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+            self._control.sendmsg([json.dumps(request).encode()], rights)
+        finally:
+            os.close(private)
+        if layout.listen or layout.internet:
+            _, made, _ = await self._answer()
+            self.listeners = [socket.socket(fileno=fd) for fd in made]
+        asyncio.get_running_loop().add_reader(self._control, self._told)
+
+    async def _answer(self) -> tuple[dict[str, Any], list[int], int]:
+        """What its first process says, with the descriptors beside it, and its number. Raises UnavailableError."""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
                 data, fds, pid = await _receive(self._control)
         except TimeoutError:
             raise UnavailableError("the sandbox does not start") from None
-        self.listeners = [socket.socket(fileno=fd) for fd in fds]
         message = json.loads(data) if data else {"problem": "the fork server ended"}
         if problem := message.get("problem"):
             raise UnavailableError(f"the sandbox cannot be made: {problem}")
-        self.pid = pid
-        self._pidfd = os.pidfd_open(pid)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._pidfd, self._died)
-
-    def go(self, private: int) -> None:
-        """Let it run, now that it is in its group; `private` is the descriptor of its environment and files."""
-        self._group.add(self.pid)
-        self._control.sendmsg([GO], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [private]))])
-        asyncio.get_running_loop().add_reader(self._control, self._told)
+        return message, fds, pid
 
     def _told(self) -> None:
         """Called when the init process says how the worker ended, or closes."""
@@ -84,12 +110,12 @@ class ForkedRunning:
             message = json.loads(self._control.recv(MESSAGE_BYTES_MAX) or b"{}")
             if self._status is None:
                 self._status = int(message.get("status", KILLED))
-                self.problem = str(message.get("problem", ""))
+            if problem := message.get("problem"):
+                log.warning("a worker did not start: %s", problem)
         asyncio.get_running_loop().remove_reader(self._control)
 
     def _died(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._pidfd)
+        asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
         self._told()
@@ -112,13 +138,14 @@ class ForkedRunning:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def abandon(self) -> None:
-        """Give up on one that has not started."""
-        self.kill()
-        if self._pidfd < 0:
+    async def abandon(self) -> None:
+        """End it and clear it away, however far it has come."""
+        if self._pidfd < 0 and not self._dead.is_set():
             self._control.close()
-        for each in self.listeners:
-            each.close()
+            self._status = KILLED
+            self._dead.set()
+        self.kill()
+        await self.gone()
 
     async def ended(self) -> int:
         await self._dead.wait()
@@ -138,14 +165,30 @@ class ForkedRunning:
 
 
 class ForkServer:
-    """A running fork server."""
+    """A running fork server, with the sandboxes that wait."""
 
-    def __init__(self, process: subprocess.Popen[bytes], requests: socket.socket) -> None:
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        requests: socket.socket,
+        make_group: MakeGroup,
+    ) -> None:
         self._process = process
         self._requests = requests
+        self._make_group = make_group
+        self._ready: deque[ForkedSandbox] = deque()
+        self._refilling: asyncio.Task[None] | None = None
+        self._closed = False
 
     @classmethod
-    async def start(cls, arguments: list[str], pass_fds: list[int], ours: socket.socket) -> "ForkServer":
+    async def start(
+        cls,
+        arguments: list[str],
+        pass_fds: list[int],
+        requests: socket.socket,
+        setup: dict[str, Any],
+        make_group: MakeGroup,
+    ) -> "ForkServer":
         """Start it with bubblewrap's `arguments`. Raises UnavailableError."""
         process = subprocess.Popen(  # noqa: ASYNC220 - its end is not waited for in the event loop
             arguments,
@@ -155,75 +198,106 @@ class ForkServer:
             stderr=subprocess.PIPE,
             pass_fds=pass_fds,
         )
-        ours.setblocking(False)
-        server = cls(process, ours)
-        try:
+        requests.setblocking(False)
+        server = cls(process, requests, make_group)
+        hello = b""
+        with contextlib.suppress(TimeoutError, OSError):
+            requests.send(json.dumps(setup).encode())
             async with asyncio.timeout(START_SECONDS_MAX):
-                hello = await asyncio.get_running_loop().sock_recv(ours, len(HELLO))
-        except TimeoutError:
-            hello = b""
-        if hello != HELLO:
+                hello = await asyncio.get_running_loop().sock_recv(requests, MESSAGE_BYTES_MAX)
+        if not hello:
             process.kill()
             assert process.stderr is not None
             said = (await asyncio.to_thread(process.stderr.read)).decode("utf-8", "replace").strip()
-            server.close()
+            await server.close()
             raise UnavailableError(f"the fork server of functions does not start: {said[-500:] or 'no reason given'}")
         return server
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return not self._closed and self._process.poll() is None
 
-    async def spawn(
-        self, command: Command, group: Group | RlimitGroup, layout: Layout, sdk: list[str]
-    ) -> ForkedRunning:
+    async def spawn(self, command: Command, layout: Layout, numbers: list[int], sdk: list[str]) -> ForkedSandbox:
         """Start a worker. Raises UnavailableError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        ours.setblocking(False)
-        running = ForkedRunning(ours, group)
-        private = _private(command)
+        sandbox = await self._take()
         try:
-            with theirs:
-                fds = [theirs.fileno(), command.output_fd, *command.pass_fds]
-                await self._send(json.dumps(_request(command, layout, sdk)).encode(), fds)
-            await running.greet()
-            running.go(private)
+            await sandbox.run(command, layout, numbers, sdk)
         except BaseException as error:
-            running.abandon()
+            await sandbox.abandon()
             if isinstance(error, OSError):
                 raise UnavailableError(f"the sandbox cannot be made: {error.strerror}") from None
             raise
-        finally:
-            os.close(private)
-        return running
+        return sandbox
 
-    async def _send(self, data: bytes, fds: list[int]) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    async def _take(self) -> ForkedSandbox:
+        """A sandbox that is ready. The next one is made meanwhile."""
+        sandbox = None
+        while self._ready and sandbox is None:
+            first = self._ready.popleft()
+            if first.exited:
+                await first.gone()
+            else:
+                sandbox = first
+        if sandbox is None:
+            sandbox = await self._prepare()
+        if self._refilling is None or self._refilling.done():
+            self._refilling = asyncio.ensure_future(self._refill())
+        return sandbox
+
+    async def _refill(self) -> None:
+        with contextlib.suppress(OwsgitError):  # whoever needs one next is told
+            while len(self._ready) < READY_SANDBOXES and not self._closed:
+                self._ready.append(await self._prepare())
+
+    async def _prepare(self) -> ForkedSandbox:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.setblocking(False)
+        with theirs:
+            sandbox = ForkedSandbox(ours, self._make_group(f"worker-{next(_numbers)}"))
+            try:
+                await self._send(theirs.fileno())
+                await sandbox.prepare()
+            except BaseException as error:
+                await sandbox.abandon()
+                if isinstance(error, OSError):
+                    raise UnavailableError(f"the sandbox cannot be made: {error.strerror}") from None
+                raise
+        return sandbox
+
+    async def _send(self, control: int) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [control]))]
         while True:
             try:
-                self._requests.sendmsg([data], rights)
+                self._requests.sendmsg([b"{}"], rights)
                 return
             except BlockingIOError:
                 await asyncio.sleep(SEND_RETRY_SECONDS)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End it, and every worker that it made."""
+        self._closed = True
+        if self._refilling is not None:
+            self._refilling.cancel()
+            await asyncio.gather(self._refilling, return_exceptions=True)
         self._requests.close()
         self._process.kill()
-        self._process.wait()
+        for sandbox in self._ready:
+            sandbox.kill()
+            await sandbox.gone()
+        await asyncio.to_thread(self._process.wait)
         if self._process.stderr is not None:
             self._process.stderr.close()
 
 
-def _request(command: Command, layout: Layout, sdk: list[str]) -> dict[str, Any]:
+def _request(command: Command, layout: Layout, numbers: list[int], sdk: list[str]) -> dict[str, Any]:
     mounts = [*command.read_only.items(), *command.writable.items()]
     return {
         "arguments": list(command.arguments),
         "fork": command.interpreter is not None,
         "folder": command.folder,
         "mounts": [[inside, str(outside)] for inside, outside in mounts],
-        "numbers": list(command.pass_fds),
+        "numbers": numbers,
         "tmpBytes": command.tmp_bytes,
         "listen": layout.listen,
         "addresses": layout.addresses,
@@ -236,11 +310,10 @@ def _request(command: Command, layout: Layout, sdk: list[str]) -> dict[str, Any]
 def _private(command: Command) -> int:
     """A file that is nowhere on the disk, with what nobody else may see; its descriptor."""
     files = {path: base64.b64encode(content).decode() for path, content in command.files.items()}
-    data = json.dumps({"environment": dict(command.environment), "files": files}).encode("utf-8", "surrogateescape")
+    data = json.dumps({"environment": dict(command.environment), "files": files}).encode()
     fd = os.memfd_create("owsgit", os.MFD_CLOEXEC)
     with os.fdopen(os.dup(fd), "wb") as file:
         file.write(data)
-    os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 
@@ -253,7 +326,7 @@ async def _receive(control: socket.socket) -> tuple[bytes, list[int], int]:
         await readable.wait()
     finally:
         loop.remove_reader(control)
-    space = socket.CMSG_SPACE(4 * LISTENERS_MAX) + socket.CMSG_SPACE(12)
+    space = socket.CMSG_SPACE(4 * DESCRIPTORS_MAX) + socket.CMSG_SPACE(12)
     data, ancillary, _, _ = control.recvmsg(MESSAGE_BYTES_MAX, space, socket.MSG_CMSG_CLOEXEC)
     fds, pid = array.array("i"), 0
     for level, kind, content in ancillary:

@@ -43,7 +43,7 @@ class FramedWorker:
         ours, theirs = socket.socketpair()
         output = self._transcript.open()
         try:
-            command = self._command(theirs.fileno(), output, sandbox.contained)
+            command = self._command(theirs.fileno(), output, sandbox)
             name = f"{self.config.name}-{next(_numbers)}"
             self._running: Running = await sandbox.start(name, command)
         except BaseException:
@@ -62,13 +62,14 @@ class FramedWorker:
             raise
         self._transcript.init_ms = (time.monotonic() - began) * 1000
 
-    def _command(self, fd: int, output_fd: int, contained: bool) -> Command:
+    def _command(self, fd: int, output_fd: int, sandbox: Sandbox) -> Command:
+        contained, number = sandbox.contained, sandbox.numbers([fd])[0]
         config, interpreter = self.config, interpreters.find(self.config.runtime)
         script = Path(python_worker.__file__)
         inside = "/var/runtime/python_worker.py" if contained else str(script)
         task = "/var/task" if contained else str(config.code)
         return Command(
-            arguments=[str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", inside, str(fd)],
+            arguments=[str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", inside, str(number)],
             environment=environment.of(config, self._transcript.stream, task),
             folder=task,
             read_only={

@@ -15,13 +15,19 @@ OVERHEAD_BYTES = 64 * 1024 * 1024
 class RlimitGroup:
     """The limits of one worker; the same calls as a control group's."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
+        self._limits = Limits(0, 0)
 
     def add(self, pid: int) -> None:
+        """A process limits itself, before it runs anything."""
+
+    def limit(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def resource_limits(self) -> list[tuple[int, int]]:
+        """What a worker has to set for itself: the number of a limit and its value."""
         memory = self._limits.memory_bytes + OVERHEAD_BYTES
-        resource.prlimit(pid, resource.RLIMIT_DATA, (memory, memory))
-        resource.prlimit(pid, resource.RLIMIT_NPROC, (self._limits.processes, self._limits.processes))
+        return [(resource.RLIMIT_DATA, memory), (resource.RLIMIT_NPROC, self._limits.processes)]
 
     def memory_peak_bytes(self) -> int:
         """Not known."""
@@ -38,8 +44,8 @@ class RlimitGroup:
 class Rlimits:
     """Makes groups that are limited by resource limits."""
 
-    def create(self, name: str, limits: Limits) -> RlimitGroup:
-        return RlimitGroup(limits)
+    def create(self, name: str) -> RlimitGroup:
+        return RlimitGroup()
 
     def remove(self) -> None:
         """Nothing is left behind."""

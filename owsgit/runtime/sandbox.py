@@ -26,7 +26,8 @@ TMP_BYTES_MAX = 512 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: `read_only` and `writable` map paths inside to host paths; `pass_fds` stay open.
+    """What to run: `read_only` and `writable` map paths inside to host paths; `pass_fds` stay open,
+    under the numbers that the sandbox says.
 
     With an `interpreter`, the arguments start the managed Python runtime in it: then a sandbox may go on in an
     interpreter that is there already. `listen` are ports of the worker's own loopback address, on which the node
@@ -82,9 +83,15 @@ class Sandbox(Protocol):
     contained: bool
     note: str  # what a user should know of it, if anything
 
+    def numbers(self, pass_fds: Sequence[int]) -> list[int]:
+        """The numbers that passed descriptors have inside."""
+        ...
+
     async def start(self, name: str, command: Command) -> Running: ...
 
-    def close(self) -> None: ...
+    async def close(self) -> None:
+        """End all that runs in it."""
+        ...
 
 
 class Unconfined:
@@ -92,6 +99,9 @@ class Unconfined:
 
     contained = False
     note = "NOT contained (--sandbox none)"
+
+    def numbers(self, pass_fds: Sequence[int]) -> list[int]:
+        return list(pass_fds)
 
     async def start(self, name: str, command: Command) -> Running:
         if command.files:
@@ -110,8 +120,8 @@ class Unconfined:
         )
         return UnconfinedRunning(process)
 
-    def close(self) -> None:
-        pass
+    async def close(self) -> None:
+        """Nothing is left behind."""
 
 
 class UnconfinedRunning:

@@ -58,7 +58,7 @@ class Lab:
             await asyncio.sleep(0.1)
 
         self.loop.run_until_complete(end())
-        self.sandbox.close()
+        self.loop.run_until_complete(self.sandbox.close())
         self.loop.close()
 
 

@@ -235,4 +235,4 @@ class FunctionHandler:
         if self._runtimes is not None:
             await self._runtimes.close()
         if self._sandbox is not None:
-            await asyncio.to_thread(self._sandbox.close)
+            await self._sandbox.close()
