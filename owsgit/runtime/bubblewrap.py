@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from owsgit.model.errors import UnavailableError
-from owsgit.runtime import egress, interpreters, sdk, seccomp
+from owsgit.runtime import egress, internet, interpreters, sdk, seccomp
 from owsgit.runtime.cgroup import Hierarchy
 from owsgit.runtime.egress import Egress
 from owsgit.runtime.forkserver import ForkedSandbox, ForkServer, Layout
@@ -67,7 +67,10 @@ class Bubblewrap:
         server = await self._server(command.interpreter or interpreters.find("python"))
         hosts, addresses, names = egress.inside(command.network)
         listen = [(LOOPBACK, port) for port in command.listen] + hosts
-        layout = Layout(listen, addresses, {"/etc/hosts": names}, command.network.internet)
+        texts = {"/etc/hosts": names}
+        if command.network.internet:
+            texts["/etc/resolv.conf"] = f"nameserver {internet.RESOLVER}\n"
+        layout = Layout(listen, addresses, texts, command.network.internet)
         running = await server.spawn(command, layout, self.numbers(command.pass_fds), sdk.modules())
         await self._open_network(running, command)
         return running

@@ -50,7 +50,7 @@ def inside(network: Network) -> tuple[list[tuple[str, int]], list[str], str]:
                 lines.append(f"{places[host]} {host}\n")
         listen.append((places[host], port))
     addresses = [place for place in places.values() if not ipaddress.IPv4Address(place).is_loopback]
-    return listen, addresses, HOSTS + "".join(lines)
+    return listen, addresses, "".join(lines) + HOSTS
 
 
 def is_forbidden(address: str, network: Network) -> bool:

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.runtime import internet
 from owsgit.runtime.cgroup import Group
 from owsgit.runtime.egress import Egress
+from owsgit.runtime.internet import Internet
 from owsgit.runtime.rlimits import RlimitGroup
 from owsgit.runtime.sandbox import Command
 
@@ -60,6 +62,7 @@ class ForkedSandbox:
         self._group = group
         self.listeners: list[socket.socket] = []
         self.egress: Egress | None = None
+        self.internet: Internet | None = None
         self.pid = 0  # of its first process
         self._control = control
         self._pidfd = -1
@@ -90,6 +93,9 @@ class ForkedSandbox:
         if layout.listen or layout.internet:
             _, made, _ = await self._answer()
             self.listeners = [socket.socket(fileno=fd) for fd in made]
+        if layout.internet:
+            self.internet = await Internet.start(self.pid)
+            self._control.send(json.dumps({"reject": await internet.rejected()}).encode())
         asyncio.get_running_loop().add_reader(self._control, self._told)
 
     async def _answer(self) -> tuple[dict[str, Any], list[int], int]:
@@ -155,8 +161,9 @@ class ForkedSandbox:
     async def gone(self) -> None:
         await self.ended()
         if self._removed is None:
-            if self.egress is not None:
-                self.egress.close()
+            for passing in (self.egress, self.internet):
+                if passing is not None:
+                    passing.close()
             for each in self.listeners:
                 each.close()
             loop = asyncio.get_running_loop()

@@ -25,7 +25,7 @@ PR_CAP_AMBIENT_CLEAR_ALL, SECCOMP_MODE_FILTER = 4, 2
 CAPABILITIES_MAX = 63
 CAPABILITY_VERSION_3 = 0x20080522
 SYS_CLONE = {"x86_64": 56, "aarch64": 220, "riscv64": 220}.get(platform.machine(), 120)
-SIOCSIFADDR, SIOCSIFFLAGS, IFF_UP = 0x8916, 0x8914, 1
+SIOCSIFADDR, SIOCSIFFLAGS, SIOCADDRT, IFF_UP, RTF_UP, RTF_REJECT = 0x8916, 0x8914, 0x890B, 1, 1, 0x200
 SECCOMP_INSTRUCTION_BYTES = 8
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -104,3 +104,14 @@ def bring_up_loopback(addresses: list[str]) -> None:
         for number, address in enumerate(addresses):
             named = struct.pack("16sHH4s8x", f"lo:{number}".encode(), socket.AF_INET, 0, socket.inet_aton(address))
             fcntl.ioctl(any_socket, SIOCSIFADDR, named)
+
+
+def reject_network(network: str) -> None:
+    """Have connections to an IPv4 network, such as 10.0.0.0/8, refused by this network namespace's routes."""
+    address, _, bits = network.partition("/")
+    mask = (0xFFFFFFFF << (32 - int(bits))) & 0xFFFFFFFF
+    named = [struct.pack("HH4s8x", socket.AF_INET, 0, each) for each in (socket.inet_aton(address), bytes(4))]
+    masked = struct.pack("HH4s8x", socket.AF_INET, 0, struct.pack("!I", mask))
+    entry = struct.pack("L16s16s16sHhLPhPLLH", 0, *named, masked, RTF_UP | RTF_REJECT, 0, 0, 0, 0, 0, 0, 0, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCADDRT, entry)

@@ -201,6 +201,10 @@ class Init:
         tell(self.control, {"listening": True}, [each.fileno() for each in made])
         for each in made:
             each.close()
+        if request["internet"]:
+            data, _ = receive(self.control)  # once the interface is there
+            for network in json.loads(data)["reject"]:
+                kernel.reject_network(network)
 
     def _reap_until(self, worker: int) -> None:
         """Reap what is orphaned, until the worker ends; everything here ends with this process. Never returns."""

@@ -11,7 +11,7 @@ import pytest
 
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime.bubblewrap import Bubblewrap
-from owsgit.runtime.config import FunctionConfig
+from owsgit.runtime.config import NO_NETWORK, FunctionConfig
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog, last_lines, message
 from owsgit.runtime.pool import Budget, Pool
@@ -35,7 +35,8 @@ class Lab:
         config = FunctionConfig(
             name="f", arn="arn:aws:lambda:us-east-1:1:function:f", runtime="python", handler=fields.pop("handler", "app.handler"),
             code=folder / "code", timeout=fields.pop("timeout", 5.0), memory_size=fields.pop("memory_size", 128),
-            environment=fields, region="us-east-1", version="$LATEST",
+            network=fields.pop("network", NO_NETWORK),
+            tmp_size=fields.pop("tmp_size", 512), environment=fields, region="us-east-1", version="$LATEST",
         )  # fmt: skip
         log = FunctionLog(folder / "log")
 

@@ -1,0 +1,215 @@
+"""What a function reaches of the network: what its file says, and never the machine itself."""
+
+import json
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from owsgit.runtime.config import Network
+from owsgit.runtime.egress import is_forbidden
+from tests.runtime.conftest import Function
+
+Make = Callable[..., Function]
+
+CALL = """
+import socket
+def handler(event, context):
+    try:
+        with socket.create_connection((event["host"], event["port"]), 5) as s:
+            s.sendall(b"hello")
+            s.shutdown(socket.SHUT_WR)
+            data = b""
+            while piece := s.recv(65536):
+                data += piece
+            return data.decode()
+    except OSError as error:
+        return f"refused: {error}"
+"""
+
+
+class Echo:
+    """A server on loopback that answers in capitals."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.count = 0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            self.count += 1
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    @staticmethod
+    def _answer(connection: socket.socket) -> None:
+        with connection:
+            data = b""
+            while piece := connection.recv(65536):
+                data += piece
+            connection.sendall(data.upper())
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    made = Echo()
+    yield made
+    made.listener.close()
+
+
+def test_an_allowed_host_is_reached_by_its_name_and_nothing_else_is(function: Make, echo: Echo) -> None:
+    other = Echo()
+    network = Network(allowed=(f"localhost:{echo.port}",), loopback=True)
+    caller = function(CALL, network=network)
+    assert caller({"host": "localhost", "port": echo.port}) == "HELLO"
+    for host in ("127.0.0.1", "localhost", "127.1.0.1"):
+        assert caller({"host": host, "port": other.port}).startswith("refused: ")
+    assert caller({"host": "127.0.0.1", "port": echo.port}).startswith("refused: ")
+    assert other.count == 0
+    other.listener.close()
+
+
+def test_an_allowed_address_is_reached_as_it_is_written(function: Make, echo: Echo) -> None:
+    caller = function(CALL, network=Network(allowed=(f"127.0.0.1:{echo.port}",), loopback=True))
+    assert caller({"host": "127.0.0.1", "port": echo.port}) == "HELLO"
+
+
+def test_the_machine_itself_is_not_reached_even_if_it_is_allowed(function: Make, echo: Echo) -> None:
+    for host in ("127.0.0.1", "localhost"):
+        caller = function(CALL, network=Network(allowed=(f"{host}:{echo.port}",)))
+        answer = caller({"host": host, "port": echo.port})
+        assert answer == "" or answer.startswith("refused: ")
+    assert echo.count == 0
+
+
+@pytest.mark.parametrize(
+    "address", ["127.9.9.9", "0.0.0.0", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1"]
+)
+def test_no_name_leads_to_the_machine_or_to_a_metadata_service(address: str) -> None:
+    assert is_forbidden(address, Network(allowed=("evil.example:80",)))
+    assert not is_forbidden("192.0.2.1", Network())
+
+
+def test_many_connections_at_once_are_passed_on(function: Make, echo: Echo) -> None:
+    caller = function(
+        """
+import socket, threading
+def handler(event, context):
+    made = [socket.create_connection(("127.0.0.1", event), 5) for _ in range(50)]
+    found = []
+    for s in made:
+        s.sendall(b"x" * 100_000); s.shutdown(socket.SHUT_WR)
+        data = b""
+        while piece := s.recv(65536): data += piece
+        found.append(data == b"X" * 100_000)
+    return all(found)
+""",
+        network=Network(allowed=(f"127.0.0.1:{echo.port}",), loopback=True), timeout=30.0,
+    )  # fmt: skip
+    assert caller(echo.port) is True
+
+
+INSIDE = """
+import asyncio, json, sys, tempfile
+from pathlib import Path
+from owsgit.model.service import Invocation
+from owsgit.runtime.bubblewrap import Bubblewrap
+from owsgit.runtime.config import FunctionConfig, Network
+from owsgit.runtime.framed import FramedWorker
+from owsgit.runtime.logs import FunctionLog
+
+async def main(code, targets):
+    sandbox = Bubblewrap(sys.argv[1])
+    folder = Path(tempfile.mkdtemp())
+    (folder / "app.py").write_text(code)
+    config = FunctionConfig(
+        name="f", arn="f", runtime="python", handler="app.handler", code=folder, timeout=20.0, memory_size=128,
+        environment={}, region="r", version="v", network=Network(internet=True),
+    )
+    worker = FramedWorker(config, FunctionLog(folder / "log"))
+    await worker.start(sandbox)
+    for target in targets:
+        answer = await worker.invoke(Invocation(json.dumps(target).encode(), "r"))
+        print(answer.payload.decode(), flush=True)
+    worker.close()
+    await sandbox.close()
+
+asyncio.run(main(sys.stdin.read(), json.loads(sys.argv[2])))
+"""
+
+SERVER = """
+import socketserver, sys
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        while piece := self.request.recv(65536): self.request.sendall(piece.upper())
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+with socketserver.ThreadingTCPServer((sys.argv[1], 7000), Handler) as server:
+    print("ready", flush=True)
+    server.serve_forever()
+"""
+
+
+def run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True)
+
+
+@pytest.fixture
+def two_machines() -> Iterator[tuple[str, str]]:
+    """Two network namespaces, a node's and one that stands for the internet, joined by a wire."""
+    node, far = (f"ows-{uuid.uuid4().hex[:6]}" for _ in range(2))
+    run("ip", "netns", "add", node)
+    run("ip", "netns", "add", far)
+    try:
+        near_end, far_end = f"v{node[4:]}", f"v{far[4:]}"
+        run("ip", "link", "add", near_end, "netns", node, "type", "veth", "peer", "name", far_end, "netns", far)
+        for space, end, addresses in (
+            (node, near_end, ["203.0.113.1/24"]),
+            (far, far_end, ["203.0.113.2/24", "10.9.9.9/32", "169.254.169.254/32"]),
+        ):
+            for address in addresses:
+                run("ip", "-n", space, "address", "add", address, "dev", end)
+            run("ip", "-n", space, "link", "set", end, "up")
+            run("ip", "-n", space, "link", "set", "lo", "up")
+        run("ip", "-n", node, "route", "add", "default", "via", "203.0.113.2")
+        yield node, far
+    finally:
+        run("ip", "netns", "delete", node)
+        run("ip", "netns", "delete", far)
+
+
+def test_the_internet_is_not_the_machine_nor_its_neighbours(two_machines: tuple[str, str]) -> None:
+    node, _ = two_machines
+    servers = [
+        subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/{space}", sys.executable, "-c", SERVER, "0.0.0.0"], stdout=subprocess.PIPE
+        )
+        for space in two_machines
+    ]
+    try:
+        for server in servers:
+            assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+        hosts = ["203.0.113.2", "10.9.9.9", "169.254.169.254", "203.0.113.1", "127.0.0.1", "10.0.2.2"]
+        done = subprocess.run(
+            ["nsenter", f"--net=/run/netns/{node}", sys.executable, "-c", INSIDE, f"owsgit-test-{node}",
+             json.dumps([{"host": host, "port": 7000} for host in hosts])],
+            input=textwrap.dedent(CALL), capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        public, *others = [json.loads(line) for line in done.stdout.splitlines()]
+        assert public == "HELLO"
+        assert len(others) == 5 and all(answer.startswith("refused: ") for answer in others), others
+    finally:
+        for server in servers:
+            server.kill()
+            server.wait()
