@@ -37,6 +37,11 @@ class NodeSettings(Spec):
     address: Address = Field(description="Where users and other nodes reach it.")
     listen: str = Field(description="Address that it listens on, for SSH and for gateways.")
     ssh_port: Port = Field(description="Port that it serves SSH on.")
+    memory: int | None = Field(
+        None,
+        ge=128,
+        description="MiB for all workers of functions together; absent: three quarters of the machine's.",
+    )
     sandbox: SandboxName = Field("bubblewrap", description="How functions are contained; 'none' is not at all.")
     owners: list[PublicKey] = Field(description="SSH keys that may bring the genesis commit to an empty node.")
 

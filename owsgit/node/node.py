@@ -50,6 +50,7 @@ from owsgit.services.secrets import sealing, watch
 from owsgit.services.secrets.sealing import Vault
 from owsgit.services.secrets.watch import Watch
 
+MEBIBYTE = 1024 * 1024
 PUSH_CERTIFICATE_BYTES_MAX = 64 * 1024
 LOOK_AROUND_SECONDS = 1.0
 """How long a status waits for the other nodes to say how they are."""
@@ -173,6 +174,7 @@ class Node:
             targets=targets,
             settings={
                 "sandbox": self.settings.sandbox,
+                "memory": self.settings.memory * MEBIBYTE if self.settings.memory else None,
                 "instance": hashlib.sha256(str(self.home.folder).encode()).hexdigest()[:12],
             },
             unseal=self._watch.unseal,

@@ -34,6 +34,7 @@ class FramedWorker:
         self.config = config
         self.alive = False
         self.last_used = time.monotonic()
+        self.memory_bytes = 0
         self._transcript = Transcript(config, log)
         self._numbers = itertools.count(1)
 
@@ -138,7 +139,9 @@ class FramedWorker:
         except asyncio.CancelledError:
             self.close()
             raise
-        transcript.end(self._running.group.memory_peak_bytes() if self._running.group else 0)
+        if self._running.group is not None:
+            self.memory_bytes = self._running.group.memory_peak_bytes()
+        transcript.end(self.memory_bytes)
         self.last_used = time.monotonic()
         return Answer(payload, error, transcript.tail())
 

@@ -1,58 +1,35 @@
-"""The warm workers of one deployment of a function, and the bound on all workers of a node."""
+"""The warm workers of one deployment of a function."""
 
 import asyncio
-import json
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from owsgit.model.errors import OwsgitError
 from owsgit.model.service import Answer, Invocation
+from owsgit.runtime import failures
+from owsgit.runtime.budget import ASSUMED_BYTES, Budget, ThrottledError
 from owsgit.runtime.config import InitError
 from owsgit.runtime.worker import Worker
 
 WAITING_MAX = 1000
 """Requests that wait for a worker of one function; more are answered at once with a throttle."""
 
-IDLE_SECONDS_MAX = 600.0
-"""A worker that nobody asked for so long is closed."""
-
-REAP_SECONDS = 30.0
-WORKERS_MAX = 64
-"""Workers of one node, of all functions: about 1 GiB of idle Python."""
+REAP_SECONDS_MAX = 30.0
+WARMING_AT_ONCE = 4
+"""Provisioned workers that are started together: more would only wait for each other."""
 
 
-FEW_WORKERS = 2
+@dataclass(frozen=True)
+class Size:
+    """How many workers a pool has, and for how long; `worker_bytes` is the most that one of them may use."""
 
-
-class ThrottledError(OwsgitError):
-    """More requests than workers and places to wait."""
-
-
-class Budget:
-    """Bounds the workers of a node: when it is used up, the worker that was idle longest makes room."""
-
-    def __init__(self, workers_max: int = WORKERS_MAX) -> None:
-        self.workers_max = workers_max
-        self.count = 0
-        self.pools: set[Pool] = set()
-
-    def take(self, pool: "Pool") -> None:
-        """Make room for one more worker of `pool`. Raises ThrottledError when there is none.
-
-        A quarter of the places is kept for functions that have fewer than two workers, so that no function, however
-        many requests it gets, keeps another one from its first worker.
-        """
-        few = pool.size < FEW_WORKERS
-        limit = self.workers_max if few else self.workers_max - self.workers_max // 4
-        if self.count >= limit:
-            idle = [each for each in self.pools if each.idle and (few or each is pool or each.size > FEW_WORKERS)]
-            if not idle:
-                raise ThrottledError("all workers of this node are busy", remedy="try again, or add a node")
-            min(idle, key=lambda each: each.idle[0].last_used).evict()
-        self.count += 1
-
-    def give(self) -> None:
-        self.count -= 1
+    most: int
+    provisioned: int = 0
+    reserved: int = 0
+    idle_seconds: float = 600.0
+    worker_bytes: int = ASSUMED_BYTES
 
 
 class Pool:
@@ -62,42 +39,55 @@ class Pool:
     it has begun and takes nothing new.
     """
 
-    def __init__(self, spawn: Callable[[], Awaitable[Worker]], workers_max: int, budget: Budget) -> None:
+    def __init__(self, spawn: Callable[[], Awaitable[Worker]], size: Size, budget: Budget) -> None:
         self._spawn = spawn
-        self._slots = asyncio.Semaphore(min(workers_max, budget.workers_max - budget.workers_max // 4))
+        self._size = size
+        self._slots = asyncio.Semaphore(size.most)
         self._budget = budget
-        self._waiting = 0
         self._starting = 0
+        self.waiting = 0
         self.idle: list[Worker] = []  # the longest idle first
-        self.busy = 0
+        self._busy: set[Worker] = set()
         self.closed = False
-        budget.pools.add(self)
+        self.typical_bytes = ASSUMED_BYTES
+        budget.tenants.add(self)
         self._reaper = asyncio.ensure_future(self._reap())
 
     async def warm(self) -> None:
-        """Have one worker ready. Raises InitError if the function's code cannot be loaded."""
-        worker = await self._take()
-        self._put_back(worker)
+        """Have a worker ready, and as many as are provisioned. Raises InitError if the code cannot be loaded."""
+        self._put_back(await self._take())
+        await self._provision()
+
+    async def _provision(self) -> None:
+        while (missing := self._size.provisioned - self.size) > 0 and not self.closed:
+            together = range(min(missing, WARMING_AT_ONCE))
+            started = await asyncio.gather(*(self._start() for _ in together), return_exceptions=True)
+            for each in started:
+                if not isinstance(each, BaseException):
+                    self._put_back(each)
+            for each in started:
+                if isinstance(each, BaseException):
+                    raise each
 
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Raises ThrottledError; what the function does wrong is in the Answer."""
-        if self._waiting >= WAITING_MAX:
+        if self.waiting >= WAITING_MAX:
             raise ThrottledError("Rate Exceeded.", remedy="try again later, or raise maxConcurrency")
-        self._waiting += 1
+        self.waiting += 1
         try:
             await self._slots.acquire()
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
         try:
             try:
                 worker = await self._take()
             except InitError as error:
-                return Answer(json.dumps(error.report).encode(), "Unhandled")
-            self.busy += 1
+                return Answer(failures.dump(error.report), "Unhandled")
+            self._busy.add(worker)
             try:
                 return await worker.invoke(invocation)
             finally:
-                self.busy -= 1
+                self._busy.discard(worker)
                 self._put_back(worker)
         finally:
             self._slots.release()
@@ -107,42 +97,63 @@ class Pool:
             worker = self.idle.pop()
             if worker.alive and not worker.exited():
                 return worker
-            self._discard(worker)
-        self._budget.take(self)
+            worker.close()
+        return await self._start()
+
+    async def _start(self) -> Worker:
+        self._budget.make_room(self)
         self._starting += 1
         try:
             return await self._spawn()
-        except BaseException:
-            self._budget.give()
-            raise
         finally:
             self._starting -= 1
+
+    @property
+    def busy(self) -> int:
+        """Workers that answer a request."""
+        return len(self._busy)
 
     @property
     def size(self) -> int:
         """Workers that it has, or is starting."""
         return len(self.idle) + self.busy + self._starting
 
+    @property
+    def memory_bytes(self) -> int:
+        """What they use, as far as it is known."""
+        known = sum(each.memory_bytes or self.typical_bytes for each in (*self.idle, *self._busy))
+        return known + self._starting * self.typical_bytes
+
+    @property
+    def reserved(self) -> int:
+        return self._size.reserved
+
+    @property
+    def reserved_bytes(self) -> int:
+        return max(0, self._size.reserved - self.size) * self._size.worker_bytes
+
     def _put_back(self, worker: Worker) -> None:
+        self.typical_bytes = max(self.typical_bytes, worker.memory_bytes)
         if worker.alive and not self.closed:
             self.idle.append(worker)
         else:
-            self._discard(worker)
+            worker.close()
 
-    def _discard(self, worker: Worker) -> None:
-        worker.close()
-        self._budget.give()
+    def idle_since(self) -> float | None:
+        if len(self.idle) + self.busy <= self._size.provisioned or not self.idle:
+            return None
+        return self.idle[0].last_used
 
     def evict(self) -> None:
         """Close the worker that was idle longest."""
-        self._discard(self.idle.pop(0))
+        self.idle.pop(0).close()
 
     def lost(self) -> int:
         """Idle workers that ended behind our back; they are cleared away."""
         gone = [worker for worker in self.idle if worker.exited()]
         for worker in gone:
             self.idle.remove(worker)
-            self._discard(worker)
+            worker.close()
         return len(gone)
 
     def close(self) -> None:
@@ -150,13 +161,17 @@ class Pool:
         if self.closed:
             return
         self.closed = True
-        self._budget.pools.discard(self)
+        self._budget.tenants.discard(self)
         self._reaper.cancel()
         while self.idle:
             self.evict()
 
     async def _reap(self) -> None:
+        """End workers that nobody asks, and keep the provisioned ones there."""
         while True:
-            await asyncio.sleep(REAP_SECONDS)
-            while self.idle and time.monotonic() - self.idle[0].last_used > IDLE_SECONDS_MAX:
+            await asyncio.sleep(min(REAP_SECONDS_MAX, self._size.idle_seconds / 2))
+            while (since := self.idle_since()) is not None and time.monotonic() - since > self._size.idle_seconds:
                 self.evict()
+            self.lost()
+            with contextlib.suppress(OwsgitError):  # whoever asks next is told
+                await self._provision()

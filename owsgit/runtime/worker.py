@@ -21,6 +21,7 @@ class Worker(Protocol):
 
     alive: bool  # whether it can be asked
     last_used: float  # by time.monotonic()
+    memory_bytes: int  # the most that it was seen to use; 0 if that is not known
 
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after."""

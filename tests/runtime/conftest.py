@@ -11,10 +11,11 @@ import pytest
 
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime.bubblewrap import Bubblewrap
+from owsgit.runtime.budget import Budget
 from owsgit.runtime.config import NO_NETWORK, FunctionConfig
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog, last_lines, message
-from owsgit.runtime.pool import Budget, Pool
+from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.worker import Worker
 
 
@@ -28,7 +29,7 @@ class Lab:
         self.budget = Budget()
         self.pools: list[Pool] = []
 
-    def function(self, code: str, *, workers: int = 4, **fields: Any) -> "Function":
+    def function(self, code: str, *, workers: int = 4, size: Size | None = None, **fields: Any) -> "Function":
         folder = self.folder / uuid.uuid4().hex[:8]
         (folder / "code").mkdir(parents=True)
         (folder / "code/app.py").write_text(code)
@@ -46,7 +47,7 @@ class Lab:
             return worker
 
         async def pool() -> Pool:
-            return Pool(spawn, workers, self.budget)
+            return Pool(spawn, size or Size(workers), self.budget)
 
         made = self.loop.run_until_complete(pool())
         self.pools.append(made)

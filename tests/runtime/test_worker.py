@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from owsgit.model.service import Invocation
+from owsgit.runtime.budget import WORKERS_MAX
 from owsgit.runtime.config import InitError
 from tests.runtime.conftest import Function
 
@@ -247,4 +248,4 @@ def test_a_busy_function_leaves_room_for_the_first_workers_of_others(function: M
         answer, *_ = lab.loop.run_until_complete(both())
         assert answer.payload == b'"here"'
     finally:
-        lab.budget.workers_max = 64
+        lab.budget.workers_max = WORKERS_MAX

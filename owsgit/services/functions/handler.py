@@ -11,10 +11,11 @@ from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Applied, Invocation, SecretValue, Site
 from owsgit.runtime.bubblewrap import Bubblewrap
+from owsgit.runtime.budget import Budget
 from owsgit.runtime.code import CodeStore
 from owsgit.runtime.config import FunctionConfig, ImageConfig, Network
 from owsgit.runtime.logs import FunctionLog
-from owsgit.runtime.pool import Budget, Pool
+from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.runtime.worker import Worker
@@ -72,6 +73,16 @@ def _text(content: bytes, path: str) -> str:
     return text
 
 
+def _size(spec: FunctionSpec) -> Size:
+    return Size(
+        most=spec.workers_max,
+        provisioned=spec.provisioned_concurrency,
+        reserved=spec.reserved_concurrency or 0,
+        idle_seconds=spec.idle_timeout,
+        worker_bytes=spec.memory_size << 20,
+    )
+
+
 def _network(spec: FunctionSpec) -> Network:
     if isinstance(spec.network, list):
         return Network(allowed=tuple(spec.network))
@@ -111,7 +122,7 @@ class FunctionHandler:
         self._site = site
         self._store = CodeStore(site.home / "code")
         self._store.folder.mkdir(parents=True, exist_ok=True)
-        self._budget = Budget()
+        self._budget = Budget(site.settings.get("memory"))
         self._deployed: dict[str, Deployment] = {}
         self._sandbox: Sandbox | None = None
         self._runtimes: Runtimes | None = None
@@ -138,7 +149,7 @@ class FunctionHandler:
         assert self._runtimes is not None
         self._runtimes.check(config)
         log = previous.log if previous is not None else FunctionLog(self.logs(resource.name))
-        pool = Pool(lambda: self._spawn(config, log), spec.workers_max, self._budget)
+        pool = Pool(lambda: self._spawn(config, log), _size(spec), self._budget)
         try:
             await pool.warm()
         except BaseException:
