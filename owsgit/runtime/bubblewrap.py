@@ -33,6 +33,7 @@ FIRST_PASSED_FD = 3
 PROBE_SECONDS_MAX = 20
 LOOPBACK = "127.0.0.1"
 RUNTIME = "/var/runtime"
+SCRIPTS = ("zygote.py", "kernel.py", "python_worker.py", "node_worker.cjs")
 
 
 class Bubblewrap:
@@ -131,7 +132,7 @@ class Bubblewrap:
                 options += ["--ro-bind", str(link), str(link)]
         for path in (*SYSTEM_FILES, *map(str, interpreter.folders)):
             options += ["--ro-bind-try", path, path]
-        scripts = {name: Path(__file__).with_name(name) for name in ("zygote.py", "kernel.py", "python_worker.py")}
+        scripts = {name: Path(__file__).with_name(name) for name in SCRIPTS}
         for name, source in {**scripts, **sdk.entries()}.items():
             options += ["--ro-bind", str(source), f"{RUNTIME}/{name}"]
         return [self._bwrap, *options]

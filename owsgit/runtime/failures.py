@@ -38,9 +38,9 @@ def exited(request_id: str, status: int, out_of_memory: bool) -> Report:
     return {"errorType": kind, "errorMessage": prefix + reason}
 
 
-def too_large(size: int) -> Report:
+def too_large(size: int, size_max: int = RESPONSE_BYTES_MAX) -> Report:
     """For an answer that is longer than Lambda lets through."""
-    limit = f"maximum allowed payload size ({RESPONSE_BYTES_MAX} bytes)"
+    limit = f"maximum allowed payload size ({size_max} bytes)"
     text = f"Response payload size ({size} bytes) exceeded {limit}."
     return {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": text}
 

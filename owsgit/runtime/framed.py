@@ -6,16 +6,27 @@ import json
 import os
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
-from owsgit.model.service import Answer, Invocation
-from owsgit.runtime import environment, failures, interpreters, python_worker, worker
+from owsgit.model.service import Answer, Invocation, Sink
+from owsgit.runtime import environment, failures, managed, worker
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.config import FunctionConfig, InitError
 from owsgit.runtime.logs import FunctionLog
-from owsgit.runtime.python_worker import ERROR, HEADER, INIT, INIT_ERROR, INVOKE, READY, RESPONSE_BYTES_MAX, RESULT
+from owsgit.runtime.python_worker import (
+    CHUNK,
+    ERROR,
+    FATAL,
+    HEADER,
+    INIT,
+    INIT_ERROR,
+    INVOKE,
+    READY,
+    RESPONSE_BYTES_MAX,
+    RESULT,
+)
 from owsgit.runtime.sandbox import Command, Running, Sandbox
+from owsgit.runtime.streamed import Streamed
 from owsgit.runtime.transcript import Transcript
 from owsgit.runtime.worker import MEBIBYTE, PROCESSES_MAX
 
@@ -64,28 +75,24 @@ class FramedWorker:
         self._transcript.init_ms = (time.monotonic() - began) * 1000
 
     def _command(self, fd: int, output_fd: int, sandbox: Sandbox) -> Command:
-        contained, number = sandbox.contained, sandbox.numbers([fd])[0]
-        config, interpreter = self.config, interpreters.find(self.config.runtime)
-        script = Path(python_worker.__file__)
-        inside = "/var/runtime/python_worker.py" if contained else str(script)
-        task = "/var/task" if contained else str(config.code)
+        config, program = self.config, managed.program(self.config, sandbox.contained)
+        task = "/var/task" if sandbox.contained else str(config.code)
         return Command(
-            arguments=[str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", inside, str(number)],
+            arguments=[*program.arguments, str(sandbox.numbers([fd])[0])],
             environment=environment.of(config, self._transcript.stream, task),
             folder=task,
             read_only={
                 task: config.code,
-                **({} if contained else {inside: script}),
                 **({"/opt": config.opt} if config.opt else {}),
                 **({PACKAGES: config.packages} if config.packages else {}),
-                **{str(folder): folder for folder in interpreter.folders},
+                **program.read_only,
             },
             limits=Limits(config.memory_size * MEBIBYTE, PROCESSES_MAX),
             pass_fds=[fd],
             output_fd=output_fd,
             tmp_bytes=config.tmp_size * MEBIBYTE,
             network=config.network,
-            interpreter=interpreter,
+            interpreter=program.interpreter,
             files={f"{environment.SECRETS_FOLDER}/{name}": content for name, content in config.secret_files.items()},
         )
 
@@ -126,7 +133,7 @@ class FramedWorker:
             meta["clientContext"] = json.loads(invocation.client_context)
         try:
             self._send(INVOKE, number, json.dumps(meta).encode() + b"\n" + invocation.payload)
-            kind, payload = await asyncio.wait_for(self._receive(number), config.timeout)
+            kind, payload = await asyncio.wait_for(self._answer(number, invocation.sink), config.timeout)
             transcript.drain()
             error = None if kind == RESULT else "Unhandled"
         except TimeoutError:
@@ -148,10 +155,22 @@ class FramedWorker:
     def _send(self, kind: int, number: int, payload: bytes) -> None:
         self._writer.write(HEADER.pack(len(payload), kind, number) + payload)
 
+    async def _answer(self, number: int, sink: Sink | None) -> tuple[int, bytes]:
+        """The kind and payload that answer request `number`. Raises EOFError, and ValueError for others."""
+        streamed = Streamed(sink)
+        while True:
+            kind, payload = await self._receive(number)
+            if kind == CHUNK:
+                await streamed.take(payload)
+                continue
+            if kind == FATAL:
+                self.close()
+            return streamed.end(kind, payload)
+
     async def _receive(self, number: int) -> tuple[int, bytes]:
-        """The frame that answers request `number`. Raises EOFError, and ValueError for anything else."""
+        """The next frame of request `number` (0: of the init phase). Raises EOFError, and ValueError for others."""
         length, kind, answered = HEADER.unpack(await self._reader.readexactly(HEADER.size))
-        wanted = (RESULT, ERROR) if number else (READY, INIT_ERROR)
+        wanted = (RESULT, ERROR, CHUNK, FATAL) if number else (READY, INIT_ERROR)
         if length > FRAME_BYTES_MAX or answered != number or kind not in wanted:
             raise ValueError("not a frame of the protocol")
         return kind, await self._reader.readexactly(length)

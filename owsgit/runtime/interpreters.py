@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from owsgit.model.errors import UnavailableError
+from owsgit.runtime import node_programs
 
 PYTHON = re.compile(r"python(3\.[0-9]{1,2})?")
 _ASK = "import json, sys; print(json.dumps([sys.base_prefix, sys.base_exec_prefix]))"
@@ -17,7 +18,7 @@ _ASK = "import json, sys; print(json.dumps([sys.base_prefix, sys.base_exec_prefi
 
 @dataclass(frozen=True)
 class Interpreter:
-    """An interpreter: its program, and the folders that have to be there for it to run."""
+    """An interpreter: its program, and the folders (or files) that have to be there for it to run."""
 
     program: Path
     folders: tuple[Path, ...]
@@ -29,21 +30,24 @@ def own_version() -> str:
 
 @lru_cache(maxsize=32)
 def find(runtime: str) -> Interpreter:
-    """The interpreter for `runtime` ('python', 'python3.11', ...). Raises UnavailableError."""
+    """The interpreter for `runtime` ('python', 'python3.11', 'nodejs', 'nodejs20.x', ...). Raises UnavailableError."""
+    if runtime.startswith("nodejs"):
+        program = node_programs.find(runtime)
+        return Interpreter(program, () if program.is_relative_to("/usr") else (program,))
     name = own_version() if runtime == "python" else runtime
     if name == own_version():
         prefix = Path(sys.base_prefix)
         return _interpreter(prefix / "bin" / name, prefix, Path(sys.base_exec_prefix))
-    program = shutil.which(name)
-    if program is None:
+    found = shutil.which(name)
+    if found is None:
         raise UnavailableError(
             f"this node has no {name} (it has {own_version()})",
             path="$.runtime",
             remedy=f"install {name} on the node, or write 'python' for the node's own version",
         )
-    answer = subprocess.run([program, "-I", "-c", _ASK], capture_output=True, text=True, check=False, timeout=30)
+    answer = subprocess.run([found, "-I", "-c", _ASK], capture_output=True, text=True, check=False, timeout=30)
     if answer.returncode != 0:
-        raise UnavailableError(f"{program} does not run: {answer.stderr.strip()}")
+        raise UnavailableError(f"{found} does not run: {answer.stderr.strip()}")
     prefix, exec_prefix = (Path(path) for path in json.loads(answer.stdout))
     return _interpreter(prefix / "bin" / name, prefix, exec_prefix)
 

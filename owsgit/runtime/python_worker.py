@@ -5,7 +5,8 @@ imports it for the constants of the protocol only.
 
 Protocol (over an inherited unix socket): frames of a header (`HEADER`: length of the payload, kind, number of the
 request) and a payload. The node sends INIT (JSON) once and gets READY or INIT_ERROR; then INVOKE (one line of JSON
-about the request, then the event) gets RESULT or ERROR of the same number.
+about the request, then the event) gets RESULT or ERROR of the same number; before it may come CHUNKs, the pieces of a
+streamed response. FATAL is an ERROR after which the worker ends by itself.
 
 The behaviour towards handlers is AWS Lambda's:
 https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html and .../python-context.html
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 HEADER = struct.Struct("!IBI")
-INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR = range(1, 7)
+INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR, CHUNK, FATAL = range(1, 9)
 RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 """Lambda's limit for a synchronous response."""
 

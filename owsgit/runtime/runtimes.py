@@ -1,7 +1,7 @@
 """Every runtime that this node has, behind one call: a started worker of a function."""
 
 from owsgit.model.errors import UnavailableError
-from owsgit.runtime import interpreters
+from owsgit.runtime import interpreters, managed
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog
@@ -17,7 +17,7 @@ class Runtimes:
 
     def check(self, config: FunctionConfig) -> None:
         """Raises UnavailableError if this node does not have the runtime."""
-        if config.family == "python":
+        if config.family in managed.FAMILIES:
             interpreters.find(config.runtime)
         else:
             raise UnavailableError(f"this node has no runtime {config.runtime}", path="$.runtime")

@@ -29,12 +29,24 @@ class Lab:
         self.budget = Budget()
         self.pools: list[Pool] = []
 
-    def function(self, code: str, *, workers: int = 4, size: Size | None = None, **fields: Any) -> "Function":
+    def function(
+        self,
+        code: str,
+        *,
+        workers: int = 4,
+        size: Size | None = None,
+        runtime: str = "python",
+        file: str = "app.py",
+        others: dict[str, str] | None = None,
+        **fields: Any,
+    ) -> "Function":
         folder = self.folder / uuid.uuid4().hex[:8]
         (folder / "code").mkdir(parents=True)
-        (folder / "code/app.py").write_text(code)
+        for path, text in {file: code, **(others or {})}.items():
+            (folder / "code" / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "code" / path).write_text(text)
         config = FunctionConfig(
-            name="f", arn="arn:aws:lambda:us-east-1:1:function:f", runtime="python", handler=fields.pop("handler", "app.handler"),
+            name="f", arn="arn:aws:lambda:us-east-1:1:function:f", runtime=runtime, handler=fields.pop("handler", "app.handler"),
             code=folder / "code", timeout=fields.pop("timeout", 5.0), memory_size=fields.pop("memory_size", 128),
             network=fields.pop("network", NO_NETWORK),
             tmp_size=fields.pop("tmp_size", 512), environment=fields, region="us-east-1", version="$LATEST",
