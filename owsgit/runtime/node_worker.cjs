@@ -25,6 +25,8 @@ const RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100;
 const CHUNK_BYTES_MAX = 1024 * 1024;
 // How long to wait when a descriptor that is shared with a child was made non-blocking by it, and is full.
 const RETRY_MS = 1;
+// Of an error in the log: CloudWatch's limit for one event.
+const LOGGED_CHARACTERS_MAX = 256 * 1024;
 const MAJOR = Number.parseInt(process.versions.node, 10);
 const STREAMING = Symbol.for('aws.lambda.runtime.handler.streaming');
 const HIGH_WATER_MARK = Symbol.for('aws.lambda.runtime.handler.streaming.highWaterMark');
@@ -107,7 +109,7 @@ function log(level, values) {
 }
 
 function logError(title, error) {
-  log('ERROR', [title, '\t' + inFull(error)]);
+  log('ERROR', [title, '\t' + inFull(error).slice(0, LOGGED_CHARACTERS_MAX)]);
 }
 
 function synchronous(target) {
