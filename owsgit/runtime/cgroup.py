@@ -29,6 +29,7 @@ class Limits:
 
     memory_bytes: int
     processes: int
+    reserved_bytes: int = 0  # mapped but not used by the program: a resource limit counts it, a control group does not
 
 
 class Group:

@@ -30,7 +30,6 @@ from owsgit.runtime.streamed import Streamed
 from owsgit.runtime.transcript import Transcript
 from owsgit.runtime.worker import MEBIBYTE, PROCESSES_MAX
 
-PACKAGES = "/var/lang/packages"
 FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
 EXIT_SECONDS_MAX = 0.5
 """A worker that broke the protocol and does not end by itself within this is ended."""
@@ -84,10 +83,10 @@ class FramedWorker:
             read_only={
                 task: config.code,
                 **({"/opt": config.opt} if config.opt else {}),
-                **({PACKAGES: config.packages} if config.packages else {}),
+                **({program.packages: config.packages} if config.packages else {}),
                 **program.read_only,
             },
-            limits=Limits(config.memory_size * MEBIBYTE, PROCESSES_MAX),
+            limits=Limits(config.memory_size * MEBIBYTE, PROCESSES_MAX, program.reserved_bytes),
             pass_fds=[fd],
             output_fd=output_fd,
             tmp_bytes=config.tmp_size * MEBIBYTE,

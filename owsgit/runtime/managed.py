@@ -4,14 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from owsgit.runtime import interpreters, python_worker
+from owsgit.runtime import interpreters, node_programs, python_worker
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.interpreters import Interpreter
 
 INSIDE = "/var/runtime"
 NODE_WORKER = Path(__file__).with_name("node_worker.cjs")
+NODE_PACKAGES = "/var/node_modules"
+"""Where modules of either kind in /var/task look next, after their own node_modules."""
+
 YOUNG_PERCENT = 10
 """Of a Node.js function's memory, as on Lambda: the heap's part for young objects; the rest is the limit of the old."""
+
+CODE_RANGE_BYTES = 512 * 1024 * 1024
+CODE_RANGE_SINCE = 23
+"""From this release on V8 maps its whole range for compiled code as writable, at its start."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,9 @@ class Program:
 
     arguments: tuple[str, ...]
     read_only: dict[str, Path]
+    packages: str  # where the function's packages are found
     interpreter: Interpreter | None = None  # a Python interpreter that may be there already
+    reserved_bytes: int = 0
 
 
 def program(config: FunctionConfig, contained: bool) -> Program:
@@ -31,16 +40,17 @@ def program(config: FunctionConfig, contained: bool) -> Program:
 def _python(config: FunctionConfig, contained: bool) -> Program:
     interpreter = interpreters.find(config.runtime)
     script = _script(Path(python_worker.__file__), contained)
-    return Program(
-        (str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", script), _mounts(interpreter), interpreter
-    )
+    arguments = (str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", script)
+    return Program(arguments, _mounts(interpreter), python_worker.PACKAGES_FOLDER, interpreter)
 
 
 def _nodejs(config: FunctionConfig, contained: bool) -> Program:
     interpreter = interpreters.find(config.runtime)
     young = config.memory_size * YOUNG_PERCENT // 100
     limits = f"--max-old-space-size={config.memory_size - young}", f"--max-semi-space-size={max(young // 2, 1)}"
-    return Program((str(interpreter.program), *limits, _script(NODE_WORKER, contained)), _mounts(interpreter))
+    arguments = (str(interpreter.program), *limits, _script(NODE_WORKER, contained))
+    reserved = CODE_RANGE_BYTES if node_programs.major_of(interpreter.program) >= CODE_RANGE_SINCE else 0
+    return Program(arguments, _mounts(interpreter), NODE_PACKAGES, reserved_bytes=reserved)
 
 
 def _script(path: Path, contained: bool) -> str:

@@ -22,7 +22,7 @@ def find(runtime: str) -> Path:
     wanted = re.search(r"[0-9]+", runtime)
     majors = []
     for program in _programs():
-        major = _major(program)
+        major = major_of(program)
         if major >= MAJOR_MIN and (wanted is None or major == int(wanted[0])):
             return program
         majors.append(major)
@@ -49,7 +49,7 @@ def _programs() -> Iterator[Path]:
 
 
 @lru_cache(maxsize=32)
-def _major(program: Path) -> int:
+def major_of(program: Path) -> int:
     """Its major version; 0 if it is not Node.js."""
     try:
         answer = subprocess.run(

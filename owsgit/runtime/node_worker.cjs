@@ -375,7 +375,7 @@ function callBuffered(request, event) {
     const result = handler(event(), context, callback);
     const value = isPromise(result) || handler.length > 2 ? null : result;
     if (isPromise(result)) result.then(context.succeed, context.fail);
-    else if (MAJOR >= 24 && handler.length < 3) context.succeed(value);
+    else if (MAJOR >= 24 && value !== undefined && handler.length < 3) context.succeed(value);
     whenEmpty ??= () => (handler.constructor?.name === 'AsyncFunction' ? request.fail(neverSettled()) : request.succeed(value));
   } catch (error) {
     callback(error);

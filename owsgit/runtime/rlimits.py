@@ -26,7 +26,7 @@ class RlimitGroup:
 
     def resource_limits(self) -> list[tuple[int, int]]:
         """What a worker has to set for itself: the number of a limit and its value."""
-        memory = self._limits.memory_bytes + OVERHEAD_BYTES
+        memory = self._limits.memory_bytes + self._limits.reserved_bytes + OVERHEAD_BYTES
         return [(resource.RLIMIT_DATA, memory), (resource.RLIMIT_NPROC, self._limits.processes)]
 
     def memory_peak_bytes(self) -> int:

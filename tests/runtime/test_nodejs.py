@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from owsgit.model.errors import UnavailableError
 from owsgit.runtime import interpreters, node_programs
 from owsgit.runtime.config import InitError
+from owsgit.runtime.rlimits import Rlimits
 from tests.runtime.conftest import Function, Lab
 
 Make = Callable[..., Function]
@@ -453,12 +455,26 @@ def test_there_is_no_network(inside: Function) -> None:
         assert inside(connect % address).startswith("refused: ")
 
 
-def test_node_runs_in_little_memory_without_control_groups(inside: Function, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        inside.lab.sandbox, "_groups", __import__("owsgit.runtime.rlimits", fromlist=["Rlimits"]).Rlimits()
+def test_without_control_groups_little_memory_is_enough_and_a_limit(
+    node: Make, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lab.sandbox, "_groups", Rlimits())
+    limited = []
+    limit = resource.prlimit
+
+    def but_processes(pid: int, kind: int, limits: tuple[int, int]) -> None:
+        if kind == resource.RLIMIT_DATA:  # that of processes counts all that this user runs
+            limited.append(limit(pid, kind, limits))
+
+    monkeypatch.setattr("owsgit.runtime.rlimits.resource.prlimit", but_processes)
+    small = node(
+        "exports.handler = async (mib) => { const a = []; while (a.length < mib) a.push(Buffer.alloc(1 << 20, 1)); return mib }",
+        memory_size=128,
     )
-    small = inside.lab.function(OK, runtime="nodejs", file="app.js", memory_size=128)
-    assert small([1]) == [1]
+    assert small(20) == 20 and limited
+    (answer,) = small.run(2000)
+    assert json.loads(answer.payload)["errorType"] in ("Error", "RangeError", "Runtime.ExitError")
+    assert small(20) == 20
 
 
 def fake(folder: Path, name: str, version: str) -> Path:
