@@ -508,3 +508,13 @@ def test_a_program_outside_usr_is_mounted(function: Make, tmp_path: Path, monkey
         assert found.folders == (tmp_path / "node22",)
     finally:
         interpreters.find.cache_clear()
+
+
+def test_a_debugged_worker_is_not_frozen_between_requests(node: Make) -> None:
+    counter = node(
+        "let ticks = 0; setInterval(() => ticks++, 5);\nexports.handler = async () => ticks;", NODE_OPTIONS="--inspect"
+    )
+    before = counter()
+    time.sleep(0.2)
+    counter.lab.loop.run_until_complete(asyncio.sleep(0))
+    assert counter() > before + 3
