@@ -38,6 +38,8 @@ class Lab:
         runtime: str = "python",
         file: str = "app.py",
         others: dict[str, str] | None = None,
+        opt: Path | None = None,
+        packages: Path | None = None,
         **fields: Any,
     ) -> "Function":
         folder = self.folder / uuid.uuid4().hex[:8]
@@ -48,7 +50,7 @@ class Lab:
         config = FunctionConfig(
             name="f", arn="arn:aws:lambda:us-east-1:1:function:f", runtime=runtime, handler=fields.pop("handler", "app.handler"),
             code=folder / "code", timeout=fields.pop("timeout", 5.0), memory_size=fields.pop("memory_size", 128),
-            network=fields.pop("network", NO_NETWORK),
+            network=fields.pop("network", NO_NETWORK), opt=opt, packages=packages,
             tmp_size=fields.pop("tmp_size", 512), environment=fields, region="us-east-1", version="$LATEST",
         )  # fmt: skip
         log = FunctionLog(folder / "log")
