@@ -2,7 +2,8 @@
  *
  * Stand-alone on purpose: it is mounted alone into the sandbox and requires nothing but Node's own modules (18 to 24).
  * CommonJS, since a main program that is an ES module starts some milliseconds later; what is rarely needed is required
- * where it is needed, for the same reason.
+ * where it is needed, for the same reason. A startup snapshot of our own was measured: with each release it starts 4 to
+ * 10 ms later than the snapshot and the code cache that are built in.
  *
  * The protocol is that of python_worker.py. Between two requests the thread waits in read(2): as on Lambda, a function
  * is frozen while it has no request, and no handle of ours keeps its event loop from being empty.
