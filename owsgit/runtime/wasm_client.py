@@ -1,0 +1,177 @@
+"""The node's side of the host of WebAssembly functions: started with the first of them, and again when it ended."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from owsgit.model.errors import UnavailableError
+from owsgit.runtime import interpreters, wasm_protocol
+from owsgit.runtime.cgroup import Limits
+from owsgit.runtime.memory_share import MemoryShare
+from owsgit.runtime.sandbox import Command, Running, Sandbox
+from owsgit.runtime.wasm_protocol import FRAME_BYTES_MAX, HEADER, LOG, THREADS_MAX
+from owsgit.runtime.worker import PROCESSES_MAX
+
+FILES = ("wasm_host.py", "wasm_modules.py", "wasm_protocol.py", "wasm_request.py", "wasm_wasi.py")
+INSIDE = Path("/var/runtime")
+OWN_BYTES = 3 * 1024 * 1024 * 1024
+"""Beside the requests' memory: two compilers and the compiled modules at their largest."""
+
+GRACE_SECONDS = 10.0
+"""A host that has not ended a request so long after its deadline is stuck, and is ended."""
+
+READ_BYTES = 1024 * 1024
+
+
+class HostEndedError(Exception):
+    """The host ended before it answered; its status, and whether memory was what it lacked."""
+
+    def __init__(self, status: int, out_of_memory: bool) -> None:
+        super().__init__(f"exit status {status}")
+        self.status = status
+        self.out_of_memory = out_of_memory
+
+
+@dataclass
+class Asked:
+    """A request that waits for its answer."""
+
+    answer: "asyncio.Future[tuple[int, Any, bytes]]"
+    told: Callable[[bytes], None]
+
+
+class WasmHost:
+    """One host process."""
+
+    def __init__(self) -> None:
+        self.alive = False
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, Asked] = {}
+
+    async def start(self, sandbox: Sandbox, memory_bytes: int) -> None:
+        """Raises UnavailableError."""
+        ours, theirs = socket.socketpair()
+        try:
+            self._running: Running = await sandbox.start(
+                "wasm", _command(theirs.fileno(), sandbox.contained, memory_bytes)
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=READ_BYTES)
+        self.alive = True
+        self._receiver = asyncio.create_task(self._receive())
+
+    def ask(
+        self, kind: int, about: Any, rest: bytes, seconds: float, told: Callable[[bytes], None]
+    ) -> "asyncio.Future[tuple[int, Any, bytes]]":
+        """Send a frame; its answer, for which there are `seconds`. Fails with HostEndedError."""
+        loop = asyncio.get_running_loop()
+        number = next(self._numbers) & 0xFFFFFFFF
+        answer: asyncio.Future[tuple[int, Any, bytes]] = loop.create_future()
+        watchdog = loop.call_later(seconds + GRACE_SECONDS, self.kill)
+        answer.add_done_callback(lambda _: watchdog.cancel())
+        answer.add_done_callback(asyncio.Future.exception)  # looked at, if nobody waits for it any more
+        self._asked[number] = Asked(answer, told)
+        self._writer.write(wasm_protocol.pack(kind, number, about, rest))
+        return answer
+
+    async def _receive(self) -> None:
+        try:
+            while True:
+                length, kind, number = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+                if length > FRAME_BYTES_MAX:
+                    break
+                about, rest = wasm_protocol.unpack(await self._reader.readexactly(length))
+                asked = self._asked.get(number)
+                if asked is None:
+                    break
+                if kind == LOG:
+                    asked.told(rest)
+                elif self._asked.pop(number) and not asked.answer.done():
+                    asked.answer.set_result((kind, about, rest))
+        except (EOFError, OSError, ValueError):
+            pass
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Everybody who waits is told that the host is gone."""
+        self.alive = False
+        group = self._running.group
+        self._running.kill()
+        out_of_memory = group is not None and group.out_of_memory()
+        self._writer.transport.abort()
+        status = await self._running.gone()
+        for asked in self._asked.values():
+            if not asked.answer.done():
+                asked.answer.set_exception(HostEndedError(status, out_of_memory))
+        self._asked.clear()
+
+    def kill(self) -> None:
+        self.alive = False
+        self._running.kill()
+
+    async def close(self) -> None:
+        self.kill()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._receiver
+
+
+def _command(fd: int, contained: bool, memory_bytes: int) -> Command:
+    own, found = Path(__file__).parent, find_spec("wasmtime")
+    if found is None or found.origin is None:
+        raise UnavailableError("the package wasmtime is not installed", remedy="pip install wasmtime")
+    wasmtime = Path(found.origin).parent
+    interpreter = interpreters.find("python")
+    folders = [str(INSIDE)] if contained else [str(own.parent.parent), str(wasmtime.parent)]
+    options = ["-I", "-S", "-B", "-X", "utf8", "-c", wasm_protocol.BOOTSTRAP, "serve", str(fd), *folders]
+    return Command(
+        arguments=[str(interpreter.program), *options],
+        environment={},
+        folder="/",
+        read_only={
+            str(INSIDE / "wasmtime"): wasmtime,
+            **{str(INSIDE / "owsgit/runtime" / name): own / name for name in FILES},
+            **{str(folder): folder for folder in interpreter.folders},
+        },
+        limits=Limits(memory_bytes, PROCESSES_MAX),
+        pass_fds=[fd],
+    )
+
+
+class WasmHosts:
+    """The host that lives now, and the memory that its requests share."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        self.memory = MemoryShare(machine // 4 * 3)
+        self.threads = asyncio.Semaphore(THREADS_MAX)
+        self._sandbox = sandbox
+        self._host: WasmHost | None = None
+        self._starting = asyncio.Lock()
+
+    async def current(self) -> WasmHost:
+        """A host that is alive. Raises UnavailableError."""
+        host = self._host
+        if host is not None and host.alive:
+            return host
+        async with self._starting:
+            if self._host is None or not self._host.alive:
+                host = WasmHost()
+                await host.start(self._sandbox, self.memory.size + OWN_BYTES)
+                self._host = host
+            return self._host
+
+    async def close(self) -> None:
+        if self._host is not None:
+            await self._host.close()
