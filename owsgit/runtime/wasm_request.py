@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,9 @@ FRAMES_MAX = 50
 LOG_LOOK_BYTES = 4096
 OUT_OF_MEMORY = (b"memory allocation of ", b"out of memory", b"Out of memory")
 """What Rust, C++ and Go say when memory.grow was refused: the module alone knows of it."""
+
+
+NUMBERED = re.compile(r"\s*[0-9]+: ")
 
 
 class NotJsonError(Exception):
@@ -146,7 +150,7 @@ class Instance:
             return describe(str(error))
         except wasmtime.WasmtimeError as error:
             return describe(str(error))
-        return None
+        return {"kind": "timeout"} if time.monotonic_ns() >= clock.deadline_ns else None
 
     def memory_bytes(self) -> int:
         """The linear memory, which never shrinks."""
@@ -156,8 +160,10 @@ class Instance:
 
 def describe(text: str) -> dict[str, Any]:
     """wasmtime's error, its cause apart from the frames."""
-    frames = [line.strip() for line in text.splitlines() if line.lstrip()[:1].isdigit()]
-    message = text.rpartition("Caused by:")[2].strip()
+    where, _, why = text.rpartition("Caused by:")
+    frames = [line.strip() for line in where.splitlines() if NUMBERED.match(line)]
+    causes = [NUMBERED.sub("", line).strip() for line in why.splitlines()]
+    message = ": ".join(cause for cause in reversed(causes) if cause)  # what happened comes last
     refused = "exceeds memory limits" in message
     return {
         "kind": "trap",

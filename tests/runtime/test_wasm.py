@@ -1,7 +1,6 @@
 """The runtime `wasm`, in its real host: what modules get, and what hostile ones do not."""
 
 import asyncio
-import itertools
 import json
 import os
 import shutil
@@ -17,10 +16,11 @@ import pytest
 import wasmtime
 
 from owsgit.model.errors import UnavailableError
+from owsgit.model.service import Invocation
 from owsgit.runtime import wasm_client
 from owsgit.runtime.config import FunctionConfig, InitError, Network
 from owsgit.runtime.logs import FunctionLog
-from owsgit.runtime.pool import Pool
+from owsgit.runtime.pool import Budget, Pool
 from owsgit.runtime.runtimes import Runtimes
 from tests.runtime.conftest import Function, Lab
 
@@ -82,6 +82,7 @@ class WasmLab:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.runtimes = Runtimes(lab.sandbox)
+        self.budget = Budget(1000)
 
     def config(self, content: bytes | None, **fields: Any) -> FunctionConfig:
         name = "f" + uuid.uuid4().hex[:8]
@@ -101,7 +102,7 @@ class WasmLab:
         log = FunctionLog(config.code.parent / "log")
 
         async def pool() -> Pool:
-            return Pool(lambda: self.runtimes.start(config, log), workers, self.lab.budget)
+            return Pool(lambda: self.runtimes.start(config, log), workers, self.budget)
 
         made = self.lab.loop.run_until_complete(pool())
         self.lab.pools.append(made)
@@ -182,7 +183,7 @@ def test_nothing_on_stdout_is_null(wasm: WasmLab) -> None:
 
 
 def test_stderr_is_the_log_before_end_and_report(wasm: WasmLab) -> None:
-    start = '(drop (call $say (i32.const 2) (i32.const 500) (i32.const 11)))'
+    start = "(drop (call $say (i32.const 2) (i32.const 500) (i32.const 11)))"
     function = wasm.function(module(start, '(data (i32.const 500) "hello\\nworld")'))
     function()
     begin, *said, end, report = function.log()
@@ -195,8 +196,6 @@ def test_a_module_that_waits_has_its_log_read_meanwhile(wasm: WasmLab) -> None:
     function = wasm.function(module(start, '(data (i32.const 500) "begun\\n")'), timeout=60.0)
 
     async def watch() -> None:
-        from owsgit.model.service import Invocation
-
         call = asyncio.ensure_future(function.pool.invoke(Invocation(b"1", "r")))
         while "begun" not in function.log():
             await asyncio.sleep(0.02)
@@ -374,10 +373,9 @@ def test_100_concurrent_requests_keep_apart(wasm: WasmLab) -> None:
 def test_functions_that_never_end_keep_no_other_from_being_served(wasm: WasmLab) -> None:
     hostile = wasm.function(module("(loop $on (br $on))"), workers=8, timeout=1.0)
     friendly = wasm.function(ECHO)
+    friendly.warm()
 
     async def both() -> tuple[Any, Any]:
-        from owsgit.model.service import Invocation
-
         looping = [asyncio.ensure_future(hostile.pool.invoke(Invocation(b"1", f"h{n}"))) for n in range(8)]
         await asyncio.sleep(0.1)
         answer = await friendly.pool.invoke(Invocation(b"2", "f"))
@@ -400,8 +398,6 @@ def test_a_host_that_dies_fails_what_it_was_asked_and_is_replaced(wasm: WasmLab)
     waiting.warm()
 
     async def kill() -> Any:
-        from owsgit.model.service import Invocation
-
         calls = [asyncio.ensure_future(waiting.pool.invoke(Invocation(b"1", f"w{n}"))) for n in range(3)]
         while waiting.pool.busy < 3:
             await asyncio.sleep(0.01)
@@ -439,7 +435,7 @@ def test_a_host_that_hangs_is_ended_after_the_deadline(wasm: WasmLab, monkeypatc
 def test_what_a_module_cannot_have_is_refused(wasm: WasmLab, fields: dict[str, Any], path: str) -> None:
     with pytest.raises(UnavailableError) as found:
         wasm.runtimes.check(wasm.config(ECHO, **fields))
-    assert found.value.path == path
+    assert found.value.problems[0].path == path
 
 
 PROGRAM = """
