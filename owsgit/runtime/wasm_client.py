@@ -28,6 +28,7 @@ GRACE_SECONDS = 10.0
 """A host that has not ended a request so long after its deadline is stuck, and is ended."""
 
 READ_BYTES = 1024 * 1024
+_hosts = itertools.count(1)
 
 
 class HostEndedError(Exception):
@@ -60,7 +61,7 @@ class WasmHost:
         ours, theirs = socket.socketpair()
         try:
             self._running: Running = await sandbox.start(
-                "wasm", _command(theirs.fileno(), sandbox.contained, memory_bytes)
+                f"wasm.{next(_hosts)}", _command(theirs.fileno(), sandbox.contained, memory_bytes)
             )
         except BaseException:
             ours.close()
