@@ -27,6 +27,9 @@ OWN_BYTES = 3 * 1024 * 1024 * 1024
 GRACE_SECONDS = 10.0
 """A host that has not ended a request so long after its deadline is stuck, and is ended."""
 
+EXIT_SECONDS_MAX = 0.5
+"""A host that closed its socket, or broke the protocol, and does not end by itself within this is ended."""
+
 READ_BYTES = 1024 * 1024
 _hosts = itertools.count(1)
 
@@ -59,15 +62,16 @@ class WasmHost:
     async def start(self, sandbox: Sandbox, memory_bytes: int) -> None:
         """Raises UnavailableError."""
         ours, theirs = socket.socketpair()
+        nowhere = os.open(os.devnull, os.O_RDWR)
         try:
-            self._running: Running = await sandbox.start(
-                f"wasm.{next(_hosts)}", _command(theirs.fileno(), sandbox.contained, memory_bytes)
-            )
+            command = _command(theirs.fileno(), nowhere, sandbox.contained, memory_bytes)
+            self._running: Running = await sandbox.start(f"wasm.{next(_hosts)}", command)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
+            os.close(nowhere)
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=READ_BYTES)
         self.alive = True
         self._receiver = asyncio.create_task(self._receive())
@@ -108,15 +112,20 @@ class WasmHost:
     async def _end(self) -> None:
         """Everybody who waits is told that the host is gone."""
         self.alive = False
-        group = self._running.group
-        self._running.kill()
-        out_of_memory = group is not None and group.out_of_memory()
         self._writer.transport.abort()
-        status = await self._running.gone()
+        try:
+            async with asyncio.timeout(EXIT_SECONDS_MAX):
+                status = await self._running.ended()
+        except TimeoutError:
+            self._running.kill()
+            status = await self._running.ended()
+        group = self._running.group
+        out_of_memory = group is not None and group.out_of_memory()
         for asked in self._asked.values():
             if not asked.answer.done():
                 asked.answer.set_exception(HostEndedError(status, out_of_memory))
         self._asked.clear()
+        await self._running.gone()
 
     def kill(self) -> None:
         self.alive = False
@@ -128,7 +137,7 @@ class WasmHost:
             await self._receiver
 
 
-def _command(fd: int, contained: bool, memory_bytes: int) -> Command:
+def _command(fd: int, output_fd: int, contained: bool, memory_bytes: int) -> Command:
     own, found = Path(__file__).parent, find_spec("wasmtime")
     if found is None or found.origin is None:
         raise UnavailableError("the package wasmtime is not installed", remedy="pip install wasmtime")
@@ -147,6 +156,7 @@ def _command(fd: int, contained: bool, memory_bytes: int) -> Command:
         },
         limits=Limits(memory_bytes, PROCESSES_MAX),
         pass_fds=[fd],
+        output_fd=output_fd,
     )
 
 

@@ -19,6 +19,7 @@ from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Invocation
 from owsgit.runtime import wasm_client
 from owsgit.runtime.config import FunctionConfig, InitError, Network
+from owsgit.runtime.forkserver import ForkedRunning
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Budget, Pool
 from owsgit.runtime.runtimes import Runtimes
@@ -118,9 +119,10 @@ class WasmLab:
         return self.lab.loop.run_until_complete(work)
 
     async def host_process(self) -> int:
-        """The process that serves, the last of those that bubblewrap started."""
+        """The process that serves, the last below the sandbox's first."""
         host = await self.runtimes._wasm_hosts.current()
-        pid = host._running.process.pid
+        assert isinstance(host._running, ForkedRunning)
+        pid = host._running.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = int(children[0])
         return pid
