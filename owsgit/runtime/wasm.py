@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,9 @@ from owsgit.runtime.wasm_protocol import (
     REQUEST_BYTES,
     RESULT,
 )  # fmt: skip
+
+DIGESTS_MAX = 10_000
+"""Hashes of files that are remembered: a few hundred bytes each."""
 
 ATTEMPTS = 3
 """A module can be absent when it is asked: the host is a new one, or made room for others."""
@@ -68,8 +70,8 @@ class Module:
     digest: str
 
     @classmethod
-    def find(cls, config: FunctionConfig) -> "Module":
-        """The file that the handler names. Raises InitError."""
+    async def find(cls, config: FunctionConfig, digests: dict[tuple[object, ...], str]) -> "Module":
+        """The file that the handler names; `digests` remembers the hashes of files seen before. Raises InitError."""
         path = (config.code / config.handler).resolve()
         if not path.is_relative_to(config.code.resolve()) or not path.is_file():
             raise _import_error(config, "there is no such file in the function's code")
@@ -77,13 +79,12 @@ class Module:
         if status.st_size > MODULE_BYTES_MAX:
             text = f"it has {status.st_size:,} bytes; at most {MODULE_BYTES_MAX:,} are taken"
             raise _import_error(config, text)
-        return cls(path, _digest(path, status.st_ino, status.st_size, status.st_mtime_ns))
-
-
-@lru_cache(maxsize=1024)
-def _digest(path: Path, *_: int) -> str:
-    """The hash of the file's content, looked up by what changes with it: code folders are laid out once."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        key = (path, status.st_ino, status.st_size, status.st_mtime_ns)  # all that changes with the content
+        if key not in digests:
+            if len(digests) >= DIGESTS_MAX:
+                digests.clear()
+            digests[key] = await asyncio.to_thread(lambda: hashlib.sha256(path.read_bytes()).hexdigest())
+        return cls(path, digests[key])
 
 
 def _import_error(config: FunctionConfig, text: str) -> InitError:
@@ -109,14 +110,15 @@ class WasmWorker:
     async def start(self) -> None:
         """Have the module compiled. Raises InitError, UnavailableError."""
         began = time.monotonic()
-        self._module = await asyncio.to_thread(Module.find, self.config)
-        try:
+        self._module = await Module.find(self.config, self._hosts.digests)
+        if (self._module.digest, self._memory_bytes) not in (await self._hosts.current()).ready:
             try:
-                await self._load()
-            except HostEndedError:  # maybe by another function: once more, with a new one
-                await self._load()
-        except HostEndedError as error:
-            raise InitError(failures.exited("", error.status, error.out_of_memory)) from None
+                try:
+                    await self._load()
+                except HostEndedError:  # maybe by another function: once more, with a new one
+                    await self._load()
+            except HostEndedError as error:
+                raise InitError(failures.exited("", error.status, error.out_of_memory)) from None
         self.alive = True
         self._transcript.init_ms = (time.monotonic() - began) * 1000
 
@@ -129,12 +131,13 @@ class WasmWorker:
             content = await asyncio.to_thread(self._module.path.read_bytes)
             kind, answer, _ = await self._ask(LOAD, about, content, seconds)
         if kind == READY:
+            (await self._hosts.current()).ready.add((self._module.digest, self._memory_bytes))
             return
         if answer is None:
             raise InitError(failures.init_timed_out(COMPILE_SECONDS_MAX))
         if answer.get("errorType") == "Runtime.ImportModuleError":
             raise _import_error(self.config, answer["errorMessage"])
-        raise InitError(_init_report(answer.get("errorType", "Runtime.ExitError"), answer.get("errorMessage", "")))
+        raise InitError(_init_report(answer["errorType"], answer["errorMessage"]))
 
     def _limits(self, seconds: float) -> dict[str, Any]:
         return {"module": self._module.digest, "memoryBytes": self._memory_bytes, "seconds": seconds}
@@ -177,6 +180,11 @@ class WasmWorker:
             await self._load()
         raise UnavailableError("this node's WebAssembly functions are too many to keep", remedy="try again")
 
+    def _told(self, piece: bytes) -> None:
+        """What the module wrote to stderr, if somebody still waits for its answer."""
+        if self.alive:
+            self._transcript.take(piece)
+
     async def _ask(self, kind: int, about: Any, rest: bytes, seconds: float) -> tuple[int, Any, bytes]:
         """Ask with memory and a thread reserved until the host answers, even if nobody waits for it any more."""
         hosts, size, owner = self._hosts, self._memory_bytes + REQUEST_BYTES, self.config.name
@@ -196,7 +204,7 @@ class WasmWorker:
         except BaseException:
             done(None)
             raise
-        asked = host.ask(kind, about, rest, seconds, self._transcript.take)
+        asked = host.ask(kind, about, rest, seconds, self._told)
         asked.add_done_callback(done)
         return await asyncio.shield(asked)
 

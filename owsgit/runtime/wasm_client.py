@@ -30,6 +30,9 @@ GRACE_SECONDS = 10.0
 EXIT_SECONDS_MAX = 0.5
 """A host that closed its socket, or broke the protocol, and does not end by itself within this is ended."""
 
+TMP_BYTES = 1024 * 1024
+"""Nothing is kept in /tmp."""
+
 READ_BYTES = 1024 * 1024
 _hosts = itertools.count(1)
 
@@ -58,6 +61,9 @@ class WasmHost:
         self.alive = False
         self._numbers = itertools.count(1)
         self._asked: dict[int, Asked] = {}
+        self.ready: set[tuple[str, int]] = set()
+        """Modules by their hash, with the memory that their instances were tried with. It may have dropped some since:
+        then it says so when it is asked."""
 
     async def start(self, sandbox: Sandbox, memory_bytes: int) -> None:
         """Raises UnavailableError."""
@@ -157,6 +163,7 @@ def _command(fd: int, output_fd: int, contained: bool, memory_bytes: int) -> Com
         limits=Limits(memory_bytes, PROCESSES_MAX),
         pass_fds=[fd],
         output_fd=output_fd,
+        tmp_bytes=TMP_BYTES,
     )
 
 
@@ -168,6 +175,7 @@ class WasmHosts:
         self.memory = MemoryShare(machine // 4 * 3)
         self.threads = asyncio.Semaphore(THREADS_MAX)
         self._sandbox = sandbox
+        self.digests: dict[tuple[object, ...], str] = {}
         self._host: WasmHost | None = None
         self._starting = asyncio.Lock()
 

@@ -104,7 +104,9 @@ class Host:
         try:
             action(number, payload)
         except BaseException as error:  # a fault of the host's own: say so, rather than leave the request waiting
-            self._channel.send(FAILED, number, {"kind": "host", "message": f"{type(error).__name__}: {error}"})
+            text = f"{type(error).__name__}: {error}"
+            about = {"kind": "host", "message": text, "errorType": "Runtime.ExitError", "errorMessage": text}
+            self._channel.send(FAILED, number, about)
         finally:
             with self._lock:
                 self._count -= 1

@@ -110,16 +110,18 @@ class Modules:
         return compiled
 
     def _compile(self, content: bytes) -> Compiled:
-        source, target = os.memfd_create("module"), os.memfd_create("compiled")
+        target = os.memfd_create("compiled")
         try:
-            with os.fdopen(os.dup(source), "wb") as file:
-                file.write(content)
-            os.lseek(source, 0, os.SEEK_SET)
+            command = [*self._compiler, str(target), *self._folders]
             try:
                 done = subprocess.run(
-                    [*self._compiler, str(target), *self._folders],
-                    stdin=source, capture_output=True, check=False, pass_fds=[target], timeout=COMPILE_SECONDS_MAX,
-                )  # fmt: skip
+                    command,
+                    input=content,
+                    capture_output=True,
+                    check=False,
+                    pass_fds=[target],
+                    timeout=COMPILE_SECONDS_MAX,
+                )
             except subprocess.TimeoutExpired:
                 raise TimeoutError from None
             if done.returncode != 0:
@@ -127,7 +129,6 @@ class Modules:
             module = wasmtime.Module.deserialize_file(self._engine, f"/proc/self/fd/{target}")
             return Compiled(prepare(self._engine, module), os.fstat(target).st_size)
         finally:
-            os.close(source)
             os.close(target)
 
 

@@ -21,7 +21,7 @@ HEADER = struct.Struct("!IBI")
 LOAD, READY, ABSENT, INIT_ERROR, INVOKE, LOG, RESULT, FAILED = range(1, 9)
 
 MODULE_BYTES_MAX = 32 * 1024 * 1024
-"""A module: what the largest language runtimes compiled to WebAssembly have, and seconds of compilation."""
+"""A module: whole language runtimes compiled to WebAssembly have about so much."""
 
 RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 """Lambda's limit for a synchronous response."""
@@ -34,7 +34,7 @@ LOG_BYTES_MAX = 1024 * 1024 + 65536
 
 FRAME_BYTES_MAX = MODULE_BYTES_MAX + 1024 * 1024
 COMPILE_SECONDS_MAX = 60
-"""Compilation of one module; 32 MiB take about half of it."""
+"""Compilation of one module; 32 MiB of plain code took 7 seconds on two busy cores."""
 
 THREADS_MAX = 256
 """Requests that run at once in one host; a node has fewer workers."""
