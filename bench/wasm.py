@@ -79,7 +79,7 @@ async def _measure(folder: Path, rounds: int) -> tuple[list[float], list[float]]
         return ours, naive
     finally:
         await runtimes.close()
-        sandbox.close()
+        await sandbox.close()
 
 
 def _deploy(folder: Path) -> FunctionConfig:

@@ -33,6 +33,9 @@ EXIT_SECONDS_MAX = 0.5
 TMP_BYTES = 1024 * 1024
 """Nothing is kept in /tmp."""
 
+START_SECONDS_MAX = 30
+"""An interpreter with wasmtime, on a machine that has much else to do."""
+
 READ_BYTES = 1024 * 1024
 _hosts = itertools.count(1)
 
@@ -68,19 +71,33 @@ class WasmHost:
     async def start(self, sandbox: Sandbox, memory_bytes: int) -> None:
         """Raises UnavailableError."""
         ours, theirs = socket.socketpair()
-        nowhere = os.open(os.devnull, os.O_RDWR)
+        output = os.memfd_create("output")
         try:
-            command = _command(theirs.fileno(), nowhere, sandbox.contained, memory_bytes)
+            command = _command(theirs.fileno(), output, sandbox, memory_bytes)
             self._running: Running = await sandbox.start(f"wasm.{next(_hosts)}", command)
+            theirs.close()
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=READ_BYTES)
+            await self._greet(output)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-            os.close(nowhere)
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=READ_BYTES)
+            os.close(output)
         self.alive = True
         self._receiver = asyncio.create_task(self._receive())
+
+    async def _greet(self, output: int) -> None:
+        """Wait until it is there. Raises UnavailableError with what it said instead."""
+        try:
+            async with asyncio.timeout(START_SECONDS_MAX):
+                length, *_ = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+                await self._reader.readexactly(min(length, READ_BYTES))
+        except (EOFError, OSError, TimeoutError):
+            self._running.kill()
+            await self._running.gone()
+            said = os.pread(output, READ_BYTES, 0).decode("utf-8", "replace").strip().rpartition("\n")[2]
+            raise UnavailableError(f"the host of WebAssembly functions does not start: {said or 'no reason'}") from None
 
     def ask(
         self, kind: int, about: Any, rest: bytes, seconds: float, told: Callable[[bytes], None]
@@ -143,14 +160,15 @@ class WasmHost:
             await self._receiver
 
 
-def _command(fd: int, output_fd: int, contained: bool, memory_bytes: int) -> Command:
+def _command(fd: int, output_fd: int, sandbox: Sandbox, memory_bytes: int) -> Command:
     own, found = Path(__file__).parent, find_spec("wasmtime")
     if found is None or found.origin is None:
         raise UnavailableError("the package wasmtime is not installed", remedy="pip install wasmtime")
     wasmtime = Path(found.origin).parent
     interpreter = interpreters.find("python")
-    folders = [str(INSIDE)] if contained else [str(own.parent.parent), str(wasmtime.parent)]
-    options = ["-I", "-S", "-B", "-X", "utf8", "-c", wasm_protocol.BOOTSTRAP, "serve", str(fd), *folders]
+    (inside,) = sandbox.numbers([fd])
+    folders = [str(INSIDE)] if sandbox.contained else [str(own.parent.parent), str(wasmtime.parent)]
+    options = ["-I", "-S", "-B", "-X", "utf8", "-c", wasm_protocol.BOOTSTRAP, "serve", str(inside), *folders]
     return Command(
         arguments=[str(interpreter.program), *options],
         environment={},

@@ -91,6 +91,7 @@ class Host:
     def serve(self) -> None:
         """Never returns: the process ends with the socket."""
         threading.Thread(target=self._tick, daemon=True).start()
+        self._channel.send(READY, 0, None)
         threads = ThreadPoolExecutor(THREADS_MAX)
         actions = {LOAD: self._load, INVOKE: self._invoke}
         while True:

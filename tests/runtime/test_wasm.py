@@ -17,9 +17,9 @@ import wasmtime
 
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Invocation
-from owsgit.runtime import wasm_client
+from owsgit.runtime import wasm_client, wasm_protocol
 from owsgit.runtime.config import FunctionConfig, InitError, Network
-from owsgit.runtime.forkserver import ForkedRunning
+from owsgit.runtime.forkserver import ForkedSandbox
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Budget, Pool
 from owsgit.runtime.runtimes import Runtimes
@@ -123,7 +123,7 @@ class WasmLab:
     async def host_process(self) -> int:
         """The process that serves, the last below the sandbox's first."""
         host = await self.runtimes._wasm_hosts.current()
-        assert isinstance(host._running, ForkedRunning)
+        assert isinstance(host._running, ForkedSandbox)
         pid = host._running.pid
         while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             pid = int(children[0])
@@ -460,6 +460,12 @@ def test_a_host_that_hangs_is_ended_after_the_deadline(wasm: WasmLab, monkeypatc
     assert function.error()["errorType"] == "Runtime.ExitError"
     monkeypatch.undo()
     assert wasm.function(ECHO)(1) == 1
+
+
+def test_a_host_that_does_not_start_is_the_nodes_fault(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wasm_protocol, "BOOTSTRAP", "raise SystemExit('no module named wasmtime')")
+    with pytest.raises(UnavailableError, match="does not start: no module named wasmtime"):
+        WasmLab(lab).function(ECHO).warm()
 
 
 @pytest.mark.parametrize(
