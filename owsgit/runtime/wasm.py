@@ -33,6 +33,9 @@ from owsgit.runtime.wasm_protocol import (
     RESULT,
 )  # fmt: skip
 
+IDLE_BYTES = 64 * 1024
+"""What a worker holds between requests; what a request uses is reserved in the host as it comes."""
+
 DIGESTS_MAX = 10_000
 """Hashes of files that are remembered: a few hundred bytes each."""
 
@@ -102,16 +105,17 @@ class WasmWorker:
         self.config = config
         self.alive = False
         self.last_used = time.monotonic()
+        self.memory_bytes = IDLE_BYTES
         self._hosts = hosts
         self._transcript = Transcript(config, log)
         self._variables = environment.of(config, self._transcript.stream)
-        self._memory_bytes = config.memory_size * worker.MEBIBYTE
+        self._instance_bytes = config.memory_size * worker.MEBIBYTE
 
     async def start(self) -> None:
         """Have the module compiled. Raises InitError, UnavailableError."""
         began = time.monotonic()
         self._module = await Module.find(self.config, self._hosts.digests)
-        if (self._module.digest, self._memory_bytes) not in (await self._hosts.current()).ready:
+        if (self._module.digest, self._instance_bytes) not in (await self._hosts.current()).ready:
             try:
                 try:
                     await self._load()
@@ -131,7 +135,7 @@ class WasmWorker:
             content = await asyncio.to_thread(self._module.path.read_bytes)
             kind, answer, _ = await self._ask(LOAD, about, content, seconds)
         if kind == READY:
-            (await self._hosts.current()).ready.add((self._module.digest, self._memory_bytes))
+            (await self._hosts.current()).ready.add((self._module.digest, self._instance_bytes))
             return
         if answer is None:
             raise InitError(failures.init_timed_out(COMPILE_SECONDS_MAX))
@@ -140,7 +144,7 @@ class WasmWorker:
         raise InitError(_init_report(answer["errorType"], answer["errorMessage"]))
 
     def _limits(self, seconds: float) -> dict[str, Any]:
-        return {"module": self._module.digest, "memoryBytes": self._memory_bytes, "seconds": seconds}
+        return {"module": self._module.digest, "memoryBytes": self._instance_bytes, "seconds": seconds}
 
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Never raises for what the function does. Raises UnavailableError if there is no host."""
@@ -187,7 +191,7 @@ class WasmWorker:
 
     async def _ask(self, kind: int, about: Any, rest: bytes, seconds: float) -> tuple[int, Any, bytes]:
         """Ask with memory and a thread reserved until the host answers, even if nobody waits for it any more."""
-        hosts, size, owner = self._hosts, self._memory_bytes + REQUEST_BYTES, self.config.name
+        hosts, size, owner = self._hosts, self._instance_bytes + REQUEST_BYTES, self.config.name
 
         def done(_: object) -> None:
             hosts.threads.release()

@@ -13,6 +13,7 @@ from typing import Any
 
 from owsgit.model.errors import UnavailableError
 from owsgit.runtime import interpreters, wasm_protocol
+from owsgit.runtime.budget import machine_memory_bytes
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.memory_share import MemoryShare
 from owsgit.runtime.sandbox import Command, Running, Sandbox
@@ -189,8 +190,7 @@ class WasmHosts:
     """The host that lives now, and the memory that its requests share."""
 
     def __init__(self, sandbox: Sandbox) -> None:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        self.memory = MemoryShare(machine // 4 * 3)
+        self.memory = MemoryShare(machine_memory_bytes() // 2)
         self.threads = asyncio.Semaphore(THREADS_MAX)
         self._sandbox = sandbox
         self.digests: dict[tuple[object, ...], str] = {}

@@ -18,10 +18,11 @@ import wasmtime
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Invocation
 from owsgit.runtime import wasm_client, wasm_protocol
+from owsgit.runtime.budget import Budget
 from owsgit.runtime.config import FunctionConfig, InitError, Network
 from owsgit.runtime.forkserver import ForkedSandbox
 from owsgit.runtime.logs import FunctionLog
-from owsgit.runtime.pool import Budget, Pool
+from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Unconfined
 from owsgit.runtime.wasm_protocol import MODULE_BYTES_MAX
@@ -85,7 +86,7 @@ class WasmLab:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.runtimes = Runtimes(lab.sandbox)
-        self.budget = Budget(1000)
+        self.budget = Budget(64 << 30)
 
     def config(self, content: bytes | None, **fields: Any) -> FunctionConfig:
         name = "f" + uuid.uuid4().hex[:8]
@@ -105,7 +106,7 @@ class WasmLab:
         log = FunctionLog(config.code.parent / "log")
 
         async def pool() -> Pool:
-            return Pool(lambda: self.runtimes.start(config, log), workers, self.budget)
+            return Pool(lambda: self.runtimes.start(config, log), Size(workers), self.budget)
 
         made = self.lab.loop.run_until_complete(pool())
         self.lab.pools.append(made)
