@@ -3,9 +3,7 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -484,40 +482,11 @@ def test_what_a_module_cannot_have_is_refused(wasm: WasmLab, fields: dict[str, A
     assert found.value.problems[0].path == path
 
 
-PROGRAM = """
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-int main(int argc, char **argv) {
-    static char event[4096];
-    size_t size = fread(event, 1, sizeof event, stdin);
-    if (strstr(event, "exit")) exit(5);
-    if (strstr(event, "open") && fopen("/etc/passwd", "r")) abort();
-    if (strstr(event, "sleep")) nanosleep(&(struct timespec){0, 1000000}, NULL);
-    fprintf(stderr, "%zu bytes\\n", size);
-    printf("{\\"argument\\": \\"%s\\", \\"home\\": \\"%s\\", \\"time\\": %lld}\\n", argv[0], getenv("HOME"),
-           (long long) time(NULL));
-    return 0;
-}
-"""
+PROGRAM = Path(__file__).with_name("wasm") / "program.wasm"
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """PROGRAM, by whatever C compiler for WASI this machine has."""
-    folder = tmp_path_factory.mktemp("program")
-    (folder / "app.c").write_text(PROGRAM)
-    for compiler in (["zig", "cc"], ["clang"], ["/opt/wasi-sdk/bin/clang"]):
-        if shutil.which(compiler[0]):
-            command = [*compiler, "--target=wasm32-wasi", "-O1", "-o", folder / "app.wasm", folder / "app.c"]
-            if subprocess.run(command, check=False, capture_output=True).returncode == 0:
-                return (folder / "app.wasm").read_bytes()
-    pytest.skip("no C compiler for WASI: clang lld wasi-libc libclang-rt-14-dev-wasm32, or zig")
-
-
-def test_a_compiled_c_program_is_a_function(wasm: WasmLab, program: bytes) -> None:
-    function = wasm.function(program)
+def test_a_compiled_c_program_is_a_function(wasm: WasmLab) -> None:
+    function = wasm.function(PROGRAM.read_bytes())
     for event in ("hello", "open", "sleep"):
         answer = function(event)
         assert answer["argument"] == "app.wasm" and answer["home"] == "/tmp"
