@@ -25,6 +25,9 @@ RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 0.5, 10.0
 LINE_BYTES_MAX = 4 * 1024 * 1024
 """No node's line is as long."""
 
+BATCH_BYTES_MAX = 16 * 1024 * 1024
+"""No node's batch is as large."""
+
 GATHER_SECONDS = 0.2
 """Lines of several nodes that come within this time are put in order."""
 
@@ -37,6 +40,9 @@ MEMBERS_MAX = 100
 PATIENCE_SECONDS = 3.0
 """How long the first lines of a log that is followed wait for nodes that do not answer."""
 
+
+_NOT_OURS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What may come of JSON that is none of a node's."""
 
 _ADDRESS = TypeAdapter[str](Address)
 """A node may be hostile: what it calls an address must not be an option of ssh."""
@@ -143,7 +149,7 @@ class Stream:
         """Read until the connection ends: whether the node said anything, and how it ended."""
         self._process = process = self.remote.start(*self._question.words(self._cursor, self._late))
         assert process.stdout is not None and process.stderr is not None
-        told, lines = False, list[bytes]()
+        told, lines, size = False, list[bytes](), 0
         if self._stopped.is_set():
             process.kill()
         try:
@@ -151,13 +157,16 @@ class Stream:
                 if self._stopped.is_set():
                     break
                 if line.startswith(b'{"owsgit"'):
-                    told = True
+                    told, size = True, 0
                     lines = self._own(json.loads(line)["owsgit"], lines)
                 elif line.endswith(b"\n"):
                     lines.append(line)
+                    size += len(line)
+                if size > BATCH_BYTES_MAX:
+                    raise ValueError("too much without a cursor")
             err = process.stderr.read()
             return told, self.remote.failure(process.returncode, err) if process.wait() else None
-        except (ValueError, KeyError, TypeError) as error:
+        except _NOT_OURS as error:
             return told, OwsgitError(f"the node at {self.remote.url} does not speak as this client does: {error}")
         finally:
             process.kill()
@@ -287,7 +296,7 @@ def _ordered(lines: list[Line]) -> list[dict[str, Any]]:
     """Entries by time. Which node wrote a line is known by who sent it."""
     entries = []
     for _, node, line in sorted(lines, key=lambda each: each[0]):
-        with contextlib.suppress(ValueError):  # damaged on the node's disk
+        with contextlib.suppress(ValueError, RecursionError):  # damaged on the node's disk
             entry = json.loads(line)
             if isinstance(entry, dict):
                 entries.append({**entry, "node": node})

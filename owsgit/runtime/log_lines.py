@@ -12,6 +12,7 @@ and REPORT have the level PLATFORM; what the node says of a function's fault is 
 import json
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from owsgit.model import strictjson
@@ -35,6 +36,9 @@ HEAD = re.compile(rb'\{"time": "([0-9TZ:.-]{24})", "requestId": "((?:[^"\\]|\\.)
 """How every line on the disk begins: time, request id and level (which lines of older nodes lack)."""
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
 @dataclass(frozen=True)
 class Entry:
     """What was written. `platform`: by the node, not by the function's code, so that it is never dropped."""
@@ -51,6 +55,11 @@ class Source:
 
     function: str = ""
     node: str = ""
+
+    @cached_property
+    def fields(self) -> str:
+        """As they stand in a line."""
+        return f'"function": {_encode(self.function)}, "node": {_encode(self.node)}'
 
 
 def rank(level: str) -> int:
@@ -85,17 +94,13 @@ def _record(text: str) -> dict[str, Any] | None:
 
 def dump(entry: Entry, time: str, request_id: str, source: Source) -> bytes:
     """The line for the disk, with its line end."""
-    line: dict[str, Any] = {
-        "time": time,
-        "requestId": request_id,
-        "level": entry.level,
-        "function": source.function,
-        "node": source.node,
-        "message": entry.message,
-    }
+    text = (
+        f'{{"time": "{time}", "requestId": {_encode(request_id)}, "level": "{entry.level}", {source.fields}, '
+        f'"message": {_encode(entry.message)}'
+    )
     if entry.record is not None:
-        line["record"] = entry.record
-    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+        text += f', "record": {_encode(entry.record)}'
+    return f"{text}}}\n".encode("utf-8", "backslashreplace")
 
 
 def message(line: bytes) -> str:

@@ -60,7 +60,17 @@ def test_what_no_cursor_followed_is_not_shown_and_who_sent_a_line_is_known(tmp_p
 
 
 @pytest.mark.parametrize(
-    "said", ["{}", '{"owsgit": 7}', '{"owsgit": {"cursor": [], "live": 1}}', "x" * 100, '{"owsgit']
+    "said",
+    [
+        "{}",
+        '{"owsgit": 7}',
+        '{"owsgit": {"cursor": [], "live": 1}}',
+        '{"owsgit": {"node": "a", "members": [{"name": "a", "address": "a", "port": 1e999}]}}',
+        '{"owsgit": ' + "[" * 9000,
+        '{"time": ' + "[" * 9000,
+        '{"owsgit',
+        "x" * 100,
+    ],
 )
 def test_garbage_of_a_node_is_no_traceback(tmp_path: Path, said: str) -> None:
     try:
