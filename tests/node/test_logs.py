@@ -1,6 +1,7 @@
 """Logs over three real nodes: merged, followed while a node goes and comes back, and asked for by what is wanted."""
 
 import json
+import os
 import queue
 import subprocess
 import threading
@@ -154,6 +155,29 @@ def test_nodes_that_are_away_are_named_and_any_other_will_do(three: Cluster) -> 
         assert "cannot be reached" in done.stderr and done.stderr.count("owsgit:") == 1
     finally:
         three["a"].start()
+
+
+def test_the_spec_says_what_is_kept_and_how_long_also_of_a_function_that_is_gone(three: Cluster) -> None:
+    project, folder = three.project, three["c"].home / "logs/functions/short"
+    project.write(
+        "functions/short/function.json",
+        projects.function(logging={"applicationLogLevel": "ERROR", "retentionDays": 1}),
+    )
+    project.write(
+        "functions/short/app.py", "import logging\nprint('info')\nlogging.error('grave')\ndef handler(e, c): 0\n"
+    )
+    project.commit("Short")
+    assert three.push("b", "-o", "acks=all").status == 0
+    messages = [json.loads(line)["message"] for line in (folder / "current.jsonl").read_bytes().splitlines()]
+    assert len(messages) == 1 and messages[0].endswith("grave")
+    project.git("rm", "-q", "-r", "functions/short")
+    project.commit("Gone")
+    assert three.push("b", "-o", "acks=all").status == 0
+    assert (folder / "current.jsonl").exists(), "as CloudWatch keeps it"
+    three["c"].stop()
+    os.utime(folder / "current.jsonl", (time.time() - 25 * 3600,) * 2)
+    three["c"].start()
+    nodes.until(lambda: not folder.exists())
 
 
 def test_metrics_need_a_right_and_status_sums_them_up(three: Cluster, mallory: Person) -> None:
