@@ -148,7 +148,7 @@ def permissions() -> Iterator[str]:
         for action in kind.calls:
             yield f"| {kind.name} | `{action}` | {'yes' if kind in KINDS.guarded else ''} |"
     yield "| role | `sts:AssumeRole` (`--role`) | its trust policy, which has to |"
-    yield f"| project | `{resource.PROPOSE_ACTION}`, `{resource.APPROVE_ACTION}` | |"
+    yield f"| project | `{resource.PROPOSE_ACTION}`, `{resource.APPROVE_ACTION}`, `{resource.METRICS_ACTION}` | |"
     yield ""
 
 

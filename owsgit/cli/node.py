@@ -56,6 +56,11 @@ def settings_options(command: Callable[..., Result]) -> Callable[..., Result]:
                 help="How functions are contained. 'none' runs them as the node's own user: for machines that you "
                 "trust them with.",
             ),
+            click.option(
+                "--metrics",
+                metavar="ADDRESS:PORT",
+                help="Serve metrics for Prometheus there, to whoever asks: 127.0.0.1:9100. Not served by default.",
+            ),
         )
     ):
         command = option(command)
@@ -72,13 +77,20 @@ def settings_options(command: Callable[..., Result]) -> Callable[..., Result]:
     help="SSH public key (or its file) that may bring the first commit. May be given again.",
 )
 def init(
-    name: str | None, home: Path, at: str, listen: str | None, ssh_port: int, owners: tuple[str, ...], sandbox: Any
+    name: str | None,
+    home: Path,
+    at: str,
+    listen: str | None,
+    ssh_port: int,
+    owners: tuple[str, ...],
+    sandbox: Any,
+    metrics: str | None,
 ) -> Result:
     """Make a node: its home, its key. Prints what to commit as nodes/NAME.json.
 
     Only an owner can bring the node its project: your own signing key (SSH) if no --owner is given.
     """
-    made = Home.create(home, _settings(name, at, listen, ssh_port, owners, sandbox))
+    made = Home.create(home, _settings(name, at, listen, ssh_port, owners, sandbox, metrics))
     told = made.settings().name
     output.note(f"made the node {told} in {made.folder}; commit this as nodes/{told}.json:")
     return shown(made)
@@ -100,7 +112,13 @@ def _check_free(settings: NodeSettings, state: State) -> None:
 
 
 def _settings(
-    name: str | None, at: str, listen: str | None, ssh_port: int, owners: tuple[str, ...], sandbox: Any
+    name: str | None,
+    at: str,
+    listen: str | None,
+    ssh_port: int,
+    owners: tuple[str, ...],
+    sandbox: Any,
+    metrics: str | None,
 ) -> NodeSettings:
     name = name or socket.gethostname().split(".")[0]
     if not is_name(name):
@@ -117,6 +135,7 @@ def _settings(
         "listen": listen or (at if _is_ip(at) else "0.0.0.0"),  # noqa: S104 - a name may have any address
         "sshPort": ssh_port,
         "sandbox": sandbox,
+        "metrics": metrics,
         "owners": [_owner(owner) for owner in owners] or [_own_key()],
     }
     try:
@@ -133,7 +152,15 @@ def _settings(
 @click.option("--project", required=True, help="The project's id, as owsgit status shows it.")
 @settings_options
 def join(
-    address: str, name: str | None, project: str, home: Path, at: str, listen: str | None, ssh_port: int, sandbox: Any
+    address: str,
+    name: str | None,
+    project: str,
+    home: Path,
+    at: str,
+    listen: str | None,
+    ssh_port: int,
+    sandbox: Any,
+    metrics: str | None,
 ) -> Result:
     """Make a node that joins the project at ADDRESS (ssh://host:port/project, any of its nodes).
 
@@ -151,7 +178,7 @@ def join(
         if seen % 1000 == 0:
             output.note(f"{seen:,} commits verified")
 
-    settings = _settings(name, at, listen, ssh_port, (), sandbox)
+    settings = _settings(name, at, listen, ssh_port, (), sandbox, metrics)
     with building(home) as made, first_contact() as contact:
         made.make(settings, None)
         state = install(made, address, contact.environment, project, seen=count).state

@@ -15,7 +15,11 @@ from owsgit.ledger.repository import Clone, GitError, run
 from owsgit.model.errors import OwsgitError, Problem, UnavailableError
 
 SSH_FAILED = 255
+SSH_PORT = 22
 CONNECT_SECONDS_MAX = 10
+ALIVE_SECONDS = 10
+"""A connection is given up when the node was silent for three times so long (ssh_config(5), ServerAliveInterval)."""
+
 node_option = click.option(
     "--node",
     "-n",
@@ -54,6 +58,8 @@ class Remote:
             "BatchMode=yes",
             "-o",
             f"ConnectTimeout={CONNECT_SECONDS_MAX}",
+            "-o",
+            f"ServerAliveInterval={ALIVE_SECONDS}",
             self.host,
             shlex.join(["owsgit", *words]),
         ]
@@ -61,6 +67,15 @@ class Remote:
             return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except FileNotFoundError:
             raise UnavailableError(f"{self.ssh[0]} is not installed", remedy="install openssh-client") from None
+
+    def at(self, address: str, port: int, user: str = "") -> "Remote":
+        """Another node of the same project, reached in the same way."""
+        host = f"{user}@{address}" if user else address
+        return Remote(self.ssh, host, port, f"ssh://{f'[{address}]' if ':' in address else address}:{port}")
+
+    def is_at(self, address: str, port: int | None) -> bool:
+        """Whether this is the node with this address and port."""
+        return self.host.rpartition("@")[2] == address and (self.port or SSH_PORT) == (port or SSH_PORT)
 
     def call(self, *words: str, data: bytes = b"") -> bytes:
         """What the command prints. Raises OwsgitError with the node's own problems, UnavailableError without a node."""

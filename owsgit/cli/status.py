@@ -62,13 +62,28 @@ def _table(data: dict[str, Any]) -> Table:
             " ".join(resource["urls"]),
             resource["since"],
             resource["commit"][:10],
-            resource["message"] + (f"\nlast drift: {resource['drift']}" if resource["drift"] else ""),
+            "\n".join(
+                [
+                    resource["message"],
+                    *([f"last drift: {resource['drift']}"] if resource["drift"] else []),
+                    *_counts(resource["live"]),
+                ]
+            ),
         ]
         for resource in data["resources"]
     ]
     if not sys.stdout.isatty():
         rows = [[cell.replace("\n", "; ") for cell in row] for row in rows]
     return Table(("RESOURCE", "STATE", "URL", "SINCE", "COMMIT", "MESSAGE"), rows, lines)
+
+
+def _counts(live: dict[str, Any]) -> list[str]:
+    """What a function did since it was first applied on this node, in one line."""
+    if "invocations" not in live:
+        return []
+    told = [f"{live[name]} {name}" for name in ("invocations", "errors", "throttles") if live[name]]
+    told += [f"{name} {value:g} ms" for name, value in live.get("durationMs", {}).items()]
+    return [", ".join([*told, f"{live['workers']} workers ({live['busy']} busy)"])]
 
 
 def _nodes(nodes: list[dict[str, Any]]) -> list[str]:

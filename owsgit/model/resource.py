@@ -169,6 +169,9 @@ PROPOSE_ACTION = "ows:Propose"
 APPROVE_ACTION = "ows:Approve"
 """Guards approvals and rejections; who may not, does not count. On the project."""
 
+METRICS_ACTION = "cloudwatch:GetMetricData"
+"""Guards the metrics of a node: owsgit metrics. On the project."""
+
 FILE_ARN = "arn:aws:ows:{region}:{account}:file/{name}"
 
 
@@ -183,6 +186,7 @@ class Kinds:
             HISTORY_ACTION,
             PROPOSE_ACTION,
             APPROVE_ACTION,
+            METRICS_ACTION,
         }
         self.guarded = tuple(kind for kind in self.by_name.values() if issubclass(kind.spec, Guarded))
         """Kinds whose resources may have policies of their own."""

@@ -7,10 +7,13 @@ owns this contract; services import the core, never each other.
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from owsgit.model.names import Scope
 from owsgit.model.resource import Kind, Resource
+
+if TYPE_CHECKING:  # the hook reads this file, and counts nothing
+    from prometheus_client import CollectorRegistry
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Site:
     settings: Mapping[str, Any]
     unseal: Callable[[Resource], SecretValue]  # raises OwsgitError
     secrets: dict[str, SecretValue] = field(default_factory=dict)  # by name; kept by the secrets' handler
+    registry: "CollectorRegistry | None" = None  # where metrics are registered that the node shows
 
 
 @dataclass(frozen=True)

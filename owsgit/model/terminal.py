@@ -7,5 +7,5 @@ def safe(text: str, characters_max: int | None = None) -> str:
 
 
 def safe_lines(text: str) -> str:
-    """As `safe`, keeping line ends."""
-    return "\n".join(safe(line) for line in text.split("\n"))
+    """As `safe`, keeping line ends and tabs."""
+    return "\n".join("\t".join(map(safe, line.split("\t"))) for line in text.split("\n"))

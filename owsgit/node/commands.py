@@ -14,18 +14,20 @@ from typing import Any
 import asyncssh
 
 from owsgit import __version__
+from owsgit.model.change import project_arn
+from owsgit.model.core import NodeSpec
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Session as RoleSession
-from owsgit.model.resource import Resource
+from owsgit.model.resource import METRICS_ACTION, Resource
 from owsgit.model.service import Invocation, SecretValue, Target
 from owsgit.model.spec import nearest
 from owsgit.model.state import State
 from owsgit.node.home import NodeSettings
+from owsgit.node.log_stream import LogStreams, Wanted
 from owsgit.node.ssh import Session
 from owsgit.reconcile import inventory
 from owsgit.reconcile.inventory import Inventory
-from owsgit.runtime import logs
 from owsgit.services import secrets
 from owsgit.services.secrets import sealing, watch
 from owsgit.services.secrets.spec import SecretSpec
@@ -34,12 +36,10 @@ PAYLOAD_BYTES_MAX = 6 * 1024 * 1024
 """Lambda's limit for a synchronous event."""
 
 PAYLOAD_SECONDS_MAX = 60
-LOG_LINES_MAX = 100_000
 SESSION_NAME_CHARACTERS_MAX = 64
 OF_ANY_NODE = frozenset({"status", "applied", "recover"})
 """What also a node answers that the ledger does not name."""
 
-FOLLOW_SECONDS = 0.2
 log = logging.getLogger("owsgit.commands")
 
 
@@ -66,6 +66,7 @@ class Facts:
     recover: Callable[[bytes], Awaitable[dict[str, Any]]]  # raises OwsgitError
     unseal: Callable[[Resource], SecretValue]  # raises OwsgitError
     sign_rewrapped: Callable[[bytes], dict[str, str]]  # this node's word on what it sealed anew
+    metrics: Callable[[], bytes]  # as Prometheus' text
 
 
 Process = asyncssh.SSHServerProcess[bytes]
@@ -125,11 +126,13 @@ class Commands:
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
+        self._log_streams = LogStreams(self._members)
         self._verbs: dict[str, Callable[[Session, list[str], Process], Awaitable[int]]] = {
             "status": self._status,
             "applied": self._applied,
             "invoke": self._invoke,
             "logs": self._logs,
+            "metrics": self._metrics,
             "recover": self._recover,
             "secret": self._secret,
             "rewrap": self._rewrap,
@@ -166,10 +169,18 @@ class Commands:
     ) -> None:
         """Raises NotAllowedError unless the session's user, or the `role` that it takes on, may do `action`."""
         state = self._state()
-        if self._facts.user_of(session.key) != session.user:
-            raise NotAllowedError("your key is not in the ledger any more", remedy="log in with the one that is")
         resource = state.get(kind, name)
         arn = resource.arn(state.scope) if resource else state.scope.arn(state.kinds[kind].arn, name)
+        self._decide(session, action, arn, process, role)
+        if resource is None:
+            known = ", ".join(other.name for other in state.of_kind(kind)) or "none"
+            raise InvalidError(f"there is no {kind} {name!r}", remedy=f"there are: {known}")
+
+    def _decide(self, session: Session, action: str, arn: str, process: Process, role: str | None) -> None:
+        """Raises NotAllowedError."""
+        state = self._state()
+        if self._facts.user_of(session.key) != session.user:
+            raise NotAllowedError("your key is not in the ledger any more", remedy="log in with the one that is")
         context = _context(process)
         who = _take_on(state, session.user, role, context) if role is not None else session.user
         decision = state.decide(who, action, arn, context)
@@ -178,9 +189,6 @@ class Commands:
                 f"{state.caller(who).name} may not {action} on {arn}: {decision.reason}",
                 remedy=f"ask a root for a policy that allows {session.user if role is None else 'the role'} it",
             )
-        if resource is None:
-            known = ", ".join(other.name for other in state.of_kind(kind)) or "none"
-            raise InvalidError(f"there is no {kind} {name!r}", remedy=f"there are: {known}")
 
     async def _status(self, session: Session, words: list[str], process: Process) -> int:
         facts = self._facts
@@ -277,23 +285,30 @@ class Commands:
         return 0
 
     async def _logs(self, session: Session, words: list[str], process: Process) -> int:
-        """Words: the function's name, the number of lines, 'follow' if wanted, and role=NAME if wanted."""
-        name, count = words[0] if words else "", words[1] if len(words) > 1 else "100"
-        role = _role(words[2:])
-        self._allow(session, "logs:GetLogEvents", "function", name, process, role)
-        if not (count.isascii() and count.isdigit()) or len(count) > 9 or int(count) > LOG_LINES_MAX:
-            raise InvalidError(f"{count!r} is not a number of lines up to {LOG_LINES_MAX:,}")
-        folder = self._facts.targets["function"].logs(name)
-        follower = logs.follow(folder) if "follow" in words[2:] else None
-        if follower is not None:
-            next(follower)
-        for line in await asyncio.to_thread(logs.last_lines, folder, int(count)):
-            process.stdout.write(line + b"\n")
-        await process.stdout.drain()
-        while follower is not None and not process.is_closing():
-            self._allow(session, "logs:GetLogEvents", "function", name, process, role)  # rights may be taken away
-            for line in next(follower):
-                process.stdout.write(line + b"\n")
-            await process.stdout.drain()
-            await asyncio.sleep(FOLLOW_SECONDS)
+        """Words: the function's name, what of its log is wanted (see log_stream.Wanted), and role=NAME if wanted."""
+        name, role = words[0] if words else "", _role(words[1:])
+
+        def check() -> None:  # rights may be taken away meanwhile
+            self._allow(session, "logs:GetLogEvents", "function", name, process, role)
+
+        check()
+        wanted = Wanted.parse(words[1:])
+        await self._log_streams.send(self._facts.targets["function"].logs(name), wanted, process, check)
+        return 0
+
+    def _members(self) -> dict[str, Any]:
+        """This node's name, and where all nodes of the project are reached."""
+        specs = [(node.name, node.spec) for node in self._state().of_kind("node")]
+        members = [
+            {"name": name, "address": spec.address, "port": spec.ports.ssh}
+            for name, spec in specs
+            if isinstance(spec, NodeSpec)
+        ]
+        return {"node": self._facts.settings.name, "members": members}
+
+    async def _metrics(self, session: Session, words: list[str], process: Process) -> int:
+        """Words: role=NAME if wanted. This node's metrics, as Prometheus' text."""
+        arn = project_arn(self._state().scope)
+        self._decide(session, METRICS_ACTION, arn, process, _role(words))
+        process.stdout.write(await asyncio.to_thread(self._facts.metrics))
         return 0

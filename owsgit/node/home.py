@@ -12,15 +12,16 @@ code/ logs/ data/
 
 import contextlib
 import fcntl
+import ipaddress
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from owsgit.model import keys
 from owsgit.model.core import Address, NodeSpec, Port, PublicKey
@@ -28,6 +29,24 @@ from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.spec import Name, Spec
 
 SandboxName = Literal["bubblewrap", "none"]
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """The IP address and the port of '127.0.0.1:9100' or '[::1]:9100'. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    ipaddress.ip_address(host)
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(port)
+    return host, int(port)
+
+
+def _listens(text: str) -> str:
+    try:
+        address_of(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an IP address and a port, such as 127.0.0.1:9100") from None
+    return text
 
 
 class NodeSettings(Spec):
@@ -43,6 +62,11 @@ class NodeSettings(Spec):
         description="MiB for all workers of functions together; absent: three quarters of the machine's.",
     )
     sandbox: SandboxName = Field("bubblewrap", description="How functions are contained; 'none' is not at all.")
+    metrics: Annotated[str, AfterValidator(_listens)] | None = Field(
+        None,
+        description="Address and port on which it serves its metrics to whoever asks, at /metrics for Prometheus: "
+        "'127.0.0.1:9100'. Nowhere by default.",
+    )
     owners: list[PublicKey] = Field(description="SSH keys that may bring the genesis commit to an empty node.")
 
 

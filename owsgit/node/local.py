@@ -27,10 +27,12 @@ from owsgit.node.node import handlers_of
 from owsgit.reconcile import story
 from owsgit.reconcile.inventory import Inventory
 from owsgit.reconcile.loop import Desired, Planned, Reconciler
-from owsgit.runtime import logs
+from owsgit.runtime import log_lines
+from owsgit.runtime.log_reader import Reader
 from owsgit.services import KINDS
 
 LISTEN = "127.0.0.1"
+NAME = "local"
 SETTLE_SECONDS = 0.15
 """Editors write a file in several steps; what is saved within this time is applied at once."""
 
@@ -65,7 +67,7 @@ class LocalNode:
             scope=self._scope,
             read_files=self._read_files,
             targets=targets,
-            settings={"sandbox": self._sandbox, "instance": instance},
+            settings={"sandbox": self._sandbox, "instance": instance, "node": NAME},
             unseal=self._unseal,
         )
         handlers = handlers_of(site)
@@ -142,15 +144,16 @@ class LocalNode:
                         self._say(line)
 
     async def _show_logs(self) -> None:
-        followers: dict[str, Iterator[list[bytes]]] = {}
+        readers: dict[str, Reader] = {}
         while True:
             functions = [resource.name for resource in self._state.of_kind("function")] if self._state else []
             for name in functions:
-                if name not in followers:
-                    followers[name] = logs.follow(self._home / "logs" / "functions" / name)
-                for line in next(followers[name]):
+                if name not in readers:
+                    readers[name] = Reader(self._home / "logs" / "functions" / name).to_end()
+                lines, _ = readers[name].read()
+                for line in lines:
                     with contextlib.suppress(ValueError):
-                        self._say(f"{name} | {logs.message(line)}")
+                        self._say(f"{name} | {log_lines.message(line)}")
             await asyncio.sleep(LOG_SECONDS)
 
     @contextlib.contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 
 import asyncssh
 from immutables import Map
+from prometheus_client import CollectorRegistry
 
 from owsgit import __version__
 from owsgit.ledger import signatures, sshsig
@@ -33,9 +34,11 @@ from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.model.names import Scope
 from owsgit.model.service import Handler, Site
 from owsgit.model.state import State
+from owsgit.node import metrics
 from owsgit.node.commands import Commands, Facts
 from owsgit.node.home import Home
 from owsgit.node.hooks import Duties, HookServer
+from owsgit.node.metrics import MetricsServer
 from owsgit.node.ssh import CERTIFIED, Access, Login, Session, SshServer, certified
 from owsgit.peers import recovery, server
 from owsgit.peers.council import Council
@@ -79,6 +82,7 @@ class Node:
         self._reading = asyncio.Lock()  # the ledger is read by one thread at a time
         self._problem = ""
         self._stopped_because = ""
+        self._registry = CollectorRegistry()
         self._stop = asyncio.Event()
 
     async def serve(self) -> None:
@@ -131,8 +135,10 @@ class Node:
             self._peer,
         )
         ssh = SshServer(access, home.key)
+        shown = MetricsServer(self._registry, settings.metrics, str(home.settings_file))
         working = [asyncio.ensure_future(work) for work in (self._reconciler.run(), self._report_settled())]
         try:
+            await shown.open()
             await hooks.open(home.hook_socket)
             try:
                 await ssh.open(settings.listen, settings.ssh_port)
@@ -154,6 +160,7 @@ class Node:
             log.info("stopping")
             await ssh.close()
             await hooks.close()
+            await shown.close()
             for task in working:
                 task.cancel()
             await asyncio.gather(*working, return_exceptions=True)
@@ -173,11 +180,13 @@ class Node:
             read_files=self._ledger.read_files,
             targets=targets,
             settings={
+                "node": self.settings.name,
                 "sandbox": self.settings.sandbox,
                 "memory": self.settings.memory * MEBIBYTE if self.settings.memory else None,
                 "instance": hashlib.sha256(str(self.home.folder).encode()).hexdigest()[:12],
             },
             unseal=self._watch.unseal,
+            registry=self._registry,
         )
 
     async def _until_stopped(self, working: "list[asyncio.Task[None]]") -> None:
@@ -325,6 +334,7 @@ class Node:
                 recover=self._recover,
                 unseal=self._watch.unseal,
                 sign_rewrapped=self._sign_rewrapped,
+                metrics=lambda: metrics.exposition(self._registry),
             )
         )
 

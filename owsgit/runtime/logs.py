@@ -1,57 +1,161 @@
-"""The log of a function: JSON lines on disk, limited in size.
-
-Each line is {"time", "requestId", "message"}; times are UTC with milliseconds (RFC 3339).
-"""
+"""The log of a function on disk: JSON lines (log_lines.py), bounded in size, rate and age. Read by log_reader.py."""
 
 import contextlib
-import json
+import itertools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+from owsgit.runtime import log_lines
+from owsgit.runtime.allowance import Allowance
+from owsgit.runtime.log_lines import Entry, Source
 
 LOG_FILE_BYTES_MAX = 8 * 1024 * 1024
 LOG_FILES_MAX = 4
 """32 MiB of log a function: days of a quiet one, the last minutes of a noisy one."""
 
-LINE_BYTES_MAX = 256 * 1024
+LINE_CHARACTERS_MAX = LINE_BYTES_MAX = 256 * 1024
 """CloudWatch's limit for one event."""
 
+LOG_BYTES_PER_SECOND_MAX = 1024 * 1024
+LOG_BURST_BYTES_MAX = 16 * 1024 * 1024
+"""Of one function, all its workers together: no function keeps the disk busy. Half of its log may come at once."""
+
+RETENTION_DAYS = 14
+DAY_SECONDS = 24 * 3600.0
+
 CURRENT = "current.jsonl"
+RETENTION = "retention"
+"""The file beside the log with the days for which it is kept: they hold when the function is gone."""
+
+
+def names() -> list[str]:
+    """The files of a log, the newest first."""
+    return [CURRENT, *(f"{number}.jsonl" for number in range(1, LOG_FILES_MAX))]
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """How a function's log is written. Lines of its code below `level` are dropped; None drops none."""
+
+    source: Source = field(default_factory=Source)
+    level: str | None = None
+    retention_days: int = RETENTION_DAYS
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a REPORT line tells of one request. `init_seconds` with the first request of a worker."""
+
+    duration_seconds: float
+    init_seconds: float | None
+    memory_bytes: int
+
+
+def _ignore(report: Report) -> None:
+    pass
 
 
 class FunctionLog:
-    """Appends lines; rotates `current.jsonl` to `1.jsonl`, `2.jsonl`, ... as it grows."""
+    """Appends lines; rotates `current.jsonl` to `1.jsonl`, `2.jsonl`, ... as it grows, and as it ages.
 
-    def __init__(self, folder: Path) -> None:
+    `on_report` is told of every request that ended.
+    """
+
+    def __init__(
+        self, folder: Path, settings: LogSettings | None = None, on_report: Callable[[Report], None] = _ignore
+    ) -> None:
         self.folder = folder
+        self.settings = settings or LogSettings()
+        self.report = on_report
+        self._allowance = Allowance(LOG_BYTES_PER_SECOND_MAX, LOG_BURST_BYTES_MAX)
+        self._dropped = 0
         self._fd = -1
         self._size = 0
+        self._born = 0.0  # when the first line of the file was written
+        self._torn = False  # whether the file ends within a line
 
-    def write(self, request_id: str, lines: list[str]) -> None:
+    def configure(self, settings: LogSettings) -> None:
+        """Write as `settings` say from now on."""
+        self.settings = settings
+        text = f"{settings.retention_days}\n"
+        file = self.folder / RETENTION
+        with contextlib.suppress(OSError):
+            if not file.exists() or file.read_text() != text:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                scratch = file.with_suffix(".new")
+                scratch.write_text(text)
+                scratch.replace(file)
+
+    def write(self, request_id: str, lines: list[str], level: str = log_lines.DEFAULT_LEVEL) -> None:
+        """Append plain lines of the node's own."""
+        self.append(request_id, [Entry(line, level, platform=True) for line in lines])
+
+    def append(self, request_id: str, entries: Iterable[Entry]) -> None:
         """Append lines of one request. A full disk costs the lines, never the request."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        data = "".join(
-            json.dumps({"time": now, "requestId": request_id, "message": line}, ensure_ascii=False) + "\n"
-            for line in lines
-        ).encode("utf-8", "backslashreplace")
-        with contextlib.suppress(OSError):
-            if self._fd < 0:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._fd = os.open(self.folder / CURRENT, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                self._size = os.fstat(self._fd).st_size
-            os.write(self._fd, data)
-            self._size += len(data)
-            if self._size > LOG_FILE_BYTES_MAX:
-                self._rotate()
+        least = log_lines.rank(self.settings.level) if self.settings.level else -1
+        pieces = []
+        for entry in entries:
+            if not entry.platform and log_lines.rank(entry.level) < least:
+                continue
+            if len(entry.message) > LINE_CHARACTERS_MAX:
+                entry = replace(entry, message=entry.message[:LINE_CHARACTERS_MAX])  # noqa: PLW2901
+            piece = log_lines.dump(entry, now, request_id, self.settings.source)
+            if not self._allowance.take(len(piece), always=entry.platform):
+                self._dropped += 1
+                continue
+            if self._dropped and not entry.platform:
+                pieces.append(log_lines.dump(self._drops(), now, request_id, self.settings.source))
+            pieces.append(piece)
+        if pieces:
+            with contextlib.suppress(OSError):
+                self._put(b"".join(pieces))
+
+    def _drops(self) -> Entry:
+        count, self._dropped = self._dropped, 0
+        text = f"[owsgit] {count:,} lines are dropped: this function wrote more than 1 MiB of log a second"
+        return Entry(text, "WARN", platform=True)
+
+    def _put(self, data: bytes) -> None:
+        if self._fd < 0:
+            self._open()
+        written = os.write(self._fd, b"\n" + data if self._torn else data)
+        self._torn = written < len(data)
+        self._size += written
+        if self._size > LOG_FILE_BYTES_MAX or self._is_old():
+            self._rotate()
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.folder / CURRENT, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._fd).st_size
+        self._torn = self._size > 0 and os.pread(self._fd, 1, self._size - 1) != b"\n"
+        first = log_lines.HEAD.match(os.pread(self._fd, 4096, 0))
+        self._born = time.time()
+        if first is not None:
+            with contextlib.suppress(ValueError):
+                self._born = datetime.fromisoformat(first[1].decode()).timestamp()
+
+    def _is_old(self) -> bool:
+        """Whether the file spans so long that its first lines would outstay by far while its last is young."""
+        return time.time() - self._born > self.settings.retention_days * DAY_SECONDS / (LOG_FILES_MAX - 1)
 
     def _rotate(self) -> None:
         self.close()
-        for number in range(LOG_FILES_MAX - 1, 0, -1):
-            source = self.folder / (f"{number - 1}.jsonl" if number > 1 else CURRENT)
-            if source.exists():
-                source.replace(self.folder / f"{number}.jsonl")
+        files = names()
+        for newer, older in reversed(list(itertools.pairwise(files))):
+            if (self.folder / newer).exists():
+                (self.folder / newer).replace(self.folder / older)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what is older than it is to be kept."""
+        if remove_old(self.folder, self.settings.retention_days):
+            self.close()
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -59,42 +163,31 @@ class FunctionLog:
             self._fd = -1
 
 
-def last_lines(folder: Path, count: int) -> list[bytes]:
-    """The last `count` lines of the log, oldest first; at most what one file holds is read."""
-    lines: list[bytes] = []
-    for name in (CURRENT, "1.jsonl"):
-        if len(lines) < count and (folder / name).exists():
-            lines = (folder / name).read_bytes().splitlines()[-(count - len(lines)) :] + lines
-    return lines[-count:] if count else []
+def remove_old(folder: Path, days: int) -> bool:
+    """Remove the files whose last line is older than `days`; whether `current.jsonl` was one of them."""
+    removed = set()
+    for name in names():
+        with contextlib.suppress(OSError):
+            if time.time() - (folder / name).stat().st_mtime > days * DAY_SECONDS:
+                (folder / name).unlink()
+                removed.add(name)
+    return CURRENT in removed
 
 
-def follow(folder: Path) -> Iterator[list[bytes]]:
-    """Batches of lines as they are written, from now on; an empty batch when there is nothing new. Never ends."""
-    path = folder / CURRENT
-    position = path.stat().st_size if path.exists() else 0
-    inode = path.stat().st_ino if path.exists() else 0
-    rest = b""
-    while True:
-        try:
-            with path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_ino != inode or status.st_size < position:
-                    inode, position, rest = status.st_ino, 0, b""
-                file.seek(position)
-                data = file.read(1 << 20)
-        except FileNotFoundError:
-            data = b""
-        position += len(data)
-        *lines, rest = (rest + data).split(b"\n")
-        yield lines
+def sweep_forgotten(folder: Path) -> None:
+    """Remove what is too old of the log of a function that is not here (any more), and at last its folder."""
+    try:
+        days = int((folder / RETENTION).read_text())
+    except (OSError, ValueError):
+        days = RETENTION_DAYS
+    remove_old(folder, days)
+    with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {RETENTION}:
+            (folder / RETENTION).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 def timestamp() -> str:
     """Now, as Lambda's own log lines write it."""
     now = time.time()
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-
-
-def message(line: bytes) -> str:
-    """The message of a line of the log. Raises ValueError for a damaged line."""
-    return str(json.loads(line)["message"])

@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import time
 from collections import deque
 from typing import Any
 
+from owsgit.runtime import log_lines
+from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.config import FunctionConfig
-from owsgit.runtime.logs import LINE_BYTES_MAX, FunctionLog
+from owsgit.runtime.log_lines import PLATFORM, Entry
+from owsgit.runtime.logs import LINE_BYTES_MAX, FunctionLog, Report
 
 LOG_BYTES_PER_REQUEST_MAX = 1024 * 1024
 """A handler that writes more is noisy by mistake or by malice; the rest of that request's output is dropped."""
@@ -22,6 +26,15 @@ LOG_TAIL_BYTES_MAX = 4096
 
 LOG_PAUSE_SECONDS = 0.004
 """How long a worker beyond its log limit waits for its next read: it slows itself down, and nobody else."""
+
+REST_BYTES_PER_SECOND_MAX = 32 * 1024
+REST_BURST_BYTES_MAX = 512 * 1024
+REST_LINE_BYTES = 200
+"""What a worker may write between requests, as its threads may go on for ever; each line counts for so much more, as it
+does on the disk. Lambda freezes a worker meanwhile."""
+
+REST_PAUSE_SECONDS = 0.1
+"""As LOG_PAUSE_SECONDS, between requests: nobody waits for this worker."""
 
 MASKED = "***"
 MASKED_CHARACTERS_MIN = 6
@@ -45,7 +58,21 @@ class Transcript:
         self._tail_bytes = 0
         self._fd = -1
         self._more = False  # whether the last read found anything
-        self.init_ms: float | None = None  # told with the first request
+        self._resting = False  # whether no request is under way
+        self._dropping = False  # whether what comes is dropped
+        self._spare = Allowance(REST_BYTES_PER_SECOND_MAX, REST_BURST_BYTES_MAX)
+        self._pause: asyncio.TimerHandle | None = None
+        self._init_ms: float | None = None
+
+    @property
+    def init_ms(self) -> float | None:
+        """How long the init phase took; set as it ends, told with the first request."""
+        return self._init_ms
+
+    @init_ms.setter
+    def init_ms(self, value: float | None) -> None:
+        self._init_ms = value
+        self._resting = True
 
     def open(self) -> int:
         """The descriptor that the worker writes to; the caller closes it once the worker has it."""
@@ -55,12 +82,16 @@ class Transcript:
         return write
 
     def begin(self, request_id: str) -> None:
+        if self._fd >= 0:
+            self._read_once()  # what was written before is not this request's
         self._request_id = request_id
+        self._resting = self._dropping = False
         self._output_bytes = self._output_lines = 0
         self._tail.clear()
         self._tail_bytes = 0
         self._began = time.monotonic()
-        self.write([f"START RequestId: {request_id} Version: {self._config.version}"])
+        self._resume_reading()
+        self.write([f"START RequestId: {request_id} Version: {self._config.version}"], PLATFORM)
 
     def end(self, memory_peak_bytes: int) -> None:
         """Write what Lambda writes at the end of a request."""
@@ -69,36 +100,57 @@ class Transcript:
             f"REPORT RequestId: {self._request_id}\tDuration: {elapsed:.2f} ms\tBilled Duration: {int(elapsed) + 1} ms"
             f"\tMemory Size: {self._config.memory_size} MB\tMax Memory Used: {memory_peak_bytes >> 20} MB"
         )
-        if self.init_ms is not None:
-            line += f"\tInit Duration: {self.init_ms:.2f} ms"
-            self.init_ms = None
-        self.write([f"END RequestId: {self._request_id}", line])
+        init_ms, self._init_ms = self._init_ms, None
+        if init_ms is not None:
+            line += f"\tInit Duration: {init_ms:.2f} ms"
+        self.write([f"END RequestId: {self._request_id}", line], PLATFORM)
+        self._resting, self._dropping = True, False
+        self._log.report(Report(elapsed / 1000, None if init_ms is None else init_ms / 1000, memory_peak_bytes))
 
     def tail(self) -> bytes:
         """The end of what was written of the present request."""
         return "\n".join(self._tail).encode("utf-8", "replace")[-LOG_TAIL_BYTES_MAX:]
 
-    def write(self, lines: list[str]) -> None:
-        if self._mask is not None:
-            lines = [self._mask.sub(MASKED, line) for line in lines]
-        self._log.write(self._request_id, lines)
-        for line in lines:
-            self._tail.append(line)
-            self._tail_bytes += len(line) + 1
+    def write(self, lines: list[str], level: str = "ERROR") -> None:
+        """Write lines of the node's own: by default, of what the function did wrong."""
+        self._write([Entry(self._mask_line(line), level, platform=True) for line in lines])
+
+    def _write(self, entries: list[Entry]) -> None:
+        self._log.append(self._request_id, entries)
+        for entry in entries:
+            self._tail.append(entry.message)
+            self._tail_bytes += len(entry.message) + 1
         while len(self._tail) > 1 and self._tail_bytes > LOG_TAIL_BYTES_MAX:
             self._tail_bytes -= len(self._tail.popleft()) + 1
+
+    def _mask_line(self, line: str) -> str:
+        return self._mask.sub(MASKED, line) if self._mask is not None else line
+
+    def _entry(self, line: bytes) -> Entry:
+        """A line of the function's own. In a JSON object, secrets are looked for behind its escapes as well."""
+        entry = log_lines.classify(self._mask_line(line.decode("utf-8", "replace").replace("\r", "\n")))
+        if self._mask is not None and entry.record is not None:
+            record = self.masked(entry.record)
+            if record != entry.record:
+                return Entry(json.dumps(record, ensure_ascii=False), entry.level, record)
+        return entry
 
     def masked(self, value: Any) -> Any:
         """A report in which no secret stands: it is shown in status, and kept on the disk."""
         if isinstance(value, str):
-            return self._mask.sub(MASKED, value) if self._mask is not None else value
+            return self._mask_line(value)
         if isinstance(value, dict):
-            return {name: self.masked(each) for name, each in value.items()}
+            return {self._mask_line(name): self.masked(each) for name, each in value.items()}
         return [self.masked(each) for each in value] if isinstance(value, list) else value
 
     def take(self, data: bytes) -> None:
         """Take output of the worker; nothing more comes if it is empty."""
-        if self._output_bytes > LOG_BYTES_PER_REQUEST_MAX:
+        if self._resting:
+            allowed = self._spare.take(len(data) + REST_LINE_BYTES * data.count(b"\n"))
+            if not allowed and not self._dropping:
+                self._drop("this function writes more than 32 KiB of log a second between requests")
+            self._dropping = not allowed
+        if self._dropping:
             return
         self._output_bytes += len(data)
         *lines, self._output = (self._output + data).split(b"\n", LOG_LINES_PER_REQUEST_MAX)
@@ -106,11 +158,16 @@ class Transcript:
         if len(self._output) > LINE_BYTES_MAX or (not data and self._output):
             lines.append(self._output)
             self._output = b""
-        if self._output_bytes > LOG_BYTES_PER_REQUEST_MAX or self._output_lines >= LOG_LINES_PER_REQUEST_MAX:
-            self._output_bytes, self._output = LOG_BYTES_PER_REQUEST_MAX + 1, b""
-            lines.append(b"[owsgit] this request wrote more than 1 MiB or 10,000 lines of log; the rest is dropped")
         if lines:
-            self.write([line.decode("utf-8", "replace").replace("\r", "\n") for line in lines])
+            self._write([self._entry(line) for line in lines])
+        if self._resting:
+            return
+        if self._output_bytes > LOG_BYTES_PER_REQUEST_MAX or self._output_lines >= LOG_LINES_PER_REQUEST_MAX:
+            self._drop("this request wrote more than 1 MiB or 10,000 lines of log")
+
+    def _drop(self, why: str) -> None:
+        self._dropping, self._output = True, b""
+        self._write([Entry(f"[owsgit] {why}; the rest is dropped", "WARN", platform=True)])
 
     def drain(self) -> None:
         """Take what was written before the answer, so that it stands in the log before END."""
@@ -126,14 +183,18 @@ class Transcript:
         """Called by the loop when the worker wrote something; reads once, so that no worker keeps the loop busy."""
         if not self._read_once():
             self._stop_reading()
-        elif self._output_bytes > LOG_BYTES_PER_REQUEST_MAX:
+        elif self._dropping:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._fd)
-            loop.call_later(LOG_PAUSE_SECONDS, self._resume_reading)
+            pause = REST_PAUSE_SECONDS if self._resting else LOG_PAUSE_SECONDS
+            self._pause = loop.call_later(pause, self._resume_reading)
 
     def _resume_reading(self) -> None:
-        if self._fd >= 0:
-            asyncio.get_running_loop().add_reader(self._fd, self._read_output)
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+            if self._fd >= 0:
+                asyncio.get_running_loop().add_reader(self._fd, self._read_output)
 
     def _read_once(self) -> bool:
         """Take what the worker wrote. False at the end of the output."""

@@ -56,6 +56,7 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "invoke": ["hello", "--payload", '{"pathParameters": {"name": "you"}}'],
         "log": [],
         "logs": ["hello"],
+        "metrics": [],
         "mirror": [".", "origin"],
         "node": ["show", "--home", str(place.node.home)],
         "plan": ["--against", ""],

@@ -14,7 +14,9 @@ from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.budget import Budget
 from owsgit.runtime.config import NO_NETWORK, FunctionConfig
 from owsgit.runtime.framed import FramedWorker
-from owsgit.runtime.logs import FunctionLog, last_lines, message
+from owsgit.runtime.log_lines import message
+from owsgit.runtime.log_reader import last_lines
+from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.worker import Worker
 

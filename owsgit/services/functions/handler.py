@@ -2,19 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Applied, Invocation, SecretValue, Site
+from owsgit.runtime import logs
 from owsgit.runtime.bubblewrap import Bubblewrap
-from owsgit.runtime.budget import Budget
+from owsgit.runtime.budget import Budget, ThrottledError
 from owsgit.runtime.code import CodeStore
 from owsgit.runtime.config import FunctionConfig, ImageConfig, Network
-from owsgit.runtime.logs import FunctionLog
+from owsgit.runtime.log_lines import Source
+from owsgit.runtime.logs import FunctionLog, LogSettings
+from owsgit.runtime.metrics import FunctionMetrics, Metrics, Workers
 from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
@@ -107,6 +112,7 @@ class Deployment:
     config: FunctionConfig
     pool: Pool
     log: FunctionLog
+    metrics: FunctionMetrics
 
     def runs(self, resource: Resource, secrets: SecretUses) -> bool:
         """Whether this is `resource`, with these secrets."""
@@ -126,6 +132,8 @@ class FunctionHandler:
         self._deployed: dict[str, Deployment] = {}
         self._sandbox: Sandbox | None = None
         self._runtimes: Runtimes | None = None
+        self._metrics = Metrics(site.registry or CollectorRegistry(), self._workers)
+        self._sweeping = asyncio.ensure_future(self._sweep_logs())
         self._no_sandbox: UnavailableError | None = None
         none = site.settings.get("sandbox") == "none"
         try:
@@ -148,19 +156,26 @@ class FunctionHandler:
         config = self._config(resource, spec, code, secrets)
         assert self._runtimes is not None
         self._runtimes.check(config)
-        log = previous.log if previous is not None else FunctionLog(self.logs(resource.name))
+        metrics = self._metrics.function(resource.name)
+        settings = self._log_settings(resource.name, spec)
+        log = previous.log if previous else FunctionLog(self.logs(resource.name), settings, metrics.report)
         pool = Pool(lambda: self._spawn(config, log), _size(spec), self._budget)
         try:
             await pool.warm()
         except BaseException:
             pool.close()
             raise
-        self._deployed[resource.name] = deployment = Deployment(resource, config, pool, log)
+        self._deployed[resource.name] = deployment = Deployment(resource, config, pool, log, metrics)
+        log.configure(settings)
         if previous is not None:
             previous.pool.close()
         used = {each.resource.tree for each in self._deployed.values() if each.resource.tree}
         await asyncio.to_thread(self._store.sweep, used)
         return self._applied(deployment)
+
+    def _log_settings(self, name: str, spec: FunctionSpec) -> LogSettings:
+        source = Source(name, str(self._site.settings.get("node", "")))
+        return LogSettings(source, spec.logging.application_log_level, spec.logging.retention_days)
 
     def _lay_out(self, tree: str) -> Path:
         files = (file for file in self._site.read_files(tree) if file.path != "function.json")
@@ -199,8 +214,9 @@ class FunctionHandler:
         return self._store.drift(deployment.resource.tree) is None
 
     async def delete(self, name: str) -> None:
-        """The log stays, as CloudWatch's would."""
+        """The log stays for its retention, as CloudWatch's would."""
         deployment = self._deployed.pop(name, None)
+        self._metrics.remove(name)
         if deployment is not None:
             deployment.pool.close()
             deployment.log.close()
@@ -221,7 +237,12 @@ class FunctionHandler:
         deployment = self._deployed.get(name)
         if deployment is None:
             return {}
-        return {"workers": len(deployment.pool.idle) + deployment.pool.busy, "busy": deployment.pool.busy}
+        pool = deployment.pool
+        return {"workers": len(pool.idle) + pool.busy, "busy": pool.busy, **deployment.metrics.summary()}
+
+    def _workers(self) -> Iterator[Workers]:
+        for name, deployment in list(self._deployed.items()):
+            yield Workers(name, len(deployment.pool.idle), deployment.pool.busy)
 
     async def invoke(self, name: str, invocation: Invocation) -> Answer:
         """Raises UnavailableError, ThrottledError; what the function does wrong is in the Answer."""
@@ -233,13 +254,32 @@ class FunctionHandler:
                     remedy="owsgit status shows why, owsgit logs what it said",
                 )
             if not deployment.pool.closed:
-                return await deployment.pool.invoke(invocation)
+                break
             await asyncio.sleep(0)
+        try:
+            answer = await deployment.pool.invoke(invocation)
+        except ThrottledError:
+            deployment.metrics.throttled()
+            raise
+        deployment.metrics.answered(answer)
+        return answer
 
     def logs(self, name: str) -> Path:
         return self._site.home / "logs" / "functions" / name
 
+    async def _sweep_logs(self) -> None:
+        """Once a day, remove what is older than it is to be kept, also of functions that are gone."""
+        while True:
+            for deployment in list(self._deployed.values()):
+                deployment.log.sweep()
+            folder = self._site.home / "logs" / "functions"
+            others = [path for path in folder.glob("*") if path.name not in self._deployed]
+            for path in others:
+                await asyncio.to_thread(logs.sweep_forgotten, path)
+            await asyncio.sleep(logs.DAY_SECONDS)
+
     async def close(self) -> None:
+        self._sweeping.cancel()
         for name in list(self._deployed):
             await self.delete(name)
         await asyncio.sleep(0.05)  # let the workers' ends be collected

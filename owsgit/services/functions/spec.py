@@ -130,6 +130,19 @@ class AsyncInvoke(Document):
     )
 
 
+class LoggingConfig(Document):
+    """What of a function's log is kept, and for how long; its size is bounded in any case."""
+
+    application_log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] | None = Field(
+        None,
+        description="Lines of the function's own below this level are dropped; lines without a level are INFO. "
+        "By default none is dropped.",
+    )
+    retention_days: int = Field(
+        14, ge=1, le=3653, description="Days after which lines are removed, also those of a function that was deleted."
+    )
+
+
 class Image(Document):
     """The image of a container function."""
 
@@ -214,6 +227,7 @@ class FunctionSpec(Suspendable, Guarded):
     async_invoke: AsyncInvoke = Field(
         default_factory=AsyncInvoke, description="What becomes of asynchronous invocations."
     )
+    logging: LoggingConfig = Field(default_factory=LoggingConfig, description="What of its log is kept, and how long.")
     aliases: dict[Annotated[str, AfterValidator(_alias)], Alias] = Field(
         {}, max_length=100, description="Names for versions: `owsgit invoke f:live` calls the alias live."
     )

@@ -1,4 +1,4 @@
-"""Code folders and logs on disk."""
+"""Code folders on disk."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from owsgit.model.service import CodeFile
-from owsgit.runtime import logs
 from owsgit.runtime.code import CodeStore
-from owsgit.runtime.logs import FunctionLog
 
 FILES = [
     CodeFile("app.py", False, b"x = 1\n"),
@@ -80,20 +78,3 @@ def test_unused_folders_go_when_there_are_too_many(store: CodeStore, monkeypatch
         os.utime(store.folder / f"t{number}.manifest", (number, number))
     store.sweep({"t0"})
     assert sorted(path.name for path in store.folder.glob("t?")) == ["t0", "t3", "t4"]
-
-
-def test_a_log_is_bounded_and_followed_over_its_rotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logs, "LOG_FILE_BYTES_MAX", 2000)
-    log = FunctionLog(tmp_path / "log")
-    log.write("r0", ["before"])
-    follower = logs.follow(tmp_path / "log")
-    assert next(follower) == []
-    seen: list[str] = []
-    for number in range(200):
-        log.write("r1", [f"line {number}", "ü\n\ud800"])
-        seen += [logs.message(line) for line in next(follower)]
-    assert [text for text in seen if text.startswith("line")][-1] == "line 199"
-    assert len(list((tmp_path / "log").iterdir())) <= logs.LOG_FILES_MAX
-    assert sum(path.stat().st_size for path in (tmp_path / "log").iterdir()) < 10_000
-    assert logs.message(logs.last_lines(tmp_path / "log", 4)[0]) == "line 198"
-    assert logs.last_lines(tmp_path / "log", 0) == [] == logs.last_lines(tmp_path / "none", 9)

@@ -1,0 +1,108 @@
+"""A line of a function's log: its level, the object that it is if it is one, and how it stands on the disk.
+
+On the disk it is one JSON object: {"time", "requestId", "level", "function", "node", "message"} and, if what the
+function wrote is itself a JSON object, that as "record". The first fields are the node's alone, whatever a function
+writes: readers find them by their place (see `HEAD`), without parsing what comes after. Times are UTC with milliseconds
+(RFC 3339).
+
+Levels are Lambda's (https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html). START, END
+and REPORT have the level PLATFORM; what the node says of a function's fault is ERROR, of lines that it dropped WARN.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from owsgit.model import strictjson
+from owsgit.model.errors import InvalidError
+
+LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
+PLATFORM = "PLATFORM"
+DEFAULT_LEVEL = "INFO"
+"""What Lambda takes a line for that has no level."""
+
+RECORD_BYTES_MAX = 32 * 1024
+"""Objects of more are kept as text alone: a record stands on the disk twice."""
+
+_WORDS = {**{level: level for level in LEVELS}, "WARNING": "WARN", "CRITICAL": "FATAL", "ERR": "ERROR"}
+_NUMBERS = dict(zip((10, 20, 30, 40, 50, 60), LEVELS, strict=True))  # pino's and bunyan's
+
+_PYTHON = re.compile(r"\[([A-Z]{3,8})\][\t ]")
+_NODE = re.compile(r"[0-9:.TZ-]{20,30}\t[^\t\n]{0,100}\t([A-Z]{3,8})\t")
+
+HEAD = re.compile(rb'\{"time": "([0-9TZ:.-]{24})", "requestId": "((?:[^"\\]|\\.)*)"(?:, "level": "([A-Z]+)")?')
+"""How every line on the disk begins: time, request id and level (which lines of older nodes lack)."""
+
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was written. `platform`: by the node, not by the function's code, so that it is never dropped."""
+
+    message: str
+    level: str = DEFAULT_LEVEL
+    record: dict[str, Any] | None = None
+    platform: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """Whose log it is."""
+
+    function: str = ""
+    node: str = ""
+
+    @cached_property
+    def fields(self) -> str:
+        """As they stand in a line."""
+        return f'"function": {_encode(self.function)}, "node": {_encode(self.node)}'
+
+
+def rank(level: str) -> int:
+    """How grave a level is; -1 for PLATFORM."""
+    return LEVELS.index(level) if level in LEVELS else -1
+
+
+def classify(text: str) -> Entry:
+    """A line that a function wrote, with the level that Lambda's runtimes, or loggers of JSON, put in it."""
+    record = _record(text)
+    if record is not None:
+        return Entry(text, _level(record.get("level")), record)
+    found = _PYTHON.match(text) or _NODE.match(text)
+    return Entry(text, _level(found[1]) if found else DEFAULT_LEVEL)
+
+
+def _level(given: object) -> str:
+    if isinstance(given, str):
+        return _WORDS.get(given[:16].upper(), DEFAULT_LEVEL)
+    return _NUMBERS.get(given, DEFAULT_LEVEL) if isinstance(given, int) else DEFAULT_LEVEL
+
+
+def _record(text: str) -> dict[str, Any] | None:
+    if not text.startswith("{") or not text.endswith("}") or len(text) > RECORD_BYTES_MAX:
+        return None
+    try:
+        found = strictjson.loads(text.encode(), "")
+    except (InvalidError, UnicodeEncodeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def dump(entry: Entry, time: str, request_id: str, source: Source) -> bytes:
+    """The line for the disk, with its line end."""
+    text = (
+        f'{{"time": "{time}", "requestId": {_encode(request_id)}, "level": "{entry.level}", {source.fields}, '
+        f'"message": {_encode(entry.message)}'
+    )
+    if entry.record is not None:
+        text += f', "record": {_encode(entry.record)}'
+    return f"{text}}}\n".encode("utf-8", "backslashreplace")
+
+
+def message(line: bytes) -> str:
+    """The message of a line of the log. Raises ValueError for a damaged line."""
+    return str(json.loads(line)["message"])
