@@ -28,7 +28,7 @@ print("started with", os.environ["DB_PASSWORD"])
 def handler(event, context):
     print("the password is", os.environ["DB_PASSWORD"], "and", open(os.environ["TLS_KEY"]).read())
     with open("/proc/self/mounts") as mounts:
-        assert "/run/secrets" in mounts.read()
+        assert any(line.split()[1:3] == ["/", "tmpfs"] for line in mounts), "no disk has the file"
     return {"user": os.environ["DB_USER"], "password": os.environ["DB_PASSWORD"][::-1],
             "key": open(os.environ["TLS_KEY"]).read()[::-1]}
 """
