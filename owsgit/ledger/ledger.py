@@ -19,8 +19,8 @@ from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verdicts import APPROVE, Verdict
 from owsgit.ledger.verify import CommitReport, Inspect, Report, Review, Verified
 from owsgit.model import core
-from owsgit.model.errors import NotAllowedError, Problem, RefusedError
-from owsgit.model.resource import Kinds
+from owsgit.model.errors import InvalidError, NotAllowedError, Problem, RefusedError
+from owsgit.model.resource import Kinds, Resource
 from owsgit.model.service import CodeFile
 
 REJECTED = "refs/owsgit/rejected"
@@ -244,6 +244,20 @@ class Ledger:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def resource_at(self, kind: str, name: str, commit: str) -> Resource:
+        """A resource as it was at a commit that main was at once. Raises InvalidError. Safe from any thread."""
+        head = self.head
+        if head is None or not self.repository.is_on_main(commit, head.commit):
+            raise InvalidError(f"{commit} is no commit of main", remedy="git log --first-parent main shows them")
+        founding = genesis(self.repository.path, commit, NODE_ENVIRONMENT)
+        found = verify.load(self.repository.objects, self.kinds, founding, commit).state.get(kind, name)
+        if found is None:
+            raise InvalidError(
+                f"there was no {kind} {name} at {commit[:10]}",
+                remedy=f"git log --first-parent -- {self.kinds.by_name[kind].file(name)} shows its changes",
+            )
+        return found
 
     def read_files(self, tree: str) -> Iterator[CodeFile]:
         """Every file below a tree, with its content."""

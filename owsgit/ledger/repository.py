@@ -158,6 +158,13 @@ class Repository:
         """Commits of the first-parent chain from `old` to `new`. Raises GitError."""
         return int(run(self.path, "rev-list", "--count", "--first-parent", f"{old}..{new}", env=NODE_ENVIRONMENT))
 
+    def is_on_main(self, commit: str, head: str) -> bool:
+        """Whether a commit is on the first-parent chain that ends at `head`."""
+        repository = pygit2.Repository(str(self.path))
+        walker = repository.walk(head, pygit2.enums.SortMode.TOPOLOGICAL)
+        walker.simplify_first_parent()
+        return any(str(found.id) == commit for found in walker)
+
     def quarantined(self, folder: Path) -> Objects:
         """The objects of this repository and those of a push that is not let in yet."""
         return self.objects.over(folder)
