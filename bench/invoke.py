@@ -22,11 +22,12 @@ import uvloop
 from bench import report
 from owsgit.model.service import Invocation
 from owsgit.runtime.bootstrap import BootstrapWorker
+from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.process_worker import ProcessWorker
-from owsgit.runtime.sandbox import Bubblewrap, Unconfined
+from owsgit.runtime.sandbox import Unconfined
 
 HANDLER = "def handler(event, context):\n    return event\n"
 BOOTSTRAP = f"#!/bin/sh\nexec {sys.executable} -m awslambdaric $_HANDLER\n"
@@ -127,7 +128,7 @@ async def overhead(folder: Path) -> None:
         worker.close()
         bare.close()
         await asyncio.sleep(0.2)
-        sandbox.close()
+        await sandbox.close()
 
 
 async def cpu(folder: Path) -> None:
@@ -161,7 +162,7 @@ async def cpu(folder: Path) -> None:
 
 async def cpu_of(worker: ProcessWorker, invocation: Invocation, calls: int) -> tuple[float, float]:
     """CPU seconds of one invocation: of this process, and of the worker's."""
-    clock = (~worker._running.process.pid << 3) | 2  # CPU time of another process, clock_getcpuclockid(3)
+    clock = (~worker._running._process.pid << 3) | 2  # type: ignore[attr-defined]  # CPU time of another process, clock_getcpuclockid(3)
     node, other = time.process_time(), time.clock_gettime(clock)
     for _ in range(calls):
         answer = await worker.invoke(invocation)

@@ -18,12 +18,13 @@ import uvloop
 
 from owsgit.model.service import Answer, Invocation, Sink
 from owsgit.runtime import runtime_http, worker
+from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.config import FunctionConfig, InitError
 from owsgit.runtime.logs import FunctionLog, last_lines, message
 from owsgit.runtime.python_worker import RESPONSE_BYTES_MAX
 from owsgit.runtime.runtime_api import RuntimeApi
 from owsgit.runtime.runtimes import Runtimes
-from owsgit.runtime.sandbox import Unconfined
+from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.runtime.worker import Worker
 
 MIB = 1024 * 1024
@@ -49,9 +50,10 @@ def handler(event, context):
 """
 SHELL = """#!/bin/sh
 set -eu
+HEADERS=$(mktemp)
 while true; do
-  EVENT=$(curl -sS -LD "$TMP_HEADERS" "http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/next")
-  ID=$(grep -Fi Lambda-Runtime-Aws-Request-Id "$TMP_HEADERS" | tr -d '[:space:]' | cut -d: -f2)
+  EVENT=$(curl -sS -LD "$HEADERS" "http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/next")
+  ID=$(grep -Fi Lambda-Runtime-Aws-Request-Id "$HEADERS" | tr -d '[:space:]' | cut -d: -f2)
   echo "handling $EVENT"
   printf '%s' "{\\"got\\": $EVENT}" | curl -sS -o /dev/null --data-binary @- \
     "http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation/$ID/response"
@@ -60,12 +62,13 @@ done
 
 
 class Lab:
-    """Runs custom runtimes without a sandbox, in one event loop of its own."""
+    """Runs custom runtimes in one event loop of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
         self.folder = folder
         self.loop = uvloop.new_event_loop()
-        self.runtimes = Runtimes(Unconfined())
+        self.sandbox = sandbox
+        self.runtimes = Runtimes(sandbox)
         self.workers: list[Worker] = []
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -101,6 +104,7 @@ class Lab:
             for each in self.workers:
                 each.close()
             await asyncio.sleep(0.1)
+            await self.sandbox.close()
 
         self.run(end())
         self.loop.close()
@@ -138,7 +142,19 @@ def _lines(log: FunctionLog) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    made = Lab(tmp_path_factory.mktemp("lab"))
+    """Without a sandbox: the node's own interpreter, with awslambdaric, is in reach."""
+    made = Lab(tmp_path_factory.mktemp("lab"), Unconfined())
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module", params=["none", "bubblewrap"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, lab: Lab) -> Iterator[Lab]:
+    """With each kind of sandbox."""
+    if request.param == "none":
+        yield lab
+        return
+    made = Lab(tmp_path_factory.mktemp("contained"), Bubblewrap(f"owsgit-test-{uuid.uuid4().hex[:8]}"))
     yield made
     made.close()
 
@@ -159,9 +175,9 @@ def program(lab: Lab) -> Path:
 
 
 @pytest.fixture(scope="module")
-def compiled(lab: Lab, program: Path) -> Function:
+def compiled(place: Lab, program: Path) -> Function:
     """The compiled program, warm: for tests that leave it alive."""
-    return lab.start(program)
+    return place.start(program)
 
 
 def test_awslambdaric_answers_events_of_all_sizes(python: Function) -> None:
@@ -224,16 +240,15 @@ def test_an_import_error_is_an_init_error_with_its_type(lab: Lab) -> None:
     assert "nothing_such" in str(caught.value.report["errorMessage"])
 
 
-def test_a_shell_script_is_a_runtime(lab: Lab) -> None:
-    headers = str(lab.folder / "headers")
-    function = lab.start(lab.folder_of({"bootstrap": SHELL}), TMP_HEADERS=headers)
+def test_a_shell_script_is_a_runtime(place: Lab) -> None:
+    function = place.start(place.folder_of({"bootstrap": SHELL}))
     assert function({"a": 1}) == {"got": {"a": 1}}
     assert function("x" * 2_000_000) == {"got": "x" * 2_000_000}  # for which curl asks with Expect: 100-continue
     assert 'handling {"a": 1}' in function.log()
 
 
-def test_a_bootstrap_of_a_layer_is_used_where_the_code_has_none(lab: Lab, program: Path) -> None:
-    function = lab.start(lab.folder_of({"data": ""}), opt=program)
+def test_a_bootstrap_of_a_layer_is_used_where_the_code_has_none(place: Lab, program: Path) -> None:
+    function = place.start(place.folder_of({"data": ""}), opt=program)
     assert function("hello") == "hello"
 
 
@@ -300,7 +315,7 @@ def test_a_sink_that_fails_does_not_harm_the_function(compiled: Function) -> Non
     assert compiled("on") == "on"
 
 
-def test_a_program_that_ends_is_reported_with_its_status(lab: Lab, program: Path) -> None:
+def test_a_program_that_ends_is_reported_with_its_status(place: Lab, program: Path) -> None:
     async def sink(data: bytes) -> None:
         pass
 
@@ -308,29 +323,29 @@ def test_a_program_that_ends_is_reported_with_its_status(lab: Lab, program: Path
         ("exit3", "exit status 3"), ("segv", "signal: Segmentation fault"), ("half", "exit status 5"),
         ("streamX", "exit status 6"),
     ):  # fmt: skip
-        function = lab.start(program)
+        function = place.start(program)
         found = function.error(event, request_id="r", sink=sink)
         assert found["errorMessage"] == f"RequestId: r Error: Runtime exited with error: {reason}"
         assert found["errorType"] == "Runtime.ExitError" and not function.worker.alive
 
 
-def test_a_program_that_ends_after_its_answer_has_answered(lab: Lab, program: Path) -> None:
-    function = lab.start(program)
+def test_a_program_that_ends_after_its_answer_has_answered(place: Lab, program: Path) -> None:
+    function = place.start(program)
     event = "last" + "x" * MIB
     assert function(event) == event
     found = function.error("next")
     assert found["errorMessage"].endswith("Runtime exited without providing a reason") and not function.worker.alive
 
 
-def test_a_program_that_takes_too_long_is_ended(lab: Lab, program: Path) -> None:
-    function = lab.start(program, timeout=0.3)
+def test_a_program_that_takes_too_long_is_ended(place: Lab, program: Path) -> None:
+    function = place.start(program, timeout=0.3)
     found = function.error("hang", request_id="r1")
     assert found["errorType"] == "Sandbox.Timedout"
     assert found["errorMessage"].endswith(" r1 Task timed out after 0.30 seconds")
     assert not function.worker.alive
 
 
-def test_init_errors_of_every_kind(lab: Lab, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_errors_of_every_kind(place: Lab, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "INIT_SECONDS_MAX", 0.5)
     for how, report in (
         ("init-error", {"errorType": "Own.Reason", "errorMessage": "no database", "stackTrace": ["a"]}),
@@ -338,7 +353,7 @@ def test_init_errors_of_every_kind(lab: Lab, program: Path, monkeypatch: pytest.
         ("hang", {"errorType": "Sandbox.Timedout", "errorMessage": "Init phase timed out after 0.50 seconds"}),
     ):
         with pytest.raises(InitError) as caught:
-            lab.start(program, HOW=how)
+            place.start(program, HOW=how)
         assert caught.value.report == report
 
 
