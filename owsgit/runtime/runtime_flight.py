@@ -226,4 +226,9 @@ def _headers(invocation: Invocation, arn: str, deadline_seconds: float) -> dict[
     with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is no context
         if invocation.client_context:
             headers["Lambda-Runtime-Client-Context"] = json.dumps(json.loads(invocation.client_context))
-    return {name: "".join(filter(str.isprintable, value)) for name, value in headers.items()}
+    return {name: value if value.isprintable() else _printable(value) for name, value in headers.items()}
+
+
+def _printable(value: str) -> str:
+    """What is left of a value in which somebody hid the end of a line."""
+    return "".join(filter(str.isprintable, value))

@@ -29,6 +29,11 @@ DISCARDED_BYTES_MAX = 64 * 1024 * 1024
 READ_BYTES = 64 * 1024
 """Read at once: bounds how long one client keeps the loop."""
 
+JOINED_BYTES_MAX = 64 * 1024
+"""Sent at once, as a copy costs less than another system call and another wake-up of the client."""
+
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
 WORK_OF_REQUEST = 50
 """What a request or a connection costs, in callbacks."""
 
@@ -79,9 +84,9 @@ def reply(status: int, body: bytes, headers: Mapping[str, str] | None = None) ->
 
 
 def head(status: int, length: int, headers: Mapping[str, str] | None = None) -> bytes:
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Content-Type: application/json"]
-    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-    return ("\r\n".join([*lines, f"Content-Length: {length}", "", ""])).encode("latin-1", "replace")
+    fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()]) if headers else ""
+    start = f"HTTP/1.1 {status} {PHRASES[status]}\r\nContent-Type: application/json\r\n"
+    return f"{start}{fields}Content-Length: {length}\r\n\r\n".encode("latin-1", "replace")
 
 
 class Discarded:
@@ -248,6 +253,8 @@ class Connection(asyncio.BufferedProtocol):
     def answer(self, *pieces: bytes) -> None:
         """Send the response to the present request."""
         self._body, self._begun = None, False
+        if sum(map(len, pieces)) <= JOINED_BYTES_MAX:
+            pieces = (b"".join(pieces),)
         for piece in pieces:
             self._transport.write(piece)
         if not self._keep_alive:
