@@ -1,8 +1,9 @@
 """What a warm invocation costs: time over a bare echo of the same bytes, and CPU of the Runtime API over our protocol.
 
-`overhead_...`: one request to a worker whose handler returns its event (`_json`: a record of fields; else one long
-string), in the sandbox, over a unix-socket echo in another Python process. `cpu_of_awslambdaric...`: CPU time of node
-and worker together for an invocation of AWS's own runtime client, over that of our own protocol; both without sandbox.
+`overhead_of_...`: one request to a sandboxed worker whose handler returns its event, over a unix-socket echo in another
+Python process; `frames_of_...`: the same without log, metrics and timeout; `..._over_json` over an echo which also reads and writes the JSON, as every Python handler's event is.
+`cpu_of_awslambdaric_...`: CPU time of node and worker together for an invocation of AWS's own runtime client, over that
+of our own protocol; both without sandbox, as the client is a development tool of this repository.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -39,9 +41,9 @@ Call = Callable[[], Awaitable[object]]
 class Echo:
     """The baseline: length and payload there, the same back, on a unix socket to another Python process."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: str) -> None:
         self._ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "bench.invoke", "echo", str(theirs.fileno())]
+        command = [sys.executable, "-m", "bench.invoke", mode, str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         theirs.close()
 
@@ -59,7 +61,7 @@ class Echo:
         self._process.wait()
 
 
-def echo(fd: int) -> None:
+def echo(fd: int, read_json: bool) -> None:
     connection = socket.socket(fileno=fd)
 
     def exactly(count: int) -> bytes:
@@ -72,8 +74,10 @@ def echo(fd: int) -> None:
         return bytes(pieces)
 
     while True:
-        header = exactly(HEADER.size)
-        connection.sendall(header + exactly(HEADER.unpack(header)[0]))
+        payload = exactly(HEADER.unpack(exactly(HEADER.size))[0])
+        if read_json:
+            payload = json.dumps(json.loads(payload), ensure_ascii=False).encode()
+        connection.sendall(HEADER.pack(len(payload), 0, 0) + payload)
 
 
 def config_of(folder: Path, runtime: str) -> FunctionConfig:
@@ -84,49 +88,50 @@ def config_of(folder: Path, runtime: str) -> FunctionConfig:
 
 
 def payloads() -> dict[str, bytes]:
-    """By name: one long string of each size, and records as functions really get them."""
+    """By name: one long string of each size, and a list of records, which are slower to read."""
     found = {name: json.dumps("x" * (size - 2)).encode() for name, size in SIZES.items()}
     record = {"id": 12345, "name": "a name", "price": 12.5, "tags": ["a", "b"], "active": True}
-    for name in ("1_kB", "100_kB"):
-        found[f"{name}_json"] = json.dumps([record] * (SIZES[name] // 90)).encode()
-    return found
+    return {**found, "100_kB_of_records": json.dumps([record] * 1100).encode()}
 
 
-async def interleaved(first: Call, second: Call, seconds: float) -> tuple[float, float]:
+async def interleaved(calls: Sequence[Call], seconds: float) -> list[float]:
     """Medians of the time of each, called in turn."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(5):
-        await first()
-        await second()
+    times: list[list[float]] = [[] for _ in calls]
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        for call, found in zip((first, second), times, strict=True):
+    while time.monotonic() < until or len(times[0]) < 5:
+        for call, found in zip(calls, times, strict=True):
             began = time.perf_counter()
             await call()
             found.append(time.perf_counter() - began)
-    return report.median(times[0]), report.median(times[1])
+    return [report.median(found) for found in times]
 
 
 async def overhead(folder: Path) -> None:
     sandbox = Bubblewrap(f"owsgit-bench-{os.getpid()}")
     worker = FramedWorker(config_of(folder, "python"), FunctionLog(folder / "log"))
     await worker.start(sandbox)
-    bare = Echo()
-    await bare.connect()
+    bare, reading = Echo("echo"), Echo("json")
     try:
+        await bare.connect()
+        await reading.connect()
         for name, payload in payloads().items():
             invocation = Invocation(payload, "a-request-id")
             answer = await worker.invoke(invocation)
             assert answer.error is None and len(answer.payload) == len(payload)
-            ours, theirs = await interleaved(
-                lambda invocation=invocation: worker.invoke(invocation),  # type: ignore[misc]
-                lambda payload=payload: bare.ask(payload),  # type: ignore[misc]
-                1.5 if report.quick() else 15,
+            calls = (
+                partial(worker.invoke, invocation),
+                partial(worker._ask, invocation),
+                partial(bare.ask, payload),
+                partial(reading.ask, payload),
             )
-            report.line(f"overhead_of_{name}", ours * 1000, "ms", theirs * 1000)
+            ours, frames, echoed, read = await interleaved(calls, 3 if report.quick() else 20)
+            report.line(f"frames_of_{name}", frames * 1000, "ms", echoed * 1000)
+            report.line(f"overhead_of_{name}", ours * 1000, "ms", echoed * 1000)
+            report.line(f"overhead_of_{name}_over_json", ours * 1000, "ms", read * 1000)
     finally:
         worker.close()
         bare.close()
+        reading.close()
         await asyncio.sleep(0.2)
         await sandbox.close()
 
@@ -139,12 +144,11 @@ async def cpu(folder: Path) -> None:
     ]
     for each in kinds:
         await each.start(sandbox)  # type: ignore[attr-defined]
-    rounds, calls = (20, 100) if report.quick() else (100, 200)
-    found = payloads()
+    rounds, calls = (20, 50) if report.quick() else (100, 200)
     try:
-        for name in ("1_kB", "1_kB_json", "100_kB", "6_MB"):
-            invocation = Invocation(found[name], "a-request-id")
-            count = calls if len(found[name]) < 1024 * 1024 else calls // 50
+        for name, payload in payloads().items():
+            invocation = Invocation(payload, "a-request-id")
+            count = calls if len(payload) < 1024 * 1024 else calls // 25
             used: list[list[tuple[float, float]]] = [[], []]
             for _ in range(rounds):
                 for each, costs in zip(kinds, used, strict=True):
@@ -187,7 +191,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["echo"]:
-        echo(int(sys.argv[2]))
+    if sys.argv[1:2] in (["echo"], ["json"]):
+        echo(int(sys.argv[2]), sys.argv[1] == "json")
     else:
         main()
