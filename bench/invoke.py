@@ -1,7 +1,8 @@
 """What a warm invocation costs: time over a bare echo of the same bytes, and CPU of the Runtime API over our protocol.
 
-`overhead_of_...`: one request to a sandboxed worker whose handler returns its event, over a unix-socket echo in another
-Python process; `frames_of_...`: the same without log, metrics and timeout; `..._over_json` over an echo which also reads and writes the JSON, as every Python handler's event is.
+`frames_of_...`: one request to a sandboxed Python worker whose handler returns its event, over a unix-socket echo in
+another Python process; `overhead_of_...`: the same with the log, the timeout and the report of an invocation;
+`..._over_json`: that over an echo which reads and writes the JSON, as is done for every Python handler.
 `cpu_of_awslambdaric_...`: CPU time of node and worker together for an invocation of AWS's own runtime client, over that
 of our own protocol; both without sandbox, as the client is a development tool of this repository.
 """

@@ -629,7 +629,7 @@ def test_a_slow_sink_holds_the_function_back(serve: Serve) -> None:
 
 
 def test_a_stream_that_breaks_off_or_never_ends_is_an_error(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("owsgit.runtime.runtime_flight.STREAM_BYTES_MAX", 10_000)
+    monkeypatch.setattr("owsgit.runtime.streamed.STREAM_BYTES_MAX", 10_000)
 
     async def sink(data: bytes) -> None:
         pass
