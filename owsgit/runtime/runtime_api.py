@@ -161,14 +161,14 @@ def _transition(state: str, wanted: str) -> RefusedError:
 
 
 def _report(body: bytes, kind: str) -> failures.Report:
-    """The error object that a runtime sent, with at least what every one has."""
+    """The error object that a runtime sent, of which only what Lambda knows is kept: depth and types are bounded."""
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
         found = None
     given = found if isinstance(found, dict) else {"errorMessage": body.decode("utf-8", "replace")}
-    return {
-        **given,
-        "errorType": str(given.get("errorType") or kind),
-        "errorMessage": str(given.get("errorMessage", "")),
-    }
+    texts = {name: given[name] for name in ("errorType", "errorMessage") if isinstance(given.get(name), str)}
+    report: failures.Report = {"errorType": kind, "errorMessage": "", **texts}
+    if isinstance(given.get("stackTrace"), list):
+        report["stackTrace"] = [line for line in given["stackTrace"] if isinstance(line, str)]
+    return report

@@ -460,6 +460,17 @@ def test_what_is_wrong_is_refused_in_aws_words(serve: Serve) -> None:
     serve(scene)
 
 
+def test_an_init_report_of_whatever_shape_becomes_lambdas(serve: Serve) -> None:
+    async def scene(served: Served) -> None:
+        client = await served.client()
+        deep = b"[" * 900 + b"]" * 900
+        body = b'{"errorType": %s, "errorMessage": "m", "stackTrace": ["a", %s], "more": %s}' % (deep, deep, deep)
+        assert (await client.post("init/error", body, "Lambda-Runtime-Function-Error-Type: Runtime.X\r\n"))[0] == 202
+        assert await served.api.ready() == {"errorType": "Runtime.X", "errorMessage": "m", "stackTrace": ["a"]}
+
+    serve(scene)
+
+
 def test_only_one_response_counts_and_only_for_the_present_request(serve: Serve) -> None:
     async def scene(served: Served) -> None:
         client, other = await served.client(), await served.client()
