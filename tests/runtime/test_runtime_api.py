@@ -20,7 +20,9 @@ from owsgit.model.service import Answer, Invocation, Sink
 from owsgit.runtime import runtime_http, worker
 from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.config import FunctionConfig, InitError
-from owsgit.runtime.logs import FunctionLog, last_lines, message
+from owsgit.runtime.log_lines import message
+from owsgit.runtime.log_reader import last_lines
+from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.python_worker import RESPONSE_BYTES_MAX
 from owsgit.runtime.runtime_api import RuntimeApi
 from owsgit.runtime.runtimes import Runtimes
