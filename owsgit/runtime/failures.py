@@ -23,6 +23,11 @@ def init_timed_out(seconds: float) -> Report:
     return {"errorType": "Sandbox.Timedout", "errorMessage": f"Init phase timed out after {seconds:.2f} seconds"}
 
 
+def no_bootstrap(reason: str) -> Report:
+    """For a custom runtime whose program cannot be started."""
+    return {"errorType": "Runtime.InvalidEntrypoint", "errorMessage": reason}
+
+
 def exited(request_id: str, status: int, out_of_memory: bool) -> Report:
     """For a worker that ended by itself: `status` is its exit status, negative for a signal."""
     prefix = f"RequestId: {request_id} Error: " if request_id else ""

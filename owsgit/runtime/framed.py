@@ -8,11 +8,12 @@ import socket
 import time
 from typing import Any
 
-from owsgit.model.service import Answer, Invocation, Sink
+from owsgit.model.service import Invocation, Sink
 from owsgit.runtime import environment, failures, managed, worker
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.config import FunctionConfig, InitError
 from owsgit.runtime.logs import FunctionLog
+from owsgit.runtime.process_worker import ProcessWorker
 from owsgit.runtime.python_worker import (
     CHUNK,
     ERROR,
@@ -25,27 +26,19 @@ from owsgit.runtime.python_worker import (
     RESPONSE_BYTES_MAX,
     RESULT,
 )
-from owsgit.runtime.sandbox import Command, Running, Sandbox
+from owsgit.runtime.sandbox import Command, Sandbox
 from owsgit.runtime.streamed import Streamed
-from owsgit.runtime.transcript import Transcript
 from owsgit.runtime.worker import MEBIBYTE, PROCESSES_MAX
 
 FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
-EXIT_SECONDS_MAX = 0.5
-"""A worker that broke the protocol and does not end by itself within this is ended."""
-
 _numbers = itertools.count(1)
 
 
-class FramedWorker:
+class FramedWorker(ProcessWorker):
     """A worker of one function, thrown away after the first fault."""
 
     def __init__(self, config: FunctionConfig, log: FunctionLog) -> None:
-        self.config = config
-        self.alive = False
-        self.last_used = time.monotonic()
-        self.memory_bytes = 0
-        self._transcript = Transcript(config, log)
+        super().__init__(config, log)
         self._numbers = itertools.count(1)
 
     async def start(self, sandbox: Sandbox) -> None:
@@ -56,7 +49,7 @@ class FramedWorker:
         try:
             command = self._command(theirs.fileno(), output, sandbox)
             name = f"{self.config.name}-{next(_numbers)}"
-            self._running: Running = await sandbox.start(name, command)
+            self._running = await sandbox.start(name, command)
         except BaseException:
             ours.close()
             self._transcript.close()
@@ -116,10 +109,8 @@ class FramedWorker:
         if kind != READY:
             raise InitError(self._transcript.masked(json.loads(payload)))
 
-    async def invoke(self, invocation: Invocation) -> Answer:
-        """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after."""
-        config, transcript = self.config, self._transcript
-        transcript.begin(invocation.request_id)
+    async def _ask(self, invocation: Invocation) -> tuple[bytes, str | None]:
+        config = self.config
         number = next(self._numbers)
         meta: dict[str, Any] = {
             "requestId": invocation.request_id,
@@ -130,26 +121,9 @@ class FramedWorker:
             meta["traceId"] = invocation.trace_id
         if invocation.client_context:
             meta["clientContext"] = json.loads(invocation.client_context)
-        try:
-            self._send(INVOKE, number, json.dumps(meta).encode() + b"\n" + invocation.payload)
-            kind, payload = await asyncio.wait_for(self._answer(number, invocation.sink), config.timeout)
-            transcript.drain()
-            error = None if kind == RESULT else "Unhandled"
-        except TimeoutError:
-            self.close()
-            report = failures.timed_out(invocation.request_id, config.timeout)
-            transcript.write([report["errorMessage"]])
-            payload, error = failures.dump(report), "Unhandled"
-        except (EOFError, OSError, ValueError):
-            payload, error = failures.dump(await self._exit_report(invocation.request_id)), "Unhandled"
-        except asyncio.CancelledError:
-            self.close()
-            raise
-        if self._running.group is not None:
-            self.memory_bytes = self._running.group.memory_peak_bytes()
-        transcript.end(self.memory_bytes)
-        self.last_used = time.monotonic()
-        return Answer(payload, error, transcript.tail())
+        self._send(INVOKE, number, json.dumps(meta).encode() + b"\n" + invocation.payload)
+        kind, payload = await self._answer(number, invocation.sink)
+        return payload, None if kind == RESULT else "Unhandled"
 
     def _send(self, kind: int, number: int, payload: bytes) -> None:
         self._writer.write(HEADER.pack(len(payload), kind, number) + payload)
@@ -174,31 +148,5 @@ class FramedWorker:
             raise ValueError("not a frame of the protocol")
         return kind, await self._reader.readexactly(length)
 
-    async def _exit_report(self, request_id: str) -> failures.Report:
-        """Lambda's error object for a worker that ended, or broke the protocol and is ended."""
-        group = self._running.group
-        try:
-            async with asyncio.timeout(EXIT_SECONDS_MAX):
-                status = await self._running.ended()
-        except TimeoutError:
-            self._running.kill()
-            status = await self._running.ended()
-        out_of_memory = group is not None and group.out_of_memory()
-        self.close()
-        report = failures.exited(request_id, status, out_of_memory)
-        self._transcript.write([report["errorMessage"], report["errorType"]])
-        return report
-
-    def exited(self) -> bool:
-        """Whether the process has ended on its own."""
-        return self._running.exited
-
-    def close(self) -> None:
-        """End the worker at once."""
-        if not self.alive:
-            return
-        self.alive = False
-        self._running.kill()
+    def _hang_up(self) -> None:
         self._writer.transport.abort()
-        self._transcript.close()
-        self._reaper = asyncio.ensure_future(self._running.gone())

@@ -109,13 +109,14 @@ class Channel:
         return kind, number, self._exactly(length)
 
     def _exactly(self, count: int) -> bytes:
-        pieces = bytearray()
-        while len(pieces) < count:
-            piece = self._socket.recv(min(count - len(pieces), 1 << 20))
-            if not piece:
+        data = bytearray(count)
+        rest = memoryview(data)
+        while rest:
+            received = self._socket.recv_into(rest)
+            if not received:
                 os._exit(0)  # the node is gone, or has no more need of this worker
-            pieces += piece
-        return bytes(pieces)
+            rest = rest[received:]
+        return bytes(data)
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
         self._socket.sendall(HEADER.pack(len(payload), kind, number) + payload)
@@ -181,7 +182,7 @@ def describe(error: BaseException, request_id: str) -> dict[str, Any]:
 def encode(value: Any) -> bytes:
     """The response as JSON text; raises FunctionError as Lambda names it."""
     try:
-        data = json.dumps(value, ensure_ascii=False, default=_unmarshalable).encode("utf-8")
+        data = ENCODER.encode(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
         raise FunctionError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
     if len(data) > RESPONSE_BYTES_MAX:
@@ -197,6 +198,9 @@ def _unmarshalable(value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+ENCODER = json.JSONEncoder(ensure_ascii=False, default=_unmarshalable)  # made once, as json.dumps makes one a call
 
 
 def log_error(report: dict[str, Any]) -> None:

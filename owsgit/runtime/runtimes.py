@@ -2,6 +2,7 @@
 
 from owsgit.model.errors import UnavailableError
 from owsgit.runtime import interpreters, managed, wasm
+from owsgit.runtime.bootstrap import BootstrapWorker
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog
@@ -23,7 +24,7 @@ class Runtimes:
             interpreters.find(config.runtime)
         elif config.family == "wasm":
             wasm.check(config, self._wasm_hosts)
-        else:
+        elif config.family != "provided":
             raise UnavailableError(f"this node has no runtime {config.runtime}", path="$.runtime")
 
     async def start(self, config: FunctionConfig, log: FunctionLog) -> Worker:
@@ -33,7 +34,7 @@ class Runtimes:
             module = wasm.WasmWorker(config, log, self._wasm_hosts)
             await module.start()
             return module
-        worker = FramedWorker(config, log)
+        worker = BootstrapWorker(config, log) if config.family == "provided" else FramedWorker(config, log)
         await worker.start(self._sandbox)
         return worker
 
