@@ -37,13 +37,15 @@ Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 class Reference:
     """A field that names another resource: `kind` and `name` of the target, `path` of the field.
 
-    `passes`: it hands on what the target can do; not so where a policy only names who may do something.
+    `passes`: it hands on what the target can do; not so where a policy only names who may do something. `orders`: the
+    target has to be there first; not so where it is only called later, as then two may name each other, or one itself.
     """
 
     kind: str
     name: str
     path: str
     passes: bool = True
+    orders: bool = True
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _levels(steps: list[Step]) -> Iterator[tuple[Step, ...]]:
             name: [
                 (ref.kind, ref.name)
                 for ref in step.resource.references
-                if ref.passes and (ref.kind, ref.name) in by_name  # policies may name each other's owners, in circles
+                if ref.passes and ref.orders and (ref.kind, ref.name) in by_name  # others may go in circles
             ]
             for name, step in by_name.items()
         }

@@ -133,6 +133,15 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.loop.close()
 
 
+def test_functions_may_be_destinations_of_each_other_and_of_themselves() -> None:
+    def sends_to(name: str, other: str) -> Resource:
+        return resource("function", name, function(asyncInvoke={"onFailure": {"function": other}}), "1")
+
+    circle = {each.key: each for each in (sends_to("f", "f"), sends_to("g", "h"), sends_to("h", "g"))}
+    assert [step.resource.name for step in plan.make({}, circle).steps] == ["f", "g", "h"]
+    assert len(plan.make(circle, {}).steps) == 3
+
+
 def test_what_is_referred_to_is_applied_first_and_deleted_last(world: World) -> None:
     assert world.want("c1", f=1, g=1) == ["apply functions/f 1", "apply gateways/g 1"]
     assert world.want("c2") == ["delete g", "delete f"]

@@ -281,4 +281,5 @@ class FunctionSpec(Suspendable, Guarded):
             ("onFailure", self.async_invoke.on_failure),
         ):
             if destination is not None:
-                yield Reference("function", destination.function, f"$.asyncInvoke.{name}.function")
+                path = f"$.asyncInvoke.{name}.function"
+                yield Reference("function", destination.function, path, orders=False)
