@@ -26,6 +26,11 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
 
+def unqualified(name: str) -> str:
+    """The function that a name of a version of it means: f of f, f:alias and f@commit."""
+    return re.split("[:@]", name, maxsplit=1)[0]
+
+
 def project_id(genesis: str) -> str:
     """The project's id: bech32 (BIP 173) of the genesis commit's id, so that a mistyped one is noticed."""
     words = bech32.convertbits(bytes.fromhex(genesis), 8, 5) or []

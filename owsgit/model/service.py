@@ -4,7 +4,7 @@ A service is one folder in `owsgit/services`: its kind (spec, ARN, actions), its
 owns this contract; services import the core, never each other.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,6 +92,26 @@ class Target(Protocol):
     """A handler whose resources can be called, by name, by gateways and users."""
 
     async def invoke(self, name: str, invocation: Invocation) -> Answer: ...
+
+    async def enqueue(self, name: str, invocation: Invocation, *, idempotency_key: str = "", delay: float = 0.0) -> str:
+        """Accept an asynchronous invocation, to be made in `delay` seconds: it survives a crash from now on.
+
+        Returns the request id under which it is made: an earlier one's, if it came with the same key before. Raises
+        InvalidError for what cannot be taken, UnavailableError if it cannot be written, OwsgitError for a throttle.
+        """
+        ...
+
+    def events(self, name: str) -> Mapping[str, Any]:
+        """The asynchronous invocations of a resource that wait, run, or were given up (dead letters)."""
+        ...
+
+    async def redrive(self, name: str, request_ids: Collection[str]) -> list[str]:
+        """Have dead letters tried again, all of them if none is named; their request ids."""
+        ...
+
+    async def drop(self, name: str, request_ids: Collection[str]) -> list[str]:
+        """Forget dead letters, all of them if none is named; their request ids."""
+        ...
 
     def logs(self, name: str) -> Path:
         """The folder of the log files of the resource `name`."""

@@ -21,7 +21,12 @@ KIND = Kind(
     has_files=True,
     passes=Passing("lambda:AddPermission", service_key="lambda:Principal"),
     principal="lambda.amazonaws.com",
-    calls=("lambda:InvokeFunction", "logs:GetLogEvents"),
+    calls=(
+        "lambda:InvokeFunction",
+        "logs:GetLogEvents",
+        "lambda:GetFunctionEventInvokeConfig",
+        "lambda:DeleteFunctionEventInvokeConfig",
+    ),
     condition_keys=MappingProxyType(
         {
             "lambda:Runtime": lambda spec: [spec.runtime],

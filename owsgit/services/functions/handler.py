@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from owsgit.model.errors import InvalidError, UnavailableError
+from owsgit.model.names import unqualified
 from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Applied, Invocation, SecretValue, Site
 from owsgit.runtime import logs
@@ -24,6 +25,8 @@ from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.runtime.worker import Worker
+from owsgit.services.functions.dispatch import Dispatcher
+from owsgit.services.functions.rules import Rules
 from owsgit.services.functions.spec import FunctionSpec
 
 VERSION = "$LATEST"
@@ -130,6 +133,8 @@ class FunctionHandler:
         self._store.folder.mkdir(parents=True, exist_ok=True)
         self._budget = Budget(site.settings.get("memory"))
         self._deployed: dict[str, Deployment] = {}
+        self._wanted: dict[str, Resource] = {}  # also what cannot run
+        self._dispatcher = Dispatcher(site.home / "events.db", self.invoke, self._rules)
         self._sandbox: Sandbox | None = None
         self._runtimes: Runtimes | None = None
         self._metrics = Metrics(site.registry or CollectorRegistry(), self._workers)
@@ -144,6 +149,7 @@ class FunctionHandler:
             self._runtimes = Runtimes(self._sandbox)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
+        self._wanted[resource.name] = resource
         if self._no_sandbox is not None:
             raise self._no_sandbox
         spec = resource.spec
@@ -167,6 +173,7 @@ class FunctionHandler:
             raise
         self._deployed[resource.name] = deployment = Deployment(resource, config, pool, log, metrics)
         log.configure(settings)
+        self._dispatcher.serves(resource.name)
         if previous is not None:
             previous.pool.close()
         used = {each.resource.tree for each in self._deployed.values() if each.resource.tree}
@@ -214,7 +221,8 @@ class FunctionHandler:
         return self._store.drift(deployment.resource.tree) is None
 
     async def delete(self, name: str) -> None:
-        """The log stays for its retention, as CloudWatch's would."""
+        """The log stays for its retention, as CloudWatch's would; so do the events: the function may come back."""
+        self._wanted.pop(name, None)
         deployment = self._deployed.pop(name, None)
         self._metrics.remove(name)
         if deployment is not None:
@@ -234,11 +242,12 @@ class FunctionHandler:
         return drift
 
     def details(self, name: str) -> Mapping[str, Any]:
+        queue = self._dispatcher.facts(name)
         deployment = self._deployed.get(name)
         if deployment is None:
-            return {}
+            return queue
         pool = deployment.pool
-        return {"workers": len(pool.idle) + pool.busy, "busy": pool.busy, **deployment.metrics.summary()}
+        return {"workers": len(pool.idle) + pool.busy, "busy": pool.busy, **deployment.metrics.summary(), **queue}
 
     def _workers(self) -> Iterator[Workers]:
         for name, deployment in list(self._deployed.items()):
@@ -264,6 +273,29 @@ class FunctionHandler:
         deployment.metrics.answered(answer)
         return answer
 
+    async def enqueue(self, name: str, invocation: Invocation, *, idempotency_key: str = "", delay: float = 0.0) -> str:
+        return await self._dispatcher.enqueue(name, invocation, idempotency_key, delay)
+
+    def events(self, name: str) -> Mapping[str, Any]:
+        return self._dispatcher.events(name)
+
+    async def redrive(self, name: str, request_ids: Collection[str]) -> list[str]:
+        return await self._dispatcher.redrive(name, request_ids)
+
+    async def drop(self, name: str, request_ids: Collection[str]) -> list[str]:
+        return await self._dispatcher.drop(name, request_ids)
+
+    def _rules(self, name: str) -> Rules | None:
+        """What the dispatcher has to know of a function: of what runs, else of what is wanted."""
+        function = unqualified(name)
+        deployment = self._deployed.get(function)
+        resource = deployment.resource if deployment is not None else self._wanted.get(function)
+        if resource is None:
+            return None
+        spec = resource.spec
+        assert isinstance(spec, FunctionSpec)
+        return Rules(spec.async_invoke, spec.workers_max, resource.arn(self._site.scope()), VERSION)
+
     def logs(self, name: str) -> Path:
         return self._site.home / "logs" / "functions" / name
 
@@ -280,6 +312,7 @@ class FunctionHandler:
 
     async def close(self) -> None:
         self._sweeping.cancel()
+        await self._dispatcher.close()
         for name in list(self._deployed):
             await self.delete(name)
         await asyncio.sleep(0.05)  # let the workers' ends be collected
