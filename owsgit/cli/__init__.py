@@ -20,6 +20,7 @@ COMMANDS = {
     "completion": "Print the completion script for a shell.",
     "connect": "Set this clone up for the project's nodes: host keys, remotes, allowed signers.",
     "doctor": "Check this machine, this clone and its nodes; say what to do about what is wrong.",
+    "events": "List what waits for a function, and try dead letters again.",
     "hooks": "Check commits and pushes in this clone before they leave the machine.",
     "init": "Make an infra repository with a signed genesis commit.",
     "invoke": "Call a function on a node.",

@@ -23,6 +23,7 @@ from owsgit.model.resource import METRICS_ACTION, Resource
 from owsgit.model.service import Invocation, SecretValue, Target
 from owsgit.model.spec import nearest
 from owsgit.model.state import State
+from owsgit.node.event_commands import EventCommands
 from owsgit.node.home import NodeSettings
 from owsgit.node.log_stream import LogStreams, Wanted
 from owsgit.node.ssh import Session
@@ -131,6 +132,7 @@ class Commands:
             "status": self._status,
             "applied": self._applied,
             "invoke": self._invoke,
+            "events": EventCommands(facts.targets, self._allow).run,
             "logs": self._logs,
             "metrics": self._metrics,
             "recover": self._recover,
@@ -268,18 +270,24 @@ class Commands:
         return 0
 
     async def _invoke(self, session: Session, words: list[str], process: Process) -> int:
-        """Words: the function's name, and role=NAME if wanted. The event comes on standard input."""
+        """Words: the function's name; role=NAME, async and key=K if wanted. The event comes on standard input."""
         name = words[0] if words else ""
         self._allow(session, "lambda:InvokeFunction", "function", name, process, _role(words[1:]))
         payload = await _payload(process)
         try:
             json.loads(payload)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidError(
                 f"the payload is not JSON: {error}", remedy="quote it for the shell: '{\"a\": 1}'"
             ) from None
         request_id = str(uuid.uuid4())
-        answer = await self._facts.targets["function"].invoke(name, Invocation(bytes(payload), request_id))
+        target, invocation = self._facts.targets["function"], Invocation(bytes(payload), request_id)
+        if "async" in words[1:]:
+            key = next((word.removeprefix("key=") for word in words[1:] if word.startswith("key=")), "")
+            accepted = await target.enqueue(name, invocation, idempotency_key=key)
+            process.stdout.write(json.dumps({"requestId": accepted, "statusCode": 202}).encode() + b"\n")
+            return 0
+        answer = await target.invoke(name, invocation)
         told = {"requestId": request_id, "error": answer.error, "logTail": answer.log_tail.decode("utf-8", "replace")}
         process.stdout.write(json.dumps(told).encode() + b"\n" + answer.payload + b"\n")
         return 0

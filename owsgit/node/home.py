@@ -6,6 +6,7 @@ ledger.git  the bare repository
 verified    the last head that this node verified
 node.db     what it has applied
 reviews.db  the approvals on which its heads rest, and what else was said of commits
+events.db   asynchronous invocations that wait, and those that failed
 votes.db    what it has promised, voted for, and seen decided: never restore it from an older copy by hand
 code/ logs/ data/
 """

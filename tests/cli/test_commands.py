@@ -51,6 +51,7 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "completion": ["bash"],
         "connect": [],
         "doctor": ["--home", str(place.node.home)],
+        "events": ["hello"],
         "init": ["new", "--directory", str(tmp_path / "new")],
         "hooks": ["uninstall"],
         "invoke": ["hello", "--payload", '{"pathParameters": {"name": "you"}}'],
