@@ -68,7 +68,7 @@ class Change:
         for action, arn, keys in self._all_needs(scope, kinds):
             if (action, arn, keys) not in seen:
                 seen.append((action, arn, keys))
-                file = self._changed_files if action == code else self.resource.file
+                file = self._changed_files if action == code and self.files else self.resource.file
                 before = None if former == offered else {**shared, **former, **keys}
                 yield Need(action, arn, file, {**shared, **offered, **keys}, before)
 

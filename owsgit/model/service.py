@@ -128,6 +128,14 @@ class SecretValue:
 
 
 @dataclass(frozen=True)
+class LaidOut:
+    """The files of a resource as they lie on this node; `key` names their content."""
+
+    key: str
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Site:
     """What a node gives to every handler: where it may keep things, how it reads the ledger, whom it may call."""
 
@@ -140,6 +148,9 @@ class Site:
     unseal: Callable[[Resource], SecretValue]  # raises OwsgitError
     secrets: dict[str, SecretValue] = field(default_factory=dict)  # by name; kept by the secrets' handler
     registry: "CollectorRegistry | None" = None  # where metrics are registered that the node shows
+    layers: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the layers' handler
+    report: Callable[[str, str], None] = lambda key, text: None
+    """Tells whoever waits how it goes with a resource (by key) that takes long to apply."""
 
 
 @dataclass(frozen=True)

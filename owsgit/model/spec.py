@@ -39,6 +39,7 @@ class Reference:
 
     `passes`: it hands on what the target can do; not so where a policy only names who may do something. `orders`: the
     target has to be there first; not so where it is only called later, as then two may name each other, or one itself.
+    `need`: what the target has to be able to do for the one that names it (see Spec.lacks), such as a runtime.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Reference:
     path: str
     passes: bool = True
     orders: bool = True
+    need: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,10 @@ class Spec(Document):
     def claims(self) -> Iterator[Claim]:
         """What no other resource may have as well."""
         yield from ()
+
+    def lacks(self, need: str) -> str | None:
+        """Why this is not for what names it with `need`; None if it is."""
+        return None
 
     def problems_after(
         self, before: "Spec | None", file: str, holder: Callable[[str, str], "Spec | None"]

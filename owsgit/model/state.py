@@ -319,6 +319,7 @@ class State:
             if change.after is not None:
                 yield from self._dangling(change.after)
                 if not trusted:
+                    yield from self._unfit(change.after, changes)
                     before = change.before.spec if change.before is not None else None
                     yield from change.after.spec.problems_after(before, change.after.file, self._holding)
                     yield from self._policy_problems(change.after)
@@ -412,6 +413,23 @@ class State:
                     ref.path,
                     nearest(ref.name, known, ref.kind, f"{kind.folder}"),
                 )
+
+    def _unfit(self, resource: Resource, changes: Iterable[Change]) -> Iterator[Problem]:
+        """References of a changed resource, and references to it, whose target is not for what names it."""
+        yield from self._unfit_targets(resource, None)
+        if type(resource.spec).lacks is not Spec.lacks:
+            changed = {change.key for change in changes}
+            for key in sorted(self.referrers.get(resource.key, frozenset()) - changed):
+                yield from self._unfit_targets(self.resources[key], resource)
+
+    def _unfit_targets(self, resource: Resource, only: Resource | None) -> Iterator[Problem]:
+        for ref in (ref for ref in resource.references if ref.need):
+            target = self.get(ref.kind, ref.name)
+            if target is None or (only is not None and target.key != only.key):
+                continue
+            if (reason := target.spec.lacks(ref.need)) is not None:
+                remedy = f"change {target.file}, or take {ref.name} out of {resource.file}"
+                yield Problem(f"the {ref.kind} {ref.name} cannot be used: {reason}", resource.file, ref.path, remedy)
 
     def _project_rules(self, changes: Sequence[Change]) -> Iterator[Problem]:
         if "project" not in self.resources:

@@ -3,15 +3,42 @@
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 """
 
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
 from owsgit.runtime.config import FunctionConfig
 
 SECRETS_FOLDER = "/run/secrets"
+TASK = "/var/task"
+OPT = "/opt"
+PACKAGES = {"python": "/var/lang/site-packages", "nodejs": "/var/node_modules"}
+"""Where the packages that were built for a function lie. Node.js looks there for modules of either kind that /var/task
+names, after its own node_modules."""
 
 
-def of(config: FunctionConfig, log_stream: str, task: str = "/var/task") -> dict[str, str]:
-    """All variables of a worker of `config` whose code lies at `task`."""
+def mounts(config: FunctionConfig) -> dict[str, Path]:
+    """What is in the sandbox beside the code, by its path inside."""
+    found = {OPT: config.opt, PACKAGES.get(config.family, ""): config.packages}
+    return {inside: folder for inside, folder in found.items() if inside and folder is not None}
+
+
+def has_libraries(config: FunctionConfig) -> bool:
+    """Whether there are shared libraries on LD_LIBRARY_PATH, read when a program starts."""
+    folders = [config.code, config.code / "lib", *([config.opt / "lib"] if config.opt is not None else [])]
+    return any(next(folder.glob("*.so*"), None) is not None for folder in folders)
+
+
+def of(config: FunctionConfig, log_stream: str, task: str = TASK) -> dict[str, str]:
+    """All variables of a worker of `config` whose code lies at `task`; elsewhere than at TASK, there is no sandbox."""
+    places = mounts(config)
+    opt, packages = (
+        str(places[inside] if task != TASK else inside) if inside in places else ""
+        for inside in (OPT, PACKAGES.get(config.family, ""))
+    )
     return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin:/opt/bin",
+        "PATH": _joined("/usr/local/bin:/usr/bin:/bin", opt and f"{opt}/bin"),
+        "LD_LIBRARY_PATH": _joined(task, f"{task}/lib", opt and f"{opt}/lib"),
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
         "HOME": "/tmp",  # noqa: S108 - the sandbox's own
@@ -28,6 +55,25 @@ def of(config: FunctionConfig, log_stream: str, task: str = "/var/task") -> dict
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "_HANDLER": config.handler,
         **config.environment,
+        **_modules(config, opt, packages),
         **config.secrets,
         **{name: f"{SECRETS_FOLDER}/{name}" for name in config.secret_files},
     }
+
+
+def _modules(config: FunctionConfig, opt: str, packages: str) -> Mapping[str, str]:
+    """Where an interpreter looks for modules after the code; what the function adds of its own comes first. Node.js
+    knows its places by itself, where they are those of the sandbox."""
+    places: tuple[str, ...] = ()
+    name = "PYTHONPATH" if config.family == "python" else "NODE_PATH"
+    if config.family == "python":
+        version = config.runtime if config.runtime != "python" else f"python3.{sys.version_info.minor}"
+        places = (opt and f"{opt}/python/lib/{version}/site-packages", opt and f"{opt}/python", packages)
+    elif config.family == "nodejs" and opt != OPT and packages != PACKAGES["nodejs"]:
+        places = (opt and f"{opt}/nodejs/node_modules", packages)
+    found = _joined(config.environment.get(name, ""), *places)
+    return {name: found} if found else {}
+
+
+def _joined(*places: str) -> str:
+    return ":".join(place for place in places if place)

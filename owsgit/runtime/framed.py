@@ -75,8 +75,7 @@ class FramedWorker(ProcessWorker):
             folder=task,
             read_only={
                 task: config.code,
-                **({"/opt": config.opt} if config.opt else {}),
-                **({program.packages: config.packages} if config.packages else {}),
+                **environment.mounts(config),
                 **program.read_only,
             },
             limits=Limits(config.memory_size * MEBIBYTE, PROCESSES_MAX, program.reserved_bytes),
@@ -84,7 +83,7 @@ class FramedWorker(ProcessWorker):
             output_fd=output_fd,
             tmp_bytes=config.tmp_size * MEBIBYTE,
             network=config.network,
-            interpreter=program.interpreter,
+            interpreter=None if environment.has_libraries(config) else program.interpreter,
             files={f"{environment.SECRETS_FOLDER}/{name}": content for name, content in config.secret_files.items()},
         )
 

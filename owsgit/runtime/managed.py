@@ -10,9 +10,6 @@ from owsgit.runtime.interpreters import Interpreter
 
 INSIDE = "/var/runtime"
 NODE_WORKER = Path(__file__).with_name("node_worker.cjs")
-NODE_PACKAGES = "/var/node_modules"
-"""Where modules of either kind in /var/task look next, after their own node_modules."""
-
 YOUNG_PERCENT = 10
 """Of a Node.js function's memory, as on Lambda: the heap's part for young objects; the rest is the limit of the old."""
 
@@ -27,7 +24,6 @@ class Program:
 
     arguments: tuple[str, ...]
     read_only: dict[str, Path]
-    packages: str  # where the function's packages are found
     interpreter: Interpreter | None = None  # a Python interpreter that may be there already
     reserved_bytes: int = 0
 
@@ -41,7 +37,7 @@ def _python(config: FunctionConfig, contained: bool) -> Program:
     interpreter = interpreters.find(config.runtime)
     script = _script(Path(python_worker.__file__), contained)
     arguments = (str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", script)
-    return Program(arguments, _mounts(interpreter), python_worker.PACKAGES_FOLDER, interpreter)
+    return Program(arguments, _mounts(interpreter), interpreter)
 
 
 def _nodejs(config: FunctionConfig, contained: bool) -> Program:
@@ -50,7 +46,7 @@ def _nodejs(config: FunctionConfig, contained: bool) -> Program:
     limits = f"--max-old-space-size={config.memory_size - young}", f"--max-semi-space-size={max(young // 2, 1)}"
     arguments = (str(interpreter.program), *limits, _script(NODE_WORKER, contained))
     reserved = CODE_RANGE_BYTES if node_programs.major_of(interpreter.program) >= CODE_RANGE_SINCE else 0
-    return Program(arguments, _mounts(interpreter), NODE_PACKAGES, reserved_bytes=reserved)
+    return Program(arguments, _mounts(interpreter), reserved_bytes=reserved)
 
 
 def _script(path: Path, contained: bool) -> str:

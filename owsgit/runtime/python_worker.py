@@ -34,7 +34,6 @@ RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 """Lambda's limit for a synchronous response."""
 
 
-PACKAGES_FOLDER = "/var/lang/packages"
 NEEDED = frozenset(sys.modules) | {"python_worker"}
 """What this runtime itself has imported: a function's module of the same name comes too late, as on Lambda."""
 
@@ -155,9 +154,10 @@ def load_handler(name: str) -> Callable[[Any, LambdaContext], Any]:
 
 
 def is_own(module: Any) -> bool:
-    """Whether a module lies in the function's code."""
-    root = os.path.realpath(os.environ.get("LAMBDA_TASK_ROOT") or ".") + os.sep
-    return os.path.realpath(getattr(module, "__file__", None) or "").startswith(root)
+    """Whether a module lies in the function's code, its layers or its packages."""
+    places = [os.environ.get("LAMBDA_TASK_ROOT") or ".", *packages_folders()]
+    roots = tuple(os.path.realpath(place) + os.sep for place in places)
+    return os.path.realpath(getattr(module, "__file__", None) or "").startswith(roots)
 
 
 def stack_of(error: BaseException) -> list[str]:
@@ -257,8 +257,7 @@ def forget_preloaded(sdk: set[str]) -> None:
 
 def packages_folders() -> list[str]:
     """Where packages beside the code are, the first one first: layers, and what requirements.txt asked for."""
-    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return ["/opt/python", f"/opt/python/lib/{version}/site-packages", PACKAGES_FOLDER]
+    return [folder for folder in os.environ.get("PYTHONPATH", "").split(":") if folder]
 
 
 def serve(

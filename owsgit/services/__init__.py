@@ -7,10 +7,11 @@ the ledger (the hook, `owsgit validate`) needs no web server.
 from owsgit.model.core import KINDS as CORE_KINDS
 from owsgit.model.resource import Kinds
 from owsgit.model.service import Service
-from owsgit.services import functions, gateways, secrets
+from owsgit.services import functions, gateways, layers, secrets
 
 SERVICES: tuple[Service, ...] = (
     secrets.SERVICE,
+    layers.SERVICE,
     functions.SERVICE,
     gateways.SERVICE,
 )

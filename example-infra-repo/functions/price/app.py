@@ -4,7 +4,7 @@ import json
 import os
 from decimal import ROUND_HALF_EVEN, Decimal
 
-VAT_PERCENT = {"AT": 20, "CH": Decimal("8.1"), "DE": 19, "FR": 20, "IT": 22, "NL": 21}
+from vat import VAT_PERCENT  # of the layer
 
 
 def handler(event, context):

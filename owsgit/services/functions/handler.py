@@ -16,7 +16,6 @@ from owsgit.model.service import Answer, Applied, Invocation, SecretValue, Site
 from owsgit.runtime import logs
 from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.budget import Budget, ThrottledError
-from owsgit.runtime.code import CodeStore
 from owsgit.runtime.config import FunctionConfig, ImageConfig, Network
 from owsgit.runtime.log_lines import Source
 from owsgit.runtime.logs import FunctionLog, LogSettings
@@ -26,6 +25,7 @@ from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.runtime.worker import Worker
 from owsgit.services.functions.dispatch import Dispatcher
+from owsgit.services.functions.provision import Provision, Provisions
 from owsgit.services.functions.rules import Rules
 from owsgit.services.functions.spec import FunctionSpec
 
@@ -113,14 +113,15 @@ class Deployment:
 
     resource: Resource
     config: FunctionConfig
+    provision: Provision
     pool: Pool
     log: FunctionLog
     metrics: FunctionMetrics
 
-    def runs(self, resource: Resource, secrets: SecretUses) -> bool:
-        """Whether this is `resource`, with these secrets."""
+    def runs(self, resource: Resource, secrets: SecretUses, layers: tuple[str, ...]) -> bool:
+        """Whether this is `resource`, with these secrets and layers."""
         same = self.config.secrets == secrets.variables and self.config.secret_files == secrets.files
-        return same and self.resource.version == resource.version
+        return same and self.provision.layers == layers and self.resource.version == resource.version
 
 
 class FunctionHandler:
@@ -129,8 +130,6 @@ class FunctionHandler:
     def __init__(self, site: Site) -> None:
         """Where functions cannot be contained, and the node was not told to do without, each one fails with why."""
         self._site = site
-        self._store = CodeStore(site.home / "code")
-        self._store.folder.mkdir(parents=True, exist_ok=True)
         self._budget = Budget(site.settings.get("memory"))
         self._deployed: dict[str, Deployment] = {}
         self._wanted: dict[str, Resource] = {}  # also what cannot run
@@ -147,6 +146,7 @@ class FunctionHandler:
             self._no_sandbox = error
         else:
             self._runtimes = Runtimes(self._sandbox)
+        self._provisions = Provisions(site)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         self._wanted[resource.name] = resource
@@ -156,10 +156,11 @@ class FunctionHandler:
         assert isinstance(spec, FunctionSpec) and resource.tree is not None
         previous = self._deployed.get(resource.name)
         secrets = SecretUses.read(spec, self._site.secrets)
-        if previous is not None and previous.runs(resource, secrets) and self._intact(previous):
+        layers = self._provisions.layers_of(spec)
+        if previous is not None and previous.runs(resource, secrets, layers) and self._drift(previous) is None:
             return self._applied(previous)
-        code = await asyncio.to_thread(self._lay_out, resource.tree)
-        config = self._config(resource, spec, code, secrets)
+        provision = await self._provisions.provide(resource, spec)
+        config = self._config(resource, spec, provision, secrets)
         assert self._runtimes is not None
         self._runtimes.check(config)
         metrics = self._metrics.function(resource.name)
@@ -171,37 +172,36 @@ class FunctionHandler:
         except BaseException:
             pool.close()
             raise
-        self._deployed[resource.name] = deployment = Deployment(resource, config, pool, log, metrics)
+        self._deployed[resource.name] = deployment = Deployment(resource, config, provision, pool, log, metrics)
         log.configure(settings)
         self._dispatcher.serves(resource.name)
         if previous is not None:
             previous.pool.close()
-        used = {each.resource.tree for each in self._deployed.values() if each.resource.tree}
-        await asyncio.to_thread(self._store.sweep, used)
+        used = [each.provision for each in self._deployed.values()]
+        await asyncio.to_thread(self._provisions.sweep, used)
         return self._applied(deployment)
 
     def _log_settings(self, name: str, spec: FunctionSpec) -> LogSettings:
         source = Source(name, str(self._site.settings.get("node", "")))
         return LogSettings(source, spec.logging.application_log_level, spec.logging.retention_days)
 
-    def _lay_out(self, tree: str) -> Path:
-        files = (file for file in self._site.read_files(tree) if file.path != "function.json")
-        return self._store.lay_out(tree, files)
-
-    def _config(self, resource: Resource, spec: FunctionSpec, code: Path, secrets: "SecretUses") -> FunctionConfig:
+    def _config(
+        self, resource: Resource, spec: FunctionSpec, provision: Provision, secrets: "SecretUses"
+    ) -> FunctionConfig:
         scope = self._site.scope()
         return FunctionConfig(
             name=resource.name,
             arn=resource.arn(scope),
             runtime=spec.runtime,
             handler=spec.handler,
-            code=code,
+            code=provision.code,
             timeout=float(spec.timeout),
             memory_size=spec.memory_size,
             environment=dict(spec.environment),
             tmp_size=spec.ephemeral_storage,
             network=_network(spec),
             image=_image(spec),
+            opt=provision.opt,
             region=scope.region,
             version=VERSION,
             secrets=secrets.variables,
@@ -216,9 +216,8 @@ class FunctionHandler:
         note = self._sandbox.note if self._sandbox is not None else ""
         return Applied(f"{deployment.config.runtime}, a worker is warm" + (f"; {note}" if note else ""))
 
-    def _intact(self, deployment: Deployment) -> bool:
-        assert deployment.resource.tree is not None
-        return self._store.drift(deployment.resource.tree) is None
+    def _drift(self, deployment: Deployment) -> str | None:
+        return self._provisions.drift(deployment.provision)
 
     async def delete(self, name: str) -> None:
         """The log stays for its retention, as CloudWatch's would; so do the events: the function may come back."""
@@ -233,8 +232,7 @@ class FunctionHandler:
         deployment = self._deployed.get(resource.name)
         if deployment is None:
             return "the function is not running"
-        assert deployment.resource.tree is not None
-        drift = await asyncio.to_thread(self._store.drift, deployment.resource.tree)
+        drift = await asyncio.to_thread(self._drift, deployment)
         lost = deployment.pool.lost()
         if lost:
             await deployment.pool.warm()

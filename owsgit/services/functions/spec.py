@@ -194,7 +194,12 @@ class FunctionSpec(Suspendable, Guarded):
         "'file.wasm' for WebAssembly; custom runtimes get it as $_HANDLER.",
     )
     image: Image | None = Field(None, description="The image of a function with the runtime 'container'.")
-    layers: list[Name] = Field([], max_length=5, description="Layers that are laid over each other at /opt, in order.")
+    layers: list[Name] = Field(
+        [],
+        max_length=5,
+        description="Layers that are laid over each other at /opt, in order. Naming "
+        "one needs lambda:GetLayerVersion on it.",
+    )
     timeout: int = Field(3, ge=1, le=900, description="Seconds that one request may take.")
     memory_size: int = Field(
         128, ge=128, le=10240, description="MiB of memory that one worker may use. Its share of the CPU grows with it."
@@ -252,6 +257,8 @@ class FunctionSpec(Suspendable, Guarded):
             raise ValueError("a function has an image if its runtime is 'container', and only then")
         if self.reserved_concurrency is not None and "max_concurrency" in self.model_fields_set:
             raise ValueError("reservedConcurrency is the most as well: leave maxConcurrency out")
+        if self.layers and self.family in ("container", "wasm"):
+            raise ValueError(f"a function with the runtime {self.runtime} has no layers: leave $.layers out")
         if self.provisioned_concurrency > self.workers_max:
             raise ValueError("provisionedConcurrency is more than the function may have at once")
         return self
@@ -274,6 +281,8 @@ class FunctionSpec(Suspendable, Guarded):
         yield from super().references()
         if self.role is not None:
             yield Reference("role", self.role, "$.role")
+        for index, layer in enumerate(self.layers):
+            yield Reference("layer", layer, f"$.layers[{index}]", need=self.runtime)
         for name, use in self.secrets.items():
             yield Reference("secret", use.secret, f"$.secrets.{name}.secret")
         for name, destination in (

@@ -1,0 +1,82 @@
+"""What a function needs on the disk before it can run: its code and its layers."""
+
+import asyncio
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from owsgit.model.errors import UnavailableError
+from owsgit.model.resource import Resource
+from owsgit.model.service import LaidOut, Site
+from owsgit.runtime import overlay
+from owsgit.runtime.code import CodeStore
+from owsgit.services.functions.spec import FunctionSpec
+
+
+@dataclass(frozen=True)
+class Provision:
+    """The folders of one version of a function, and the keys that name their content."""
+
+    tree: str
+    code: Path
+    layers: tuple[str, ...] = ()
+    opt: Path | None = None
+
+
+class Provisions:
+    """Lays out what functions need; the same content once, whoever uses it."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._code, self._opt = (CodeStore(site.home / name) for name in ("code", "opt"))
+        for store in (self._code, self._opt):
+            store.folder.mkdir(parents=True, exist_ok=True)
+
+    async def provide(self, resource: Resource, spec: FunctionSpec) -> Provision:
+        """Raises OwsgitError for what cannot be had."""
+        assert resource.tree is not None
+        layers = self._layers(spec)
+        code = await asyncio.to_thread(self._lay_out, resource.tree)
+        opt = await asyncio.to_thread(self._merge, layers) if layers else None
+        return Provision(resource.tree, code, tuple(layer.key for layer in layers), opt)
+
+    def layers_of(self, spec: FunctionSpec) -> tuple[str, ...]:
+        """The keys of the layers as they are now. Raises UnavailableError."""
+        return tuple(layer.key for layer in self._layers(spec))
+
+    def _layers(self, spec: FunctionSpec) -> list[LaidOut]:
+        for index, name in enumerate(spec.layers):
+            if name not in self._site.layers:
+                raise UnavailableError(
+                    f"the layer {name} is not laid out on this node",
+                    path=f"$.layers[{index}]",
+                    remedy="owsgit status says why",
+                )
+        return [self._site.layers[name] for name in spec.layers]
+
+    def _lay_out(self, tree: str) -> Path:
+        files = (file for file in self._site.read_files(tree) if file.path != "function.json")
+        return self._code.lay_out(tree, files)
+
+    def _merge(self, layers: list[LaidOut]) -> Path:
+        folders = [layer.folder for layer in layers]
+        key = _opt_key(layer.key for layer in layers)
+        return self._opt.make(key, lambda scratch: overlay.merge(folders, scratch))
+
+    def drift(self, provision: Provision) -> str | None:
+        """What differs from what was laid out, in words."""
+        found = self._code.drift(provision.tree)
+        if found is None and provision.layers:
+            found = self._opt.drift(_opt_key(provision.layers))
+        return found
+
+    def sweep(self, used: Iterable[Provision]) -> None:
+        """Remove what is left over, and the oldest of what nobody uses."""
+        provisions = list(used)
+        self._code.sweep({each.tree for each in provisions})
+        self._opt.sweep({_opt_key(each.layers) for each in provisions if each.layers})
+
+
+def _opt_key(layers: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(layers).encode()).hexdigest()[:40]
