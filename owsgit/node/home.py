@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,7 +28,7 @@ from pydantic import AfterValidator, Field
 from owsgit.model import keys
 from owsgit.model.core import Address, NodeSpec, Port, PublicKey
 from owsgit.model.errors import OwsgitError, UnavailableError
-from owsgit.model.spec import Name, Spec
+from owsgit.model.spec import Document, Name, Spec
 
 SandboxName = Literal["bubblewrap", "none"]
 
@@ -50,6 +51,25 @@ def _listens(text: str) -> str:
     return text
 
 
+def _index(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("an index is an address such as https://packages.example.com/simple")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("an index whose address holds a password would tell it to every package that is built")
+    return url
+
+
+IndexUrl = Annotated[str, AfterValidator(_index)]
+
+
+class PackageIndexes(Document):
+    """Where the packages of functions come from."""
+
+    python: IndexUrl | None = Field(None, description="For pip, as its --index-url; by default what pip is set to.")
+    npm: IndexUrl | None = Field(None, description="For npm, as its registry; by default what npm is set to.")
+
+
 class NodeSettings(Spec):
     """`node.json`: what only this machine knows."""
 
@@ -67,6 +87,10 @@ class NodeSettings(Spec):
         None,
         description="Address and port on which it serves its metrics to whoever asks, at /metrics for Prometheus: "
         "'127.0.0.1:9100'. Nowhere by default.",
+    )
+    package_indexes: PackageIndexes = Field(
+        default_factory=PackageIndexes,
+        description="Where the packages of functions come from: a build can reach that host and nothing else.",
     )
     owners: list[PublicKey] = Field(description="SSH keys that may bring the genesis commit to an empty node.")
 

@@ -69,6 +69,7 @@ class LocalNode:
             targets=targets,
             settings={"sandbox": self._sandbox, "instance": instance, "node": NAME},
             unseal=self._unseal,
+            report=self._report,
         )
         handlers = handlers_of(site)
         targets.update({name: handler for name, handler in handlers.items() if hasattr(handler, "invoke")})
@@ -96,6 +97,9 @@ class LocalNode:
     def _scope(self) -> Scope:
         assert self._state is not None
         return self._state.scope
+
+    def _report(self, key: str, text: str) -> None:
+        self._reconciler.report(key, text)
 
     def _unseal(self, resource: Resource) -> SecretValue:
         remedy = f"owsgit up --secrets FOLDER, with a value to develop with in FOLDER/{resource.name}"

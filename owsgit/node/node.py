@@ -184,10 +184,16 @@ class Node:
                 "sandbox": self.settings.sandbox,
                 "memory": self.settings.memory * MEBIBYTE if self.settings.memory else None,
                 "instance": hashlib.sha256(str(self.home.folder).encode()).hexdigest()[:12],
+                "packageIndexes": self.settings.package_indexes.model_dump(exclude_none=True),
             },
             unseal=self._watch.unseal,
             registry=self._registry,
+            report=self._report,
         )
+
+    def _report(self, key: str, text: str) -> None:
+        """How it goes with a resource. The reconciler is made after the handlers, which tell of it."""
+        self._reconciler.report(key, text)
 
     async def _until_stopped(self, working: "list[asyncio.Task[None]]") -> None:
         stop: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())

@@ -28,6 +28,7 @@ RETRY_SECONDS_MAX = 300.0
 OBSERVE_SECONDS = 10.0
 """How often every resource is compared with what was applied."""
 
+PROGRESS_CHARACTERS_MAX = 200
 log = logging.getLogger("owsgit.reconcile")
 
 
@@ -56,6 +57,14 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How it goes with a resource (by key) that takes long to apply, in words."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Settled:
     """Everything was tried once for `commit`; `failed` resources are in the state failed."""
 
@@ -63,7 +72,7 @@ class Settled:
     failed: int = 0
 
 
-Event = Planned | Stepped | Settled
+Event = Planned | Stepped | Progress | Settled
 
 
 @dataclass
@@ -111,6 +120,14 @@ class Reconciler:
     def _publish(self, event: Event) -> None:
         for queue in self._subscribers:
             queue.put_nowait(event)
+
+    def report(self, key: str, text: str) -> None:
+        """Tell how it goes with a resource that is being applied: whoever waits for it, and its status."""
+        text = terminal.safe(text, PROGRESS_CHARACTERS_MAX)
+        row = self._inventory.rows.get(key)
+        if row is not None and row.phase is Phase.PROGRESSING:
+            self._inventory.put(replace(row, message=text))
+        self._publish(Progress(key, text))
 
     async def run(self) -> None:
         """Reconcile until cancelled."""

@@ -8,7 +8,7 @@ from owsgit.ledger.ledger import Proposed
 from owsgit.ledger.proposals import Proposal
 from owsgit.reconcile import plan
 from owsgit.reconcile.inventory import Phase
-from owsgit.reconcile.loop import Event, Planned, Settled, Stepped
+from owsgit.reconcile.loop import Event, Planned, Progress, Settled, Stepped
 
 MISSING_SHOWN_MAX = 30
 _WORDS = {Phase.READY: "ready", Phase.FAILED: "FAILED", Phase.SUSPENDED: "suspended"}
@@ -19,6 +19,8 @@ def lines(event: Event) -> Iterator[str]:
     if isinstance(event, Planned):
         yield f"owsgit: plan: {event.plan.summary()}"
         yield from (f"  {line}" for line in event.plan.lines())
+    elif isinstance(event, Progress):
+        yield f"  {event.key}: {event.text}"
     elif isinstance(event, Settled):
         yield f"owsgit: done, but {event.failed} failed: owsgit status shows why" if event.failed else "owsgit: done"
     else:

@@ -86,7 +86,9 @@ class CodeStore:
                 return target
             self.remove(key)
             manifest = json.dumps(_describe(scratch))
+            scratch.chmod(0o755)  # only who may write to a folder may give it another place
             scratch.rename(target)
+            target.chmod(0o555)
             _sync(self.folder)
             temporary = self.folder / f".{key}.{os.getpid()}.manifest.new"
             temporary.write_text(manifest)

@@ -15,8 +15,8 @@ from owsgit.model.resource import Kinds, Resource
 from owsgit.model.service import Applied
 from owsgit.model.state import State
 from owsgit.reconcile import loop as loop_module
-from owsgit.reconcile import plan
-from owsgit.reconcile.inventory import Inventory, Phase
+from owsgit.reconcile import plan, story
+from owsgit.reconcile.inventory import Inventory, Phase, Row
 from owsgit.reconcile.loop import Desired, Reconciler
 from owsgit.services import KINDS
 from tests.support.projects import function
@@ -295,3 +295,17 @@ def test_a_start_does_not_make_a_resource_look_newer(world: World) -> None:
     world.start()
     world.again()
     assert world.inventory.rows["functions/f"].commit == "c1" and world.inventory.rows["functions/f2"].commit == "c2"
+
+
+def test_what_takes_long_can_tell_how_it_goes(world: World) -> None:
+    async def told() -> list[str]:
+        async with world.reconciler.events() as events:
+            world.reconciler.report("functions/f", "step\x1b 1")
+            return list(story.lines(events.get_nowait()))
+
+    world.inventory.put(Row("functions/f", "function", "f", Phase.PROGRESSING))
+    assert world.run(told()) == ["  functions/f: step? 1"]
+    assert world.inventory.rows["functions/f"].message == "step? 1"
+    world.want("c1", f=1)
+    world.run(told())
+    assert world.inventory.rows["functions/f"].message == "ok", "what is done is not in progress"

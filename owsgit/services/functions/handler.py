@@ -24,6 +24,7 @@ from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.runtime.worker import Worker
+from owsgit.services.functions import provision
 from owsgit.services.functions.dispatch import Dispatcher
 from owsgit.services.functions.provision import Provision, Provisions
 from owsgit.services.functions.rules import Rules
@@ -141,12 +142,15 @@ class FunctionHandler:
         self._no_sandbox: UnavailableError | None = None
         none = site.settings.get("sandbox") == "none"
         try:
-            self._sandbox = Unconfined() if none else Bubblewrap(f"owsgit-{site.settings['instance']}")
+            self._sandbox = Unconfined() if none else self._contained()
         except UnavailableError as error:
             self._no_sandbox = error
         else:
             self._runtimes = Runtimes(self._sandbox)
-        self._provisions = Provisions(site)
+            self._provisions = Provisions(site, self._sandbox)
+
+    def _contained(self) -> Bubblewrap:
+        return Bubblewrap(f"owsgit-{self._site.settings['instance']}", [provision.packages_folder(self._site)])
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         self._wanted[resource.name] = resource
@@ -159,8 +163,8 @@ class FunctionHandler:
         layers = self._provisions.layers_of(spec)
         if previous is not None and previous.runs(resource, secrets, layers) and self._drift(previous) is None:
             return self._applied(previous)
-        provision = await self._provisions.provide(resource, spec)
-        config = self._config(resource, spec, provision, secrets)
+        given = await self._provisions.provide(resource, spec)
+        config = self._config(resource, spec, given, secrets)
         assert self._runtimes is not None
         self._runtimes.check(config)
         metrics = self._metrics.function(resource.name)
@@ -172,7 +176,7 @@ class FunctionHandler:
         except BaseException:
             pool.close()
             raise
-        self._deployed[resource.name] = deployment = Deployment(resource, config, provision, pool, log, metrics)
+        self._deployed[resource.name] = deployment = Deployment(resource, config, given, pool, log, metrics)
         log.configure(settings)
         self._dispatcher.serves(resource.name)
         if previous is not None:
@@ -186,7 +190,7 @@ class FunctionHandler:
         return LogSettings(source, spec.logging.application_log_level, spec.logging.retention_days)
 
     def _config(
-        self, resource: Resource, spec: FunctionSpec, provision: Provision, secrets: "SecretUses"
+        self, resource: Resource, spec: FunctionSpec, given: Provision, secrets: "SecretUses"
     ) -> FunctionConfig:
         scope = self._site.scope()
         return FunctionConfig(
@@ -194,14 +198,15 @@ class FunctionHandler:
             arn=resource.arn(scope),
             runtime=spec.runtime,
             handler=spec.handler,
-            code=provision.code,
+            code=given.code,
             timeout=float(spec.timeout),
             memory_size=spec.memory_size,
             environment=dict(spec.environment),
             tmp_size=spec.ephemeral_storage,
             network=_network(spec),
             image=_image(spec),
-            opt=provision.opt,
+            opt=given.opt,
+            packages=given.packages,
             region=scope.region,
             version=VERSION,
             secrets=secrets.variables,
@@ -313,6 +318,8 @@ class FunctionHandler:
         await self._dispatcher.close()
         for name in list(self._deployed):
             await self.delete(name)
+        if self._sandbox is not None:
+            await self._provisions.close()
         await asyncio.sleep(0.05)  # let the workers' ends be collected
         if self._runtimes is not None:
             await self._runtimes.close()

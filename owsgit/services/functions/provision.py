@@ -1,16 +1,19 @@
-"""What a function needs on the disk before it can run: its code and its layers."""
+"""What a function needs on the disk before it can run: its code, its layers and its packages."""
 
 import asyncio
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from owsgit.model.errors import UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import LaidOut, Site
-from owsgit.runtime import overlay
-from owsgit.runtime.code import CodeStore
+from owsgit.runtime import node_packages, overlay
+from owsgit.runtime.code import CodeStore, write
+from owsgit.runtime.indexes import Indexes
+from owsgit.runtime.packages import PackageStore
+from owsgit.runtime.sandbox import Sandbox
 from owsgit.services.functions.spec import FunctionSpec
 
 
@@ -22,24 +25,33 @@ class Provision:
     code: Path
     layers: tuple[str, ...] = ()
     opt: Path | None = None
+    packages_key: str = ""
+    packages: Path | None = None
 
 
 class Provisions:
     """Lays out what functions need; the same content once, whoever uses it."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, sandbox: Sandbox) -> None:
         self._site = site
         self._code, self._opt = (CodeStore(site.home / name) for name in ("code", "opt"))
-        for store in (self._code, self._opt):
-            store.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self._code.folder, self._opt.folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        indexes = Indexes(site.settings.get("packageIndexes", {}))
+        self._packages = PackageStore(packages_folder(site), sandbox, indexes)
 
     async def provide(self, resource: Resource, spec: FunctionSpec) -> Provision:
         """Raises OwsgitError for what cannot be had."""
         assert resource.tree is not None
         layers = self._layers(spec)
-        code = await asyncio.to_thread(self._lay_out, resource.tree)
+        code = await asyncio.to_thread(self._lay_out, resource.tree, spec)
         opt = await asyncio.to_thread(self._merge, layers) if layers else None
-        return Provision(resource.tree, code, tuple(layer.key for layer in layers), opt)
+        found = Provision(resource.tree, code, tuple(layer.key for layer in layers), opt)
+        recipe = await asyncio.to_thread(self._packages.recipe, code, spec.runtime)
+        if recipe is None:
+            return found
+        key, packages = await self._packages.provide(code, recipe, lambda text: self._site.report(resource.key, text))
+        return replace(found, packages_key=key, packages=packages)
 
     def layers_of(self, spec: FunctionSpec) -> tuple[str, ...]:
         """The keys of the layers as they are now. Raises UnavailableError."""
@@ -55,9 +67,15 @@ class Provisions:
                 )
         return [self._site.layers[name] for name in spec.layers]
 
-    def _lay_out(self, tree: str) -> Path:
-        files = (file for file in self._site.read_files(tree) if file.path != "function.json")
-        return self._code.lay_out(tree, files)
+    def _lay_out(self, tree: str, spec: FunctionSpec) -> Path:
+        return self._code.make(tree, lambda scratch: self._fill(scratch, tree, spec))
+
+    def _fill(self, scratch: Path, tree: str, spec: FunctionSpec) -> None:
+        for file in self._site.read_files(tree):
+            if file.path != "function.json":
+                write(scratch, file)
+        if spec.family == "nodejs" and node_packages.asks(scratch):
+            (scratch / node_packages.FOLDER).mkdir(exist_ok=True)  # where they will be mounted: code is read-only
 
     def _merge(self, layers: list[LaidOut]) -> Path:
         folders = [layer.folder for layer in layers]
@@ -69,6 +87,8 @@ class Provisions:
         found = self._code.drift(provision.tree)
         if found is None and provision.layers:
             found = self._opt.drift(_opt_key(provision.layers))
+        if found is None and provision.packages_key:
+            found = self._packages.drift(provision.packages_key)
         return found
 
     def sweep(self, used: Iterable[Provision]) -> None:
@@ -76,6 +96,17 @@ class Provisions:
         provisions = list(used)
         self._code.sweep({each.tree for each in provisions})
         self._opt.sweep({_opt_key(each.layers) for each in provisions if each.layers})
+        self._packages.sweep({each.packages_key for each in provisions})
+
+    async def close(self) -> None:
+        await self._packages.close()
+
+
+def packages_folder(site: Site) -> Path:
+    """Where packages are built: the sandbox has to let its commands write there."""
+    folder = site.home / "packages"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _opt_key(layers: Iterable[str]) -> str:
