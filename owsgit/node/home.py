@@ -92,6 +92,9 @@ class NodeSettings(Spec):
         default_factory=PackageIndexes,
         description="Where the packages of functions come from: a build can reach that host and nothing else.",
     )
+    private_assets: bool = Field(
+        False, description="Whether assets of functions may come from private networks and from this machine itself."
+    )
     owners: list[PublicKey] = Field(description="SSH keys that may bring the genesis commit to an empty node.")
 
 

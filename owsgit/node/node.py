@@ -185,6 +185,7 @@ class Node:
                 "memory": self.settings.memory * MEBIBYTE if self.settings.memory else None,
                 "instance": hashlib.sha256(str(self.home.folder).encode()).hexdigest()[:12],
                 "packageIndexes": self.settings.package_indexes.model_dump(exclude_none=True),
+                "privateAssets": self.settings.private_assets,
             },
             unseal=self._watch.unseal,
             registry=self._registry,

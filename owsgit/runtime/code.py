@@ -76,7 +76,7 @@ class CodeStore:
         protect(scratch)
         paths = list(_files(scratch))
         for path in paths if len(paths) <= SYNC_EACH_MAX else ():
-            _sync(path)
+            sync(path)
         if len(paths) > SYNC_EACH_MAX:
             os.sync()
         target = self.folder / key
@@ -89,10 +89,10 @@ class CodeStore:
             scratch.chmod(0o755)  # only who may write to a folder may give it another place
             scratch.rename(target)
             target.chmod(0o555)
-            _sync(self.folder)
+            sync(self.folder)
             temporary = self.folder / f".{key}.{os.getpid()}.manifest.new"
             temporary.write_text(manifest)
-            _sync(temporary)
+            sync(temporary)
             temporary.replace(self._manifest(key))
         return target
 
@@ -142,6 +142,16 @@ def write(root: Path, file: CodeFile) -> Path:
     return path
 
 
+def put(root: Path, path: str, source: Path) -> None:
+    """Copy a file of this node to `path` below `root`. Raises InvalidError if there is something in its place."""
+    with source.open("rb") as file:
+        target = write(root, CodeFile(path, False, b""))
+        target.chmod(0o644)
+        with target.open("wb") as opened:
+            shutil.copyfileobj(file, opened)
+    target.chmod(0o444)
+
+
 def _files(root: Path) -> Iterator[Path]:
     """The regular files below a folder."""
     for folder, _, names in os.walk(root):
@@ -151,7 +161,8 @@ def _files(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file or a folder on the disk for good."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

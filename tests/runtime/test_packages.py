@@ -75,7 +75,7 @@ class Builder:
     def close(self) -> None:
         self.run(self.store.close())
         self.run(asyncio.sleep(0.05))
-        self.sandbox.close()
+        self.run(self.sandbox.close())
         self.loop.close()
 
 

@@ -16,7 +16,13 @@ KIND = Kind(
         update="lambda:UpdateFunctionConfiguration",
         delete="lambda:DeleteFunction",
         code="lambda:UpdateFunctionCode",
-        fields=MappingProxyType({"policy": FieldActions("lambda:AddPermission", "lambda:RemovePermission")}),
+        fields=MappingProxyType(
+            {
+                "policy": FieldActions("lambda:AddPermission", "lambda:RemovePermission"),
+                "package": FieldActions("lambda:UpdateFunctionCode", "lambda:UpdateFunctionCode"),
+                "assets": FieldActions("lambda:UpdateFunctionCode", "lambda:UpdateFunctionCode"),
+            }
+        ),
     ),
     has_files=True,
     passes=Passing("lambda:AddPermission", service_key="lambda:Principal"),

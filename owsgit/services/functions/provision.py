@@ -2,19 +2,20 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from owsgit.model.errors import UnavailableError
+from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import LaidOut, Site
-from owsgit.runtime import node_packages, overlay
-from owsgit.runtime.code import CodeStore, write
+from owsgit.runtime import archives, assets, node_packages, overlay
+from owsgit.runtime.assets import AssetStore
+from owsgit.runtime.code import CodeStore, put, write
 from owsgit.runtime.indexes import Indexes
 from owsgit.runtime.packages import PackageStore
 from owsgit.runtime.sandbox import Sandbox
-from owsgit.services.functions.spec import FunctionSpec
+from owsgit.services.functions.spec import Asset, FunctionSpec
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Provisions:
     def __init__(self, site: Site, sandbox: Sandbox) -> None:
         self._site = site
         self._code, self._opt = (CodeStore(site.home / name) for name in ("code", "opt"))
-        for folder in (self._code.folder, self._opt.folder):
+        self._assets = AssetStore(site.home / "assets", bool(site.settings.get("privateAssets")))
+        for folder in (self._code.folder, self._opt.folder, self._assets.folder):
             folder.mkdir(parents=True, exist_ok=True)
         indexes = Indexes(site.settings.get("packageIndexes", {}))
         self._packages = PackageStore(packages_folder(site), sandbox, indexes)
@@ -44,9 +46,11 @@ class Provisions:
         """Raises OwsgitError for what cannot be had."""
         assert resource.tree is not None
         layers = self._layers(spec)
-        code = await asyncio.to_thread(self._lay_out, resource.tree, spec)
+        code = await asyncio.to_thread(self._lay_out, resource, spec)
         opt = await asyncio.to_thread(self._merge, layers) if layers else None
         found = Provision(resource.tree, code, tuple(layer.key for layer in layers), opt)
+        if spec.package is not None:
+            return found
         recipe = await asyncio.to_thread(self._packages.recipe, code, spec.runtime)
         if recipe is None:
             return found
@@ -67,14 +71,35 @@ class Provisions:
                 )
         return [self._site.layers[name] for name in spec.layers]
 
-    def _lay_out(self, tree: str, spec: FunctionSpec) -> Path:
-        return self._code.make(tree, lambda scratch: self._fill(scratch, tree, spec))
+    def _lay_out(self, resource: Resource, spec: FunctionSpec) -> Path:
+        """The code. All that it is made of is named by the tree, assets by their digests."""
+        tree = resource.tree
+        assert tree is not None
+        if (found := self._code.find(tree)) is not None:
+            return found
+        fetched = {path: self._asset(path, asset) for path, asset in spec.assets.items()}
+        size = sum(path.stat().st_size for path in fetched.values())
+        if size > archives.UNPACKED_BYTES_MAX:
+            limit = archives.UNPACKED_BYTES_MAX // 1024**2
+            raise InvalidError(f"more than {limit} MiB, Lambda's limit", path="$.assets", remedy="ask for less")
+        return self._code.make(tree, lambda scratch: self._fill(scratch, tree, spec, fetched))
 
-    def _fill(self, scratch: Path, tree: str, spec: FunctionSpec) -> None:
+    def _asset(self, path: str, asset: Asset) -> Path:
+        try:
+            return self._assets.fetch(assets.Asset(asset.url, asset.sha256))
+        except OwsgitError as error:
+            problem = error.problems[0]
+            raise type(error)(problem.message, path=f"$.assets['{path}']", remedy=problem.remedy) from None
+
+    def _fill(self, scratch: Path, tree: str, spec: FunctionSpec, fetched: Mapping[str, Path]) -> None:
         for file in self._site.read_files(tree):
             if file.path != "function.json":
                 write(scratch, file)
-        if spec.family == "nodejs" and node_packages.asks(scratch):
+        for path, source in fetched.items():
+            put(scratch, path, source)
+        if spec.package is not None:
+            _unpack(scratch, spec.package)
+        elif spec.family == "nodejs" and node_packages.asks(scratch):
             (scratch / node_packages.FOLDER).mkdir(exist_ok=True)  # where they will be mounted: code is read-only
 
     def _merge(self, layers: list[LaidOut]) -> Path:
@@ -97,6 +122,7 @@ class Provisions:
         self._code.sweep({each.tree for each in provisions})
         self._opt.sweep({_opt_key(each.layers) for each in provisions if each.layers})
         self._packages.sweep({each.packages_key for each in provisions})
+        self._assets.sweep()
 
     async def close(self) -> None:
         await self._packages.close()
@@ -107,6 +133,19 @@ def packages_folder(site: Site) -> Path:
     folder = site.home / "packages"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _unpack(scratch: Path, package: str) -> None:
+    """Have the content of a deployment package in its place."""
+    archive = scratch / package
+    try:
+        if not archive.is_file():
+            raise InvalidError("there is no such file beside function.json", remedy="commit it, or correct the name")
+        archives.unpack(archive, scratch, archives.Room())
+    except InvalidError as error:
+        problem = error.problems[0]
+        raise InvalidError(f"{package}: {problem.message}", path="$.package", remedy=problem.remedy) from None
+    archive.unlink()
 
 
 def _opt_key(layers: Iterable[str]) -> str:

@@ -27,6 +27,8 @@ _HOST = re.compile(rf"(?=.{{1,253}}:){_LABEL}(\.{_LABEL})*:[0-9]{{1,5}}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ALIAS = re.compile(r"(?![0-9]+$)[A-Za-z0-9_-]{1,128}")
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}|sha256:[0-9a-f]{64}")
+_CODE_PATH = re.compile(r"[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*(/[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*){0,31}")
+_URL = re.compile(r"https?://[!-~]{1,2000}")
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]+")
 RESERVED = frozenset(
     {
@@ -98,6 +100,18 @@ def _alias(name: str) -> str:
     return name
 
 
+def _path(value: str) -> str:
+    if not _CODE_PATH.fullmatch(value) or {"..", "."} & set(value.split("/")) or value == "function.json":
+        raise ValueError(f"{value!r} is not a path below the function's folder, such as wheels/x.whl")
+    return value
+
+
+def _address(value: str) -> str:
+    if not _URL.fullmatch(value):
+        raise ValueError(f"{value!r} is not an address such as https://files.example.com/x.whl")
+    return value
+
+
 def _image(value: str) -> str:
     if not _IMAGE.fullmatch(value):
         raise ValueError("an image is pinned by its digest: name@sha256:<64 digits> (docker images --digests)")
@@ -141,6 +155,13 @@ class LoggingConfig(Document):
     retention_days: int = Field(
         14, ge=1, le=3653, description="Days after which lines are removed, also those of a function that was deleted."
     )
+
+
+class Asset(Document):
+    """A file that is too large for the ledger: each node fetches it, and takes it only if its digest is right."""
+
+    url: Annotated[str, AfterValidator(_address)] = Field(description="Its address, https or http.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="The digest of its content: sha256sum FILE.")
 
 
 class Image(Document):
@@ -199,6 +220,18 @@ class FunctionSpec(Suspendable, Guarded):
         max_length=5,
         description="Layers that are laid over each other at /opt, in order. Naming "
         "one needs lambda:GetLayerVersion on it.",
+    )
+    package: Annotated[str, AfterValidator(_path)] | None = Field(
+        None,
+        pattern=r"\.zip$",
+        description="A zip beside function.json (or an asset) that is the code: a deployment package, complete as on "
+        "Lambda. It is unpacked; requirements.txt and package.json are then not looked at.",
+    )
+    assets: dict[Annotated[str, AfterValidator(_path)], Asset] = Field(
+        {},
+        max_length=50,
+        description="Files that are fetched and laid out beside the code, by path; a wheel among them can be named by "
+        "requirements.txt, a zip by `package`.",
     )
     timeout: int = Field(3, ge=1, le=900, description="Seconds that one request may take.")
     memory_size: int = Field(
