@@ -26,7 +26,7 @@ def mounts(config: FunctionConfig) -> dict[str, Path]:
 def has_libraries(config: FunctionConfig) -> bool:
     """Whether there are shared libraries on LD_LIBRARY_PATH, read when a program starts."""
     folders = [config.code, config.code / "lib", *([config.opt / "lib"] if config.opt is not None else [])]
-    return any(next(folder.glob("*.so*"), None) is not None for folder in folders)
+    return any(next(folder.glob("lib*.so*"), None) is not None for folder in folders)
 
 
 def of(config: FunctionConfig, log_stream: str, task: str = TASK) -> dict[str, str]:

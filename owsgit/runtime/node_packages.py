@@ -67,6 +67,7 @@ def recipe(code: Path, runtime: str, indexes: Indexes) -> Recipe | None:
         environment=environment,
         explain=_explain,
         result=f"source/{FOLDER}",
+        settle=_inline_links,
         read_only={str(path): path for path in own if not path.is_relative_to("/usr")},
         network=index.network,
     )
@@ -85,6 +86,20 @@ def _environment(places: Places, index: Index, program: Path) -> Mapping[str, st
     }
     path = {"PATH": f"{program.parent}:/usr/local/bin:/usr/bin:/bin"}
     return {**path, **{f"npm_config_{name}": value for name, value in settings.items()}}
+
+
+def _inline_links(work: Path) -> None:
+    """Folders beside the code are links for npm; where the packages go, there is nothing that these could lead to."""
+    source = (work / "source").resolve()
+    folder = source / FOLDER
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    scopes = [path for path in folder.glob("@*") if path.is_dir() and not path.is_symlink()]
+    for link in (path for place in (folder, *scopes) for path in list(place.iterdir()) if path.is_symlink()):
+        target = link.resolve()
+        if target.is_dir() and target.is_relative_to(source) and not folder.is_relative_to(target):
+            link.unlink()
+            shutil.copytree(target, link, symlinks=True)
 
 
 def _read(code: Path) -> dict[str, Any]:

@@ -138,6 +138,10 @@ class PackageStore:
         return work
 
     def _finish(self, key: str, work: Path, recipe: Recipe) -> Path:
+        try:
+            recipe.settle(work)
+        except OSError as error:
+            raise _failed(recipe, Failure(f"the packages cannot be taken: {error}", "choose another"), "") from None
         out = work / recipe.result
         if out.is_symlink() or not out.is_dir():
             code.remove(out)

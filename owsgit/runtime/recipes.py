@@ -62,13 +62,16 @@ class Recipe:
     result: str = "out"
     """Where the packages are in the end, below the work folder."""
 
+    settle: Callable[[Path], None] = lambda work: None
+    """What is still to be done in the work folder when the installer has ended."""
+
     tools: Path | None = None
     read_only: Mapping[str, Path] = field(default_factory=dict)
     network: Network = NO_NETWORK
 
     def key(self, code: Path) -> str:
         """Names all that the result is made from."""
-        files = [(path, hashlib.sha256((code / path).read_bytes()).hexdigest()) for path in self.sources]
+        files = [(path, _digest(code / path)) for path in self.sources]
         text = json.dumps([FORMAT, self.file, self.identity, files])
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
@@ -77,13 +80,17 @@ class Recipe:
         return f"{self.count} package{'' if self.count == 1 else 's'} of {self.file}"
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read(code: Path, path: str) -> str:
     """A text file of the code. Raises InvalidError."""
     try:
-        data = (code / path).read_bytes()
-        if len(data) > SOURCE_BYTES_MAX:
+        if (code / path).stat().st_size > SOURCE_BYTES_MAX:
             raise InvalidError(f"more than {SOURCE_BYTES_MAX:,} bytes", file=path)
-        return data.decode()
+        return (code / path).read_bytes().decode()
     except UnicodeDecodeError:
         raise InvalidError("this is not UTF-8 text", file=path) from None
 

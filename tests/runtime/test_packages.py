@@ -357,9 +357,7 @@ def has_node() -> bool:
 
 @pytest.mark.skipif(not has_node(), reason="this node has no Node.js runtime")
 def test_packages_of_node_are_installed_by_npm(builder: Builder) -> None:
-    package = (
-        '{"dependencies": {"left": "file:vendor/left.tgz", "right": "file:./right"}, "devDependencies": {"no": "1"}}'
-    )
+    package = '{"dependencies": {"left": "file:vendor/left.tgz", "right": "file:./right"}}'
     files: dict[str, str | bytes] = {
         "package.json": package,
         "vendor/left.tgz": npm_package("left"),
@@ -367,10 +365,10 @@ def test_packages_of_node_are_installed_by_npm(builder: Builder) -> None:
     }
     folder = builder.build(files, "nodejs")
     assert (folder / "left/index.js").exists() and (folder / "right/package.json").exists()
-    assert not (folder / "right").is_symlink() and not (folder / "no").exists()
+    assert not (folder / "right").is_symlink()
     assert builder.told[0] == "installing 2 packages of package.json"
     with pytest.raises(BuildError, match="the index cannot be reached"):
         builder.build({"package.json": '{"dependencies": {"left": "^1"}}'}, "nodejs")
     with pytest.raises(BuildError, match="do not fit each other"):
         lock = '{"name": "x", "lockfileVersion": 3, "packages": {"": {}}}'
-        builder.build({"package.json": package, "package-lock.json": lock}, "nodejs")
+        builder.build({**files, "package-lock.json": lock}, "nodejs")

@@ -161,7 +161,8 @@ class FunctionHandler:
         previous = self._deployed.get(resource.name)
         secrets = SecretUses.read(spec, self._site.secrets)
         layers = self._provisions.layers_of(spec)
-        if previous is not None and previous.runs(resource, secrets, layers) and self._drift(previous) is None:
+        same = previous is not None and previous.runs(resource, secrets, layers)
+        if previous is not None and same and await asyncio.to_thread(self._drift, previous) is None:
             return self._applied(previous)
         given = await self._provisions.provide(resource, spec)
         config = self._config(resource, spec, given, secrets)
