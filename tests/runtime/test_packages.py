@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
+from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.runtime import packages
 from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.indexes import Indexes
@@ -345,17 +345,6 @@ def npm_package(name: str, **more: str) -> bytes:
     return data.getvalue()
 
 
-def has_node() -> bool:
-    from owsgit.runtime import interpreters
-
-    try:
-        interpreters.find("nodejs")
-    except OwsgitError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_node(), reason="this node has no Node.js runtime")
 def test_packages_of_node_are_installed_by_npm(builder: Builder) -> None:
     package = '{"dependencies": {"left": "file:vendor/left.tgz", "right": "file:./right"}}'
     files: dict[str, str | bytes] = {

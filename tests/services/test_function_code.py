@@ -132,3 +132,17 @@ def test_whoever_may_not_change_code_may_not_change_where_it_comes_from(tmp_path
         needs = {need.action for need in Change(plain, other).needs(Scope("us-east-1", "1" * 12), KINDS)}
         assert needs == {"lambda:UpdateFunctionCode"}
     services.close()
+
+
+def test_packages_of_npm_are_found_by_import_and_require(services: Services) -> None:
+    document = {"runtime": "nodejs", "handler": "app.handler"}
+    beside = {
+        "package.json": '{"type": "module", "dependencies": {"ours": "file:./ours"}}',
+        "ours/package.json": '{"name": "ours", "version": "1.0.0", "main": "index.js"}',
+        "ours/index.js": "exports.word = 'ours';",
+        "app.js": "import { createRequire } from 'node:module';\nimport ours from 'ours';\n"
+        "const again = createRequire(import.meta.url)('ours');\n"
+        "export const handler = async () => [ours.word, again.word];\n",
+    }
+    services.apply(services.resource("function", "f", document, **beside))
+    assert services.call("f") == ["ours", "ours"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import LaidOut, Site
-from owsgit.runtime import archives, assets, node_packages, overlay
+from owsgit.runtime import archives, assets, overlay
 from owsgit.runtime.assets import AssetStore
 from owsgit.runtime.code import CodeStore, put, write
 from owsgit.runtime.indexes import Indexes
@@ -99,8 +99,6 @@ class Provisions:
             put(scratch, path, source)
         if spec.package is not None:
             _unpack(scratch, spec.package)
-        elif spec.family == "nodejs" and node_packages.asks(scratch):
-            (scratch / node_packages.FOLDER).mkdir(exist_ok=True)  # where they will be mounted: code is read-only
 
     def _merge(self, layers: list[LaidOut]) -> Path:
         folders = [layer.folder for layer in layers]
