@@ -34,6 +34,9 @@ RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 """Lambda's limit for a synchronous response."""
 
 
+OWN_FOLDERS = ("/opt/", "/var/lang/")
+"""Where layers and packages are in the sandbox."""
+
 NEEDED = frozenset(sys.modules) | {"python_worker"}
 """What this runtime itself has imported: a function's module of the same name comes too late, as on Lambda."""
 
@@ -155,7 +158,8 @@ def load_handler(name: str) -> Callable[[Any, LambdaContext], Any]:
 
 def is_own(module: Any) -> bool:
     """Whether a module lies in the function's code, its layers or its packages."""
-    places = [os.environ.get("LAMBDA_TASK_ROOT") or ".", *packages_folders()]
+    more = [folder for folder in packages_folders() if folder.startswith(OWN_FOLDERS)]  # PYTHONPATH can say anything
+    places = [os.environ.get("LAMBDA_TASK_ROOT") or ".", *more]
     roots = tuple(os.path.realpath(place) + os.sep for place in places)
     return os.path.realpath(getattr(module, "__file__", None) or "").startswith(roots)
 

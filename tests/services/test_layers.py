@@ -1,6 +1,7 @@
 """Layers: who may use them, and what functions see of them at /opt."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.state import State
 from owsgit.reconcile import plan
+from owsgit.runtime.config import InitError
 from owsgit.services import KINDS
 from tests.support import projects
 from tests.support.archives import zipped
@@ -54,6 +56,12 @@ def test_modules_and_even_the_handler_come_from_a_layer_and_the_code_comes_first
     document = projects.function("shared.handler", layers=["a"])
     services.apply(services.resource("function", "f", document, **{"own.py": "where = 'code'\n"}))
     assert services.call("f") == ["code", 1]
+
+
+def test_pythonpath_makes_nothing_the_functions_own(services: Services) -> None:
+    document = projects.function("os.getenv", environment={"PYTHONPATH": str(Path(os.__file__).parent)})
+    with pytest.raises(InitError, match="not part of the function's code"):
+        services.apply(services.resource("function", "f", document, **{"app.py": ""}))
 
 
 def test_a_zip_in_a_layer_is_unpacked(services: Services) -> None:
