@@ -146,3 +146,13 @@ def test_packages_of_npm_are_found_by_import_and_require(services: Services) -> 
     }
     services.apply(services.resource("function", "f", document, **beside))
     assert services.call("f") == ["ours", "ours"]
+
+
+def test_without_a_sandbox_packages_and_layers_are_found_as_well(tmp_path: Path) -> None:
+    services = Services(tmp_path / "home", sandbox="none")
+    own = wheel("where", where="import shared\nword = shared.word\n")
+    services.apply(services.resource("layer", "a", {}, **{"python/shared.py": "word = 'layer'\n"}))
+    beside = {"app.py": CODE, "requirements.txt": f"./{own[0]}\n", own[0]: own[1]}
+    services.apply(services.resource("function", "f", projects.function(layers=["a"]), **beside))
+    assert services.call("f") == "layer"
+    services.close()
