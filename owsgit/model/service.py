@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from owsgit.model.errors import UnavailableError
 from owsgit.model.names import Scope
 from owsgit.model.resource import Kind, Resource
 
@@ -135,6 +136,11 @@ class LaidOut:
     folder: Path
 
 
+def no_history(kind: str, name: str, commit: str) -> Resource:
+    """For a node without commits, as `owsgit up` is one."""
+    raise UnavailableError("versions of other commits run on nodes alone", remedy="push it to a node")
+
+
 @dataclass(frozen=True)
 class Site:
     """What a node gives to every handler: where it may keep things, how it reads the ledger, whom it may call."""
@@ -149,6 +155,9 @@ class Site:
     secrets: dict[str, SecretValue] = field(default_factory=dict)  # by name; kept by the secrets' handler
     registry: "CollectorRegistry | None" = None  # where metrics are registered that the node shows
     layers: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the layers' handler
+    resource_at: Callable[[str, str, str], Resource] = no_history
+    """A resource, by kind and name, as it was at a commit of main. Raises InvalidError, UnavailableError."""
+
     report: Callable[[str, str], None] = lambda key, text: None
     """Tells whoever waits how it goes with a resource (by key) that takes long to apply."""
 

@@ -188,6 +188,7 @@ class Node:
                 "privateAssets": self.settings.private_assets,
             },
             unseal=self._watch.unseal,
+            resource_at=self._ledger.resource_at,
             registry=self._registry,
             report=self._report,
         )

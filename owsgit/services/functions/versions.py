@@ -1,58 +1,87 @@
-"""Versions of functions: every commit of the ledger is one. An alias of the file names one, or several by weight.
+"""Versions of functions at other commits than the head, which run beside the one of the head."""
 
-`f` is the version at the head, as is `f:$LATEST`; `f:live` is what the alias says at the head, `f@<commit>` the version
-of that commit.
-https://docs.aws.amazon.com/lambda/latest/dg/configuration-aliases.html
-"""
-
-import random
-import re
-from collections.abc import Callable
+import asyncio
+import time
+from collections import defaultdict
 from dataclasses import dataclass
 
-from owsgit.model.errors import InvalidError
-from owsgit.model.spec import nearest
-from owsgit.services.functions.spec import Alias
+from owsgit.model.service import Site
+from owsgit.runtime.logs import FunctionLog
+from owsgit.services.functions.aliases import Qualified
+from owsgit.services.functions.deployment import Deployer, Deployment
+from owsgit.services.functions.spec import FunctionSpec
 
-LATEST = "$LATEST"
-_QUALIFIED = re.compile(r"(?P<name>[^:@]+)(:(?P<alias>[^:@]+)|@(?P<commit>[0-9a-f]{40}))?")
+RUNNING_MAX = 100
+"""Of one node; the one that was asked longest ago makes room."""
 
-
-@dataclass(frozen=True)
-class Qualified:
-    """A function as a caller names it."""
-
-    name: str
-    alias: str = ""
-    commit: str = ""
-
-    @classmethod
-    def parse(cls, text: str) -> "Qualified":
-        """Raises InvalidError."""
-        match = _QUALIFIED.fullmatch(text)
-        if match is None:
-            raise InvalidError(
-                f"{text!r} is not a function", remedy="name it as f, f:alias or f@<all 40 digits of a commit>"
-            )
-        alias = match["alias"] or ""
-        return cls(match["name"], "" if alias == LATEST else alias, match["commit"] or "")
-
-    @property
-    def qualifier(self) -> str:
-        """What follows the function's name in the ARN; empty for the version at the head."""
-        return self.alias or self.commit
+EXPIRE_SECONDS = 30.0
 
 
-def choose(name: str, alias: str, aliases: dict[str, Alias], draw: Callable[[], float] = random.random) -> str:
-    """The commit that a request to an alias goes to. Raises InvalidError. `draw` gives numbers from 0 to 1."""
-    found = aliases.get(alias)
-    if found is None:
-        raise InvalidError(
-            f"the function {name} has no alias {alias!r}", remedy=nearest(alias, aliases, "alias", "aliases")
-        )
-    drawn = draw()
-    for commit, share in found.weights.items():
-        if drawn < share:
-            return commit
-        drawn -= share
-    return found.commit
+@dataclass
+class _Running:
+    """An older version that runs beside the one of the head."""
+
+    deployment: Deployment
+    last_used: float
+
+
+class Versions:
+    """The versions of other commits than the head, each made to run when it is first asked for."""
+
+    def __init__(self, site: Site, deployer: Deployer) -> None:
+        self._site = site
+        self._deployer = deployer
+        self._running: dict[Qualified, _Running] = {}
+        self._locks: defaultdict[Qualified, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._expiring = asyncio.ensure_future(self._expire())
+
+    async def get(self, name: str, commit: str, head: Deployment | None, log: FunctionLog) -> Deployment:
+        """The version of a commit; that of the head, where they are the same. Raises OwsgitError."""
+        version = Qualified(name, commit=commit)
+        async with self._locks[version]:
+            found = self._running.get(version)
+            if found is None or not self._deployer.fits(found.deployment, found.deployment.resource):
+                resource = await asyncio.to_thread(self._site.resource_at, "function", name, commit)
+                if head is not None and head.resource.version == resource.version:
+                    return head
+                made = await self._deployer.deploy(resource, log, commit)
+                self._close(version)
+                found = self._running[version] = _Running(made, time.monotonic())
+                self._make_room()
+        found.last_used = time.monotonic()
+        return found.deployment
+
+    def _make_room(self) -> None:
+        while len(self._running) > RUNNING_MAX:
+            self._close(min(self._running, key=lambda version: self._running[version].last_used))
+
+    def deployments(self) -> list[Deployment]:
+        return [each.deployment for each in self._running.values()]
+
+    def close_all(self, name: str) -> None:
+        """Stop every version of a function."""
+        for version in [each for each in self._running if each.name == name]:
+            self._close(version)
+
+    def _close(self, version: Qualified) -> None:
+        found = self._running.pop(version, None)
+        if found is not None:
+            found.deployment.pool.close()
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_SECONDS)
+            for version, running in list(self._running.items()):
+                spec = running.deployment.resource.spec
+                assert isinstance(spec, FunctionSpec)
+                idle = not running.deployment.pool.busy and not running.deployment.pool.waiting
+                if idle and time.monotonic() - running.last_used > spec.idle_timeout:
+                    self._close(version)
+            for version in [each for each, lock in self._locks.items() if not lock.locked()]:
+                if version not in self._running:
+                    del self._locks[version]
+
+    async def close(self) -> None:
+        self._expiring.cancel()
+        for version in list(self._running):
+            self._close(version)
