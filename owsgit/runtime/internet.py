@@ -41,18 +41,19 @@ class Internet:
         self._process = process
 
     @classmethod
-    async def start(cls, pid: int) -> "Internet":
+    async def start(cls, pid: int, *, own_user_namespace: bool = True) -> "Internet":
         """For the sandbox whose first process is `pid`. Raises UnavailableError."""
         program = shutil.which("slirp4netns")
         if program is None:
             raise UnavailableError(
                 'a function with "network": "internet" needs slirp4netns', remedy="apt-get install slirp4netns"
             )
+        user_namespace = [f"--userns-path=/proc/{pid}/ns/user"] if own_user_namespace else []
         ready, told = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 program, "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox",
-                "--enable-seccomp", f"--ready-fd={told}", "--netns-type=path", f"--userns-path=/proc/{pid}/ns/user",
+                "--enable-seccomp", f"--ready-fd={told}", "--netns-type=path", *user_namespace,
                 f"/proc/{pid}/ns/net", "tap0",
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[told],
             )  # fmt: skip

@@ -4,6 +4,7 @@ from owsgit.model.errors import UnavailableError
 from owsgit.runtime import interpreters, managed, wasm
 from owsgit.runtime.bootstrap import BootstrapWorker
 from owsgit.runtime.config import FunctionConfig
+from owsgit.runtime.containers import Containers
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.sandbox import Sandbox
@@ -14,15 +15,21 @@ from owsgit.runtime.worker import Worker
 class Runtimes:
     """Starts workers. What a runtime needs beside the sandbox is started with its first worker."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox | UnavailableError, containers: Containers | None = None) -> None:
+        """`sandbox` is why there is none, if there is none: then only `containers` are to be had."""
         self._sandbox = sandbox
-        self._wasm_hosts = WasmHosts(sandbox)
+        self._wasm_hosts = None if isinstance(sandbox, UnavailableError) else WasmHosts(sandbox)
+        self._containers = containers
 
     def check(self, config: FunctionConfig) -> None:
-        """Raises UnavailableError if this node does not have the runtime."""
+        """Raises UnavailableError if this node does not have the runtime, or nothing to contain it in."""
+        if config.family == "container" and self._containers is not None:
+            return  # the engine is asked as a worker starts
+        if isinstance(self._sandbox, UnavailableError):
+            raise self._sandbox
         if config.family in managed.FAMILIES:
             interpreters.find(config.runtime)
-        elif config.family == "wasm":
+        elif config.family == "wasm" and self._wasm_hosts is not None:
             wasm.check(config, self._wasm_hosts)
         elif config.family != "provided":
             raise UnavailableError(f"this node has no runtime {config.runtime}", path="$.runtime")
@@ -30,14 +37,19 @@ class Runtimes:
     async def start(self, config: FunctionConfig, log: FunctionLog) -> Worker:
         """A worker that is ready for its first request. Raises InitError, UnavailableError."""
         self.check(config)
-        if config.family == "wasm":
+        if config.family == "container" and self._containers is not None:
+            return await self._containers.start(config, log)
+        if config.family == "wasm" and self._wasm_hosts is not None:
             module = wasm.WasmWorker(config, log, self._wasm_hosts)
             await module.start()
             return module
+        assert not isinstance(self._sandbox, UnavailableError)
         worker = BootstrapWorker(config, log) if config.family == "provided" else FramedWorker(config, log)
         await worker.start(self._sandbox)
         return worker
 
     async def close(self) -> None:
         """End what was started beside the workers."""
-        await self._wasm_hosts.close()
+        for each in (self._wasm_hosts, self._containers):
+            if each is not None:
+                await each.close()

@@ -17,6 +17,7 @@ from owsgit.runtime import logs
 from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.budget import Budget, ThrottledError
 from owsgit.runtime.config import FunctionConfig, ImageConfig, Network
+from owsgit.runtime.containers import Containers
 from owsgit.runtime.log_lines import Source
 from owsgit.runtime.logs import FunctionLog, LogSettings
 from owsgit.runtime.metrics import FunctionMetrics, Metrics, Workers
@@ -129,33 +130,30 @@ class FunctionHandler:
     """The handler of functions, and the target that gateways and users call them by."""
 
     def __init__(self, site: Site) -> None:
-        """Where functions cannot be contained, and the node was not told to do without, each one fails with why."""
+        """Where functions cannot be contained, and the node was not told to do without, they fail with why."""
         self._site = site
         self._budget = Budget(site.settings.get("memory"))
         self._deployed: dict[str, Deployment] = {}
         self._wanted: dict[str, Resource] = {}  # also what cannot run
         self._dispatcher = Dispatcher(site.home / "events.db", self.invoke, self._rules)
-        self._sandbox: Sandbox | None = None
-        self._runtimes: Runtimes | None = None
         self._metrics = Metrics(site.registry or CollectorRegistry(), self._workers)
         self._sweeping = asyncio.ensure_future(self._sweep_logs())
-        self._no_sandbox: UnavailableError | None = None
-        none = site.settings.get("sandbox") == "none"
+        self._sandbox: Sandbox | UnavailableError
         try:
+            none = site.settings.get("sandbox") == "none"
             self._sandbox = Unconfined() if none else self._contained()
         except UnavailableError as error:
-            self._no_sandbox = error
-        else:
-            self._runtimes = Runtimes(self._sandbox)
-            self._provisions = Provisions(site, self._sandbox)
+            self._sandbox = error
+        containers = Containers(str(site.settings["instance"]), site.home / "containers")
+        containers.tidy()
+        self._runtimes = Runtimes(self._sandbox, containers)
+        self._provisions = Provisions(site, self._sandbox)
 
     def _contained(self) -> Bubblewrap:
         return Bubblewrap(f"owsgit-{self._site.settings['instance']}", [provision.packages_folder(self._site)])
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         self._wanted[resource.name] = resource
-        if self._no_sandbox is not None:
-            raise self._no_sandbox
         spec = resource.spec
         assert isinstance(spec, FunctionSpec) and resource.tree is not None
         previous = self._deployed.get(resource.name)
@@ -166,7 +164,6 @@ class FunctionHandler:
             return self._applied(previous)
         given = await self._provisions.provide(resource, spec)
         config = self._config(resource, spec, given, secrets)
-        assert self._runtimes is not None
         self._runtimes.check(config)
         metrics = self._metrics.function(resource.name)
         settings = self._log_settings(resource.name, spec)
@@ -215,11 +212,11 @@ class FunctionHandler:
         )
 
     async def _spawn(self, config: FunctionConfig, log: FunctionLog) -> Worker:
-        assert self._runtimes is not None
         return await self._runtimes.start(config, log)
 
     def _applied(self, deployment: Deployment) -> Applied:
-        note = self._sandbox.note if self._sandbox is not None else ""
+        sandbox = None if deployment.config.family == "container" else self._sandbox
+        note = "" if sandbox is None or isinstance(sandbox, UnavailableError) else sandbox.note
         return Applied(f"{deployment.config.runtime}, a worker is warm" + (f"; {note}" if note else ""))
 
     def _drift(self, deployment: Deployment) -> str | None:
@@ -319,10 +316,8 @@ class FunctionHandler:
         await self._dispatcher.close()
         for name in list(self._deployed):
             await self.delete(name)
-        if self._sandbox is not None:
-            await self._provisions.close()
+        await self._provisions.close()
         await asyncio.sleep(0.05)  # let the workers' ends be collected
-        if self._runtimes is not None:
-            await self._runtimes.close()
-        if self._sandbox is not None:
+        await self._runtimes.close()
+        if not isinstance(self._sandbox, UnavailableError):
             await self._sandbox.close()

@@ -33,7 +33,7 @@ class Provision:
 class Provisions:
     """Lays out what functions need; the same content once, whoever uses it."""
 
-    def __init__(self, site: Site, sandbox: Sandbox) -> None:
+    def __init__(self, site: Site, sandbox: Sandbox | UnavailableError) -> None:
         self._site = site
         self._code, self._opt = (CodeStore(site.home / name) for name in ("code", "opt"))
         self._assets = AssetStore(site.home / "assets", bool(site.settings.get("privateAssets")))
