@@ -25,7 +25,7 @@ from owsgit.runtime.holder import Holder, Holders
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.namespace import ContainerProcess, NetworkNamespace
 from owsgit.runtime.outside import Outside
-from owsgit.runtime.transcript import LOG_BYTES_PER_REQUEST_MAX, LOG_PAUSE_SECONDS, Transcript
+from owsgit.runtime.transcript import Transcript
 from owsgit.runtime.worker import MEBIBYTE
 
 EXIT_SECONDS_MAX = 2
@@ -71,6 +71,8 @@ class ContainerWorker:
             await self._start()
         except RefusedByEngineError as error:
             self.close()
+            if "cannot join network" in str(error):
+                raise UnavailableError("the network of the container is gone", remedy="try again") from None
             raise InitError(_refused(str(error))) from None
         except BaseException:
             self.close()
@@ -214,8 +216,8 @@ class ContainerWorker:
                         left -= len(piece)
                         self._output_bytes += len(piece)
                         self._transcript.take(piece)
-                        if self._output_bytes > LOG_BYTES_PER_REQUEST_MAX:
-                            await asyncio.sleep(LOG_PAUSE_SECONDS)
+                        if pause := self._transcript.pause_seconds:
+                            await asyncio.sleep(pause)
             finally:
                 self._transcript.take(b"")
                 writer.transport.abort()
@@ -224,7 +226,7 @@ class ContainerWorker:
         for _ in range(QUIET_CHECKS_MAX):
             seen = self._output_bytes
             await asyncio.sleep(QUIET_SECONDS)
-            if self._output_bytes == seen or self._output_bytes > LOG_BYTES_PER_REQUEST_MAX:
+            if self._output_bytes == seen or self._transcript.pause_seconds:
                 break
 
     def exited(self) -> bool:

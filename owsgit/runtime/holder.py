@@ -150,8 +150,7 @@ class Holders:
 
     async def close(self) -> None:
         if self._making is not None:
-            self._making.cancel()
-            await asyncio.gather(self._making, return_exceptions=True)
+            await asyncio.wait({self._making})
         if self._spare is not None:
             self.give_back(self._spare)
             self._spare = None

@@ -165,6 +165,13 @@ class Transcript:
         if self._output_bytes > LOG_BYTES_PER_REQUEST_MAX or self._output_lines >= LOG_LINES_PER_REQUEST_MAX:
             self._drop("this request wrote more than 1 MiB or 10,000 lines of log")
 
+    @property
+    def pause_seconds(self) -> float:
+        """How long a worker whose output is dropped waits until more of it is read."""
+        if not self._dropping:
+            return 0.0
+        return REST_PAUSE_SECONDS if self._resting else LOG_PAUSE_SECONDS
+
     def _drop(self, why: str) -> None:
         self._dropping, self._output = True, b""
         self._write([Entry(f"[owsgit] {why}; the rest is dropped", "WARN", platform=True)])
@@ -186,8 +193,7 @@ class Transcript:
         elif self._dropping:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._fd)
-            pause = REST_PAUSE_SECONDS if self._resting else LOG_PAUSE_SECONDS
-            self._pause = loop.call_later(pause, self._resume_reading)
+            self._pause = loop.call_later(self.pause_seconds, self._resume_reading)
 
     def _resume_reading(self) -> None:
         if self._pause is not None:

@@ -422,6 +422,7 @@ def test_the_hosts_that_are_named_are_reached_and_no_other(lab: ContainerLab) ->
 
 def test_what_a_killed_node_left_is_removed_by_the_next(lab: ContainerLab) -> None:
     lab.function().warm()
+    lab.loop.run_until_complete(lab.containers.prepare())
     before = {each["Id"] for each in lab.engine.api.containers(all=True)}
     assert before
     assert (lab.folder / "mark").exists()
