@@ -39,6 +39,10 @@ QUIET_CHECKS_MAX = 5
 """A function that goes on writing after its answer is not waited for."""
 
 
+class NetworkGoneError(UnavailableError):
+    """Somebody ended the holder of a network in the moment that a container joined it."""
+
+
 class ContainerWorker:
     """A container of one function, thrown away after the first fault."""
 
@@ -70,9 +74,10 @@ class ContainerWorker:
         try:
             await self._start()
         except RefusedByEngineError as error:
+            gone = self._holder is not None and self._holder.process.exited()
             self.close()
-            if "cannot join network" in str(error):
-                raise UnavailableError("the network of the container is gone", remedy="try again") from None
+            if gone or "cannot join network" in str(error):
+                raise NetworkGoneError("the network of the container is gone", remedy="try again") from None
             raise InitError(_refused(str(error))) from None
         except BaseException:
             self.close()

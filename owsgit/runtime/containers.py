@@ -42,10 +42,14 @@ class Containers:
     async def start(self, config: FunctionConfig, log: FunctionLog) -> Worker:
         """A container that is ready for its first request. Raises InitError, UnavailableError."""
         holders = await self._ready()
-        from owsgit.runtime.container import ContainerWorker  # noqa: PLC0415 - see above
+        from owsgit.runtime.container import ContainerWorker, NetworkGoneError  # noqa: PLC0415 - see above
 
-        worker = ContainerWorker(config, log, await self.engine(), holders)
-        await worker.start()
+        try:
+            worker = ContainerWorker(config, log, await self.engine(), holders)
+            await worker.start()
+        except NetworkGoneError:  # a spare one may have been ended behind our back; the next one is new
+            worker = ContainerWorker(config, log, await self.engine(), holders)
+            await worker.start()
         return worker
 
     async def prepare(self) -> None:

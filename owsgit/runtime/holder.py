@@ -22,8 +22,10 @@ from owsgit.runtime.namespace import ContainerProcess, NetworkNamespace
 from owsgit.runtime.worker import MEBIBYTE
 
 IMAGE = "owsgit-holder:1"
-MEMORY_BYTES = 8 * MEBIBYTE
-"""More than the engine's least; the program itself has one page."""
+MEMORY_BYTES = 32 * MEBIBYTE
+PROCESSES_MAX = 64
+"""For the engine's own program, which runs within the limits before it becomes ours; that one has a page and no child.
+"""
 
 _PROGRAMS = {
     "x86_64": (62, bytes.fromhex("b8220000000f05ebf7")),  # pause() for ever
@@ -140,7 +142,7 @@ class Holders:
                 "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},  # a server may want port 80
                 "Memory": MEMORY_BYTES,
                 "MemorySwap": MEMORY_BYTES,
-                "PidsLimit": 4,
+                "PidsLimit": PROCESSES_MAX,
                 "ReadonlyRootfs": True,
                 "CapDrop": ["ALL"],
                 "SecurityOpt": ["no-new-privileges"],

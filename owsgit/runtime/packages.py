@@ -68,8 +68,11 @@ class _Build:
 class PackageStore:
     """The built packages, by what they are made from."""
 
-    def __init__(self, folder: Path, sandbox: Sandbox, indexes: Indexes) -> None:
-        """`folder` has to be one in which the sandbox's commands may be given folders to write to."""
+    def __init__(self, folder: Path, sandbox: Sandbox | UnavailableError, indexes: Indexes) -> None:
+        """`folder` has to be one in which the sandbox's commands may be given folders to write to.
+
+        `sandbox` is why there is none, if there is none: then nothing is built.
+        """
         self._store = CodeStore(folder, SPARE_MAX)
         self._sandbox = sandbox
         self._indexes = indexes
@@ -155,10 +158,13 @@ class PackageStore:
             raise _failed(recipe, Failure(error.problems[0].message, "choose another package"), "") from None
 
     async def _run(self, key: str, work: Path, recipe: Recipe, build: _Build) -> None:
-        """Run the installer to its end. Raises BuildError."""
+        """Run the installer to its end. Raises BuildError, UnavailableError."""
+        sandbox = self._sandbox
+        if isinstance(sandbox, UnavailableError):
+            raise sandbox
         read, written = os.pipe()
         try:
-            running = await self._sandbox.start(f"build-{key[:12]}", self._command(work, recipe, written))
+            running = await sandbox.start(f"build-{key[:12]}", self._command(work, recipe, written, sandbox.contained))
         except BaseException:
             os.close(read)
             raise
@@ -199,8 +205,7 @@ class PackageStore:
                 return failure
         return None
 
-    def _command(self, work: Path, recipe: Recipe, output_fd: int) -> Command:
-        contained = self._sandbox.contained
+    def _command(self, work: Path, recipe: Recipe, output_fd: int, contained: bool) -> Command:
         places = Places(WORK, python_packages.TOOLS) if contained else Places(str(work), str(recipe.tools))
         limit = ["/bin/sh", "-c", 'ulimit -f "$1"; shift; exec "$@"', "sh", str(FILE_BYTES_MAX // 512)]
         return Command(

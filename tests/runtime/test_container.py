@@ -485,6 +485,13 @@ def test_an_engine_that_is_killed_lets_the_request_end(lab: ContainerLab) -> Non
     assert container["Id"] not in {each["Id"] for each in lab.engine.api.containers(all=True)}
 
 
+def test_a_holder_that_was_ended_is_replaced(lab: ContainerLab) -> None:
+    lab.loop.run_until_complete(lab.containers.prepare())
+    for holder in lab.engine.api.containers(filters={"ancestor": "owsgit-holder:1"}):
+        lab.engine.api.remove_container(holder["Id"], force=True)
+    assert lab.function()(1) == 1
+
+
 def test_an_engine_that_is_not_there_is_named(tmp_path: Path, lab: ContainerLab) -> None:
     for host, words in ((f"unix://{tmp_path}/none", "No such file"), ("tcp://127.0.0.1:1", "unix socket")):
         containers = Containers("i", tmp_path / "mark", host)

@@ -34,16 +34,13 @@ class Provisions:
     """Lays out what functions need; the same content once, whoever uses it."""
 
     def __init__(self, site: Site, sandbox: Sandbox | UnavailableError) -> None:
-        """Without a sandbox nothing is built."""
         self._site = site
         self._code, self._opt = (CodeStore(site.home / name) for name in ("code", "opt"))
         self._assets = AssetStore(site.home / "assets", bool(site.settings.get("privateAssets")))
         for folder in (self._code.folder, self._opt.folder, self._assets.folder):
             folder.mkdir(parents=True, exist_ok=True)
         indexes = Indexes(site.settings.get("packageIndexes", {}))
-        self._packages: PackageStore | None = None
-        if not isinstance(sandbox, UnavailableError):
-            self._packages = PackageStore(packages_folder(site), sandbox, indexes)
+        self._packages = PackageStore(packages_folder(site), sandbox, indexes)
 
     async def provide(self, resource: Resource, spec: FunctionSpec) -> Provision:
         """Raises OwsgitError for what cannot be had."""
@@ -52,7 +49,7 @@ class Provisions:
         code = await asyncio.to_thread(self._lay_out, resource, spec)
         opt = await asyncio.to_thread(self._merge, layers) if layers else None
         found = Provision(resource.tree, code, tuple(layer.key for layer in layers), opt)
-        if spec.package is not None or self._packages is None:
+        if spec.package is not None:
             return found
         recipe = await asyncio.to_thread(self._packages.recipe, code, spec.runtime)
         if recipe is None:
@@ -113,7 +110,7 @@ class Provisions:
         found = self._code.drift(provision.tree)
         if found is None and provision.layers:
             found = self._opt.drift(_opt_key(provision.layers))
-        if found is None and provision.packages_key and self._packages is not None:
+        if found is None and provision.packages_key:
             found = self._packages.drift(provision.packages_key)
         return found
 
@@ -122,13 +119,11 @@ class Provisions:
         provisions = list(used)
         self._code.sweep({each.tree for each in provisions})
         self._opt.sweep({_opt_key(each.layers) for each in provisions if each.layers})
-        if self._packages is not None:
-            self._packages.sweep({each.packages_key for each in provisions})
+        self._packages.sweep({each.packages_key for each in provisions})
         self._assets.sweep()
 
     async def close(self) -> None:
-        if self._packages is not None:
-            await self._packages.close()
+        await self._packages.close()
 
 
 def packages_folder(site: Site) -> Path:
