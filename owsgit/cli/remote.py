@@ -1,5 +1,6 @@
 """Runs commands on a node by way of the user's own ssh: its configuration, agent and keys, as git does."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -85,11 +86,14 @@ class Remote:
             raise self.failure(process.returncode, err)
         return out
 
-    def stream(self, *words: str) -> Iterator[bytes]:
-        """The lines that the command prints, as they come."""
-        process = self.start(*words)
-        assert process.stdout is not None and process.stderr is not None
+    def stream(self, *words: str, data: bytes = b"") -> Iterator[bytes]:
+        """The lines that the command prints, as they come; it reads `data` before it prints any."""
+        process = self.start(*words, stdin=subprocess.PIPE)
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         try:
+            with contextlib.suppress(BrokenPipeError):  # why, it says below
+                process.stdin.write(data)
+                process.stdin.close()
             yield from process.stdout
             err = process.stderr.read()
             if process.wait() != 0:

@@ -8,7 +8,8 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import asyncssh
@@ -19,6 +20,7 @@ from owsgit.model.core import NodeSpec
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Session as RoleSession
+from owsgit.model.names import unqualified
 from owsgit.model.resource import METRICS_ACTION, Resource
 from owsgit.model.service import Invocation, SecretValue, Target
 from owsgit.model.spec import nearest
@@ -122,6 +124,11 @@ def _take_on(state: State, user: str, role: str, context: Context) -> RoleSessio
     return taken
 
 
+async def _send_piece(process: Process, piece: bytes) -> None:
+    process.stdout.write(json.dumps({"piece": base64.b64encode(piece).decode()}).encode() + b"\n")
+    await process.stdout.drain()
+
+
 class Commands:
     """Runs the client's commands for a session."""
 
@@ -178,15 +185,29 @@ class Commands:
             known = ", ".join(other.name for other in state.of_kind(kind)) or "none"
             raise InvalidError(f"there is no {kind} {name!r}", remedy=f"there are: {known}")
 
-    def _decide(self, session: Session, action: str, arn: str, process: Process, role: str | None) -> None:
-        """Raises NotAllowedError."""
+    def _allow_invoke(self, session: Session, name: str, process: Process, role: str | None) -> None:
+        """Raises NotAllowedError. A version (f:live) needs the right to invoke that very version, as on AWS; whom the
+        function itself is denied to, its versions are denied to as well."""
+        function, action = unqualified(name), "lambda:InvokeFunction"
+        resource = self._state().get("function", function)
+        if resource is None or function == name:
+            self._allow(session, action, "function", name, process, role)
+            return
+        arn = resource.arn(self._state().scope)
+        self._decide(session, action, f"{arn}:{name[len(function) + 1 :]}", process, role)
+        self._decide(session, action, arn, process, role, denied_only=True)
+
+    def _decide(
+        self, session: Session, action: str, arn: str, process: Process, role: str | None, *, denied_only: bool = False
+    ) -> None:
+        """Raises NotAllowedError; with `denied_only`, not for the want of a statement."""
         state = self._state()
         if self._facts.user_of(session.key) != session.user:
             raise NotAllowedError("your key is not in the ledger any more", remedy="log in with the one that is")
         context = _context(process)
         who = _take_on(state, session.user, role, context) if role is not None else session.user
         decision = state.decide(who, action, arn, context)
-        if not decision.allowed:
+        if not decision.allowed and (decision.explicit or not denied_only):
             raise NotAllowedError(
                 f"{state.caller(who).name} may not {action} on {arn}: {decision.reason}",
                 remedy=f"ask a root for a policy that allows {session.user if role is None else 'the role'} it",
@@ -270,9 +291,13 @@ class Commands:
         return 0
 
     async def _invoke(self, session: Session, words: list[str], process: Process) -> int:
-        """Words: the function's name; role=NAME, async and key=K if wanted. The event comes on standard input."""
+        """Words: the function's name; role=NAME, async, key=K and stream if wanted. The event comes on standard input.
+
+        The answer is a line of JSON about it, then the payload. With `stream`, pieces of the response come before, each
+        as a line of JSON.
+        """
         name = words[0] if words else ""
-        self._allow(session, "lambda:InvokeFunction", "function", name, process, _role(words[1:]))
+        self._allow_invoke(session, name, process, _role(words[1:]))
         payload = await _payload(process)
         try:
             json.loads(payload)
@@ -287,6 +312,8 @@ class Commands:
             accepted = await target.enqueue(name, invocation, idempotency_key=key)
             process.stdout.write(json.dumps({"requestId": accepted, "statusCode": 202}).encode() + b"\n")
             return 0
+        if "stream" in words[1:]:
+            invocation = replace(invocation, sink=partial(_send_piece, process))
         answer = await target.invoke(name, invocation)
         told = {"requestId": request_id, "error": answer.error, "logTail": answer.log_tail.decode("utf-8", "replace")}
         process.stdout.write(json.dumps(told).encode() + b"\n" + answer.payload + b"\n")
