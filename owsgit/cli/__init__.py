@@ -19,6 +19,7 @@ COMMANDS = {
     "clone": "Clone the ledger of a project, trusting nothing but its project id.",
     "completion": "Print the completion script for a shell.",
     "connect": "Set this clone up for the project's nodes: host keys, remotes, allowed signers.",
+    "dev": "Run one function of the working tree locally, with a debugger.",
     "doctor": "Check this machine, this clone and its nodes; say what to do about what is wrong.",
     "events": "List what waits for a function, and try dead letters again.",
     "hooks": "Check commits and pushes in this clone before they leave the machine.",
@@ -48,7 +49,7 @@ EXIT_CODES = {
     1: "refused, invalid, or failed; standard error says what, where, and what to do",
     2: "plan only: there are changes",
     3: "something that is needed is not there: a node, a program, a port",
-    4: "invoke only: the function answered with an error",
+    4: "invoke and dev only: the function answered with an error",
     EXIT_USAGE: "the command was called wrongly",
     130: "interrupted",
 }

@@ -47,12 +47,12 @@ def command(
     """
     name = _with_commit(name)
     if asynchronous:
-        return _accepted(name, _payload(payload), role, idempotency_key, remote)
+        return _accepted(name, readread_payload(payload), role, idempotency_key, remote)
     if idempotency_key is not None:
         raise click.UsageError("--idempotency-key is for --async")
     if streamed:
-        return _streamed(name, _payload(payload), role, remote, show_log)
-    answer, _, body = remote_call(name, _payload(payload), role, remote).partition(b"\n")
+        return _streamed(name, read_payload(payload), role, remote, show_log)
+    answer, _, body = remote_call(name, read_payload(payload), role, remote).partition(b"\n")
     told = json.loads(answer)
     value = json.loads(body)
     if show_log or told["error"]:
@@ -100,7 +100,8 @@ def _accepted(name: str, payload: bytes, role: str | None, key: str | None, node
     return Result(told, Table(lines=[told["requestId"]]))
 
 
-def _payload(text: str) -> bytes:
+def read_payload(text: str) -> bytes:
+    """What --payload means."""
     if text == "-":
         return sys.stdin.buffer.read()
     if text.startswith("@"):

@@ -28,7 +28,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Result:
-    """What a command found: `data` for machines, `table` for people, `status` for the shell."""
+    """What a command found: `data` for machines, `table` for people, `status` for the shell.
+
+    Without data, what there is to print was printed as it came.
+    """
 
     data: Any
     table: Table = field(default_factory=Table)
@@ -59,6 +62,8 @@ def command(
 
 def emit(result: Result, output: str) -> None:
     """Print `result` on standard output."""
+    if result.data is None:
+        return
     if output == "json":
         click.echo(json.dumps(result.data, indent=2, ensure_ascii=False))
     elif output == "yaml":

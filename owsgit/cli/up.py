@@ -11,21 +11,24 @@ from owsgit.cli import output
 from owsgit.cli.output import Result
 from owsgit.ledger.repository import Clone
 
-
-@output.command("up")
-@click.option(
+sandbox_option = click.option(
     "--sandbox",
     type=click.Choice(["bubblewrap", "none"]),
     default="bubblewrap",
     show_default=True,
     help="How functions are contained; 'none' runs them as you, with all your rights.",
 )
-@click.option(
+secrets_option = click.option(
     "--secrets",
     metavar="FOLDER",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Values to develop with: a file for each secret, named as it is. Keep it out of the repository.",
 )
+
+
+@output.command("up")
+@sandbox_option
+@secrets_option
 def command(sandbox: str, secrets: Path | None) -> Result:
     """Run the working tree on this machine, applying it at every save, until interrupted.
 

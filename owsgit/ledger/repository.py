@@ -220,8 +220,9 @@ class Clone:
             objects.mkdir()
             yield Objects([objects, self.git_folder / "objects", *self._alternates()]), self.write_tree(Path(scratch))
 
-    def write_tree(self, scratch: Path) -> str:
-        """Write the working tree as a git tree, its objects into `scratch`/objects. Returns its id."""
+    def write_tree(self, scratch: Path, without: Sequence[str] = ()) -> str:
+        """Write the working tree as a git tree, its objects into `scratch`/objects, some paths left out. Returns its
+        id."""
         env = {
             "GIT_INDEX_FILE": str(scratch / "index"),
             "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
@@ -231,6 +232,8 @@ class Clone:
         if index.exists() and not (scratch / "index").exists():
             (scratch / "index").write_bytes(index.read_bytes())
         run(self.folder, "-c", "core.autocrlf=false", "add", "--all", "--", ".", env=env)
+        if without:
+            run(self.folder, "rm", "-r", "-f", "-q", "--cached", "--ignore-unmatch", "--", *without, env=env)
         return run(self.folder, "write-tree", env=env)
 
     def is_ancestor(self, old: str, new: str) -> bool:

@@ -77,7 +77,7 @@ class BootstrapWorker(ProcessWorker):
     def _command(self, program: str, port: int, output_fd: int, contained: bool) -> Command:
         config = self.config
         task = TASK if contained else str(config.code)
-        variables = environment.of(config, self._transcript.stream, task)
+        variables = environment.of(config, self._transcript.stream, contained)
         folders: dict[str, Path] = {task: config.code}
         if config.opt is not None:
             folders[OPT] = config.opt

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from owsgit.model.errors import OwsgitError
+from owsgit.runtime.debugger import Debugging
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,15 @@ class FunctionConfig:
 
     packages: Path | None = None
     """The folder of the packages that the function's requirements.txt or package.json ask for."""
+
+    debugging: Debugging | None = None
+    """Only where `owsgit dev` runs it."""
+
+    def task(self, contained: bool) -> str:
+        """The path of the code, as it sees it."""
+        if self.debugging is not None:
+            return str(self.debugging.source)
+        return "/var/task" if contained else str(self.code)
 
     @property
     def family(self) -> str:

@@ -6,18 +6,17 @@ the machine can be reached, and what is not allowed does not exist.
 """
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
 
 from owsgit.runtime.config import Network
+from owsgit.runtime.relay import pass_on
 
 CONNECTIONS_MAX = 256
 """Of one worker: each costs the node two sockets."""
 
 CONNECT_SECONDS_MAX = 10.0
-PIECE_BYTES = 64 * 1024
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 log = logging.getLogger("owsgit.egress")
 
@@ -100,8 +99,8 @@ class Egress:
         else:
             try:
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(_pass_on(reader, back))
-                    both.create_task(_pass_on(there, writer))
+                    both.create_task(pass_on(reader, back))
+                    both.create_task(pass_on(there, writer))
             except* OSError:
                 pass
             finally:
@@ -129,11 +128,3 @@ class Egress:
             server.close()
         for task in self._connections:
             task.cancel()
-
-
-async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    while piece := await source.read(PIECE_BYTES):
-        target.write(piece)
-        await target.drain()
-    with contextlib.suppress(OSError, NotImplementedError):
-        target.write_eof()

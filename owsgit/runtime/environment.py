@@ -19,8 +19,15 @@ names, after its own node_modules."""
 
 def mounts(config: FunctionConfig) -> dict[str, Path]:
     """What is in the sandbox beside the code, by its path inside."""
-    found = {OPT: config.opt, PACKAGES.get(config.family, ""): config.packages}
+    found = {OPT: config.opt, _packages_place(config): config.packages}
     return {inside: folder for inside, folder in found.items() if inside and folder is not None}
+
+
+def _packages_place(config: FunctionConfig) -> str:
+    """For debugged Node.js code, that is not at /var/task: in the folder above, where it looks after its own."""
+    if config.debugging is not None and config.family == "nodejs":
+        return str(config.debugging.source.parent / "node_modules")
+    return PACKAGES.get(config.family, "")
 
 
 def has_libraries(config: FunctionConfig) -> bool:
@@ -29,12 +36,12 @@ def has_libraries(config: FunctionConfig) -> bool:
     return any(next(folder.glob("lib*.so*"), None) is not None for folder in folders)
 
 
-def of(config: FunctionConfig, log_stream: str, task: str = TASK) -> dict[str, str]:
-    """All variables of a worker of `config` whose code lies at `task`; elsewhere than at TASK, there is no sandbox."""
-    places = mounts(config)
+def of(config: FunctionConfig, log_stream: str, contained: bool = True) -> dict[str, str]:
+    """All variables of a worker of `config`."""
+    places, task = mounts(config), config.task(contained)
     opt, packages = (
-        str(places[inside] if task != TASK else inside) if inside in places else ""
-        for inside in (OPT, PACKAGES.get(config.family, ""))
+        str(inside if contained else places[inside]) if inside in places else ""
+        for inside in (OPT, _packages_place(config))
     )
     return {
         "PATH": _joined("/usr/local/bin:/usr/bin:/bin", opt and f"{opt}/bin"),
@@ -55,13 +62,13 @@ def of(config: FunctionConfig, log_stream: str, task: str = TASK) -> dict[str, s
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
         "_HANDLER": config.handler,
         **config.environment,
-        **_modules(config, opt, packages),
+        **_modules(config, opt, packages, contained),
         **config.secrets,
         **{name: f"{SECRETS_FOLDER}/{name}" for name in config.secret_files},
     }
 
 
-def _modules(config: FunctionConfig, opt: str, packages: str) -> Mapping[str, str]:
+def _modules(config: FunctionConfig, opt: str, packages: str, contained: bool) -> Mapping[str, str]:
     """Where an interpreter looks for modules after the code; what the function adds of its own comes first. Node.js
     knows its places by itself, where they are those of the sandbox."""
     places: tuple[str, ...] = ()
@@ -69,7 +76,7 @@ def _modules(config: FunctionConfig, opt: str, packages: str) -> Mapping[str, st
     if config.family == "python":
         version = config.runtime if config.runtime != "python" else f"python3.{sys.version_info.minor}"
         places = (opt and f"{opt}/python/lib/{version}/site-packages", opt and f"{opt}/python", packages)
-    elif config.family == "nodejs" and opt != OPT and packages != PACKAGES["nodejs"]:
+    elif config.family == "nodejs" and not contained:
         places = (opt and f"{opt}/nodejs/node_modules", packages)
     found = _joined(config.environment.get(name, ""), *places)
     return {name: found} if found else {}

@@ -9,9 +9,10 @@ import time
 from typing import Any
 
 from owsgit.model.service import Invocation, Sink
-from owsgit.runtime import environment, failures, managed, worker
+from owsgit.runtime import debugger, environment, failures, managed, worker
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.config import FunctionConfig, InitError
+from owsgit.runtime.debugger import WorkerPort
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.process_worker import ProcessWorker
 from owsgit.runtime.python_worker import (
@@ -40,19 +41,23 @@ class FramedWorker(ProcessWorker):
     def __init__(self, config: FunctionConfig, log: FunctionLog) -> None:
         super().__init__(config, log)
         self._numbers = itertools.count(1)
+        self._debug_port: WorkerPort | None = None
 
     async def start(self, sandbox: Sandbox) -> None:
         """Start the process and load the handler. Raises InitError, UnavailableError."""
         began = time.monotonic()
         ours, theirs = socket.socketpair()
         output = self._transcript.open()
+        dialled = self._debug_listener(sandbox)
         try:
-            command = self._command(theirs.fileno(), output, sandbox)
+            command = self._command(theirs.fileno(), output, sandbox, dialled)
             name = f"{self.config.name}-{next(_numbers)}"
             self._running = await sandbox.start(name, command)
         except BaseException:
             ours.close()
             self._transcript.close()
+            if dialled is not None:
+                dialled.close()
             raise
         finally:
             theirs.close()
@@ -60,29 +65,43 @@ class FramedWorker(ProcessWorker):
         self.alive = True
         self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         try:
+            if self.config.debugging is not None:
+                listener = dialled or self._running.listeners[0]
+                self._debug_port = await self.config.debugging.port.serve(listener)
             await self._initialise()
         except BaseException:
             self.close()
             raise
         self._transcript.init_ms = (time.monotonic() - began) * 1000
 
-    def _command(self, fd: int, output_fd: int, sandbox: Sandbox) -> Command:
-        config, program = self.config, managed.program(self.config, sandbox.contained)
-        task = "/var/task" if sandbox.contained else str(config.code)
+    def _debug_listener(self, sandbox: Sandbox) -> socket.socket | None:
+        """What a worker without a network of its own dials."""
+        if self.config.debugging is None or sandbox.contained:
+            return None
+        return socket.create_server((debugger.LOOPBACK, 0))
+
+    def _command(self, fd: int, output_fd: int, sandbox: Sandbox, dialled: socket.socket | None) -> Command:
+        config = self.config
+        debug_port = dialled.getsockname()[1] if dialled is not None else debugger.PORT_INSIDE
+        program = managed.program(config, sandbox.contained, debug_port)
+        task = config.task(sandbox.contained)
         return Command(
             arguments=[*program.arguments, str(sandbox.numbers([fd])[0])],
-            environment=environment.of(config, self._transcript.stream, task),
+            environment=environment.of(config, self._transcript.stream, sandbox.contained),
             folder=task,
             read_only={
                 task: config.code,
                 **environment.mounts(config),
                 **program.read_only,
             },
-            limits=Limits(config.memory_size * MEBIBYTE, PROCESSES_MAX, program.reserved_bytes),
+            limits=Limits(
+                config.memory_size * MEBIBYTE + program.debugger_bytes, PROCESSES_MAX, program.reserved_bytes
+            ),
             pass_fds=[fd],
             output_fd=output_fd,
             tmp_bytes=config.tmp_size * MEBIBYTE,
             network=config.network,
+            listen=[debug_port] if config.debugging else [],
             interpreter=None if environment.has_libraries(config) else program.interpreter,
             files={f"{environment.SECRETS_FOLDER}/{name}": content for name, content in config.secret_files.items()},
         )
@@ -98,7 +117,8 @@ class FramedWorker(ProcessWorker):
         }
         try:
             self._send(INIT, 0, json.dumps(about).encode())
-            kind, payload = await asyncio.wait_for(self._receive(0), worker.INIT_SECONDS_MAX)
+            limit = None if self.config.debugging else worker.INIT_SECONDS_MAX
+            kind, payload = await asyncio.wait_for(self._receive(0), limit)
         except TimeoutError:
             raise InitError(failures.init_timed_out(worker.INIT_SECONDS_MAX)) from None
         except (EOFError, OSError, ValueError):
@@ -147,5 +167,12 @@ class FramedWorker(ProcessWorker):
             raise ValueError("not a frame of the protocol")
         return kind, await self._reader.readexactly(length)
 
+    def exited(self) -> bool:
+        """Also when it is of no more use: debugpy dials only once."""
+        spent = self._debug_port is not None and self._debug_port.used and self.config.family == "python"
+        return spent or super().exited()
+
     def _hang_up(self) -> None:
         self._writer.transport.abort()
+        if self._debug_port is not None:
+            self._debug_port.close()

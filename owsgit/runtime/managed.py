@@ -1,15 +1,21 @@
 """What is started for each of the managed runtimes: its interpreter, with the worker that runs in the sandbox."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from owsgit.runtime import interpreters, node_programs, python_worker
+from owsgit.runtime import debugger, interpreters, node_programs, python_worker
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.interpreters import Interpreter
+from owsgit.runtime.worker import MEBIBYTE
 
 INSIDE = "/var/runtime"
 NODE_WORKER = Path(__file__).with_name("node_worker.cjs")
+
+DEBUG_INSIDE = "/var/debugger"
+PYTHON_DEBUGGED = Path(__file__).with_name("debugged_worker.py")
+NODE_DEBUGGED = Path(__file__).with_name("debugged_worker.cjs")
+
 YOUNG_PERCENT = 10
 """Of a Node.js function's memory, as on Lambda: the heap's part for young objects; the rest is the limit of the old."""
 
@@ -26,11 +32,16 @@ class Program:
     read_only: dict[str, Path]
     interpreter: Interpreter | None = None  # a Python interpreter that may be there already
     reserved_bytes: int = 0
+    debugger_bytes: int = 0
 
 
-def program(config: FunctionConfig, contained: bool) -> Program:
-    """The worker program of `config`, at its place in the sandbox if there is one. Raises UnavailableError."""
-    return FAMILIES[config.family](config, contained)
+def program(config: FunctionConfig, contained: bool, debug_port: int) -> Program:
+    """The worker program of `config`, at its place in the sandbox if there is one. Raises UnavailableError.
+
+    If it is debugged, its debugger dials `debug_port`.
+    """
+    found = FAMILIES[config.family](config, contained)
+    return found if config.debugging is None else DEBUGGED[config.family](found, config, contained, debug_port)
 
 
 def _python(config: FunctionConfig, contained: bool) -> Program:
@@ -49,6 +60,43 @@ def _nodejs(config: FunctionConfig, contained: bool) -> Program:
     return Program(arguments, _mounts(interpreter), reserved_bytes=reserved)
 
 
+def _debugged_python(found: Program, config: FunctionConfig, contained: bool, port: int) -> Program:
+    """Started anew: what a fork server imports, no debugger has seen."""
+    assert config.debugging is not None
+    *options, script = found.arguments
+    folder = debugger.debugpy_folder()
+    mounts = {f"{DEBUG_INSIDE}/debugpy": folder, f"{DEBUG_INSIDE}/{PYTHON_DEBUGGED.name}": PYTHON_DEBUGGED}
+    package, starter = mounts if contained else map(str, mounts.values())
+    arguments = (
+        *options, "-X", "frozen_modules=off", starter, package, str(port), "wait" if config.debugging.wait else "go",
+        script,
+    )  # fmt: skip
+    return replace(
+        found,
+        arguments=arguments,
+        read_only={**found.read_only, **mounts},
+        interpreter=None,
+        debugger_bytes=debugger.MEBIBYTES * MEBIBYTE,
+    )
+
+
+def _debugged_nodejs(found: Program, config: FunctionConfig, contained: bool, port: int) -> Program:
+    """Its inspector listens in the sandbox's own network, or on any free port of the machine's loopback address."""
+    assert config.debugging is not None
+    program, *options, script = found.arguments
+    place = f"{DEBUG_INSIDE}/{NODE_DEBUGGED.name}"
+    arguments = (
+        program, *options, f"--inspect={debugger.LOOPBACK}:{debugger.INSPECTOR_INSIDE if contained else 0}",
+        place if contained else str(NODE_DEBUGGED), str(port), "wait" if config.debugging.wait else "go", script,
+    )  # fmt: skip
+    return replace(
+        found,
+        arguments=arguments,
+        read_only={**found.read_only, place: NODE_DEBUGGED},
+        debugger_bytes=debugger.MEBIBYTES * MEBIBYTE,
+    )
+
+
 def _script(path: Path, contained: bool) -> str:
     return f"{INSIDE}/{path.name}" if contained else str(path)
 
@@ -58,3 +106,8 @@ def _mounts(interpreter: Interpreter) -> dict[str, Path]:
 
 
 FAMILIES: dict[str, Callable[[FunctionConfig, bool], Program]] = {"python": _python, "nodejs": _nodejs}
+DEBUGGED: dict[str, Callable[[Program, FunctionConfig, bool, int], Program]] = {
+    "python": _debugged_python,
+    "nodejs": _debugged_nodejs,
+}
+"""What a debugger is added to, and how."""

@@ -310,3 +310,13 @@ def test_up_takes_values_to_develop_with(three: Cluster, tmp_path: Path) -> None
     finally:
         process.terminate()
         process.communicate(timeout=30)
+
+
+def test_dev_takes_values_to_develop_with(three: Cluster, tmp_path: Path) -> None:
+    three.project.write("functions/f/function.json", function(secrets={"DB": {"secret": "db"}}))
+    three.project.write("functions/f/app.py", "import os\ndef handler(e, c):\n    return os.environ['DB'][::-1]\n")
+    (tmp_path / "db").write_text("to develop with")
+    assert run(three, "dev", "f", "--once", "--secrets", str(tmp_path)).text.strip() == '"htiw poleved ot"'
+    assert run(three, "dev", "f", "--once", "--env", "DB=mine").text.strip() == '"enim"'
+    refused = run(three, "dev", "f", "--once")
+    assert refused.status == 3 and "owsgit dev f --secrets FOLDER" in refused.text

@@ -95,6 +95,7 @@ class Deployer:
             version=version,
             secrets=secrets.variables,
             secret_files=secrets.files,
+            debugging=self._site.settings.get("debugging"),
         )
 
 
