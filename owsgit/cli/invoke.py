@@ -47,7 +47,7 @@ def command(
     """
     name = _with_commit(name)
     if asynchronous:
-        return _accepted(name, readread_payload(payload), role, idempotency_key, remote)
+        return _accepted(name, read_payload(payload), role, idempotency_key, remote)
     if idempotency_key is not None:
         raise click.UsageError("--idempotency-key is for --async")
     if streamed:
