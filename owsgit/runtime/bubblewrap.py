@@ -57,7 +57,7 @@ class Bubblewrap:
             self.note = "memory is limited for each process alone, as this node may not make control groups"
         with seccomp.filter_file() as file:
             self._filter = file.read()
-        self._servers: dict[Interpreter, ForkServer] = {}
+        self._servers: dict[tuple[Interpreter, bool], ForkServer] = {}
         self._starting = asyncio.Lock()
 
     def numbers(self, pass_fds: Sequence[int]) -> list[int]:
@@ -65,7 +65,7 @@ class Bubblewrap:
 
     async def start(self, name: str, command: Command) -> ForkedSandbox:
         """Start `command` in a sandbox and a control group of its own. Raises UnavailableError."""
-        server = await self._server(command.interpreter or interpreters.find("python"))
+        server = await self._server(command.interpreter or interpreters.find("python"), command.sdk)
         hosts, addresses, names = egress.inside(command.network)
         listen = [(LOOPBACK, port) for port in command.listen] + hosts
         texts = {"/etc/hosts": names}
@@ -84,16 +84,16 @@ class Bubblewrap:
             running.egress = Egress(command.network)
             await running.egress.open(others)
 
-    async def _server(self, interpreter: Interpreter) -> ForkServer:
-        server = self._servers.get(interpreter)
+    async def _server(self, interpreter: Interpreter, with_sdk: bool) -> ForkServer:
+        server = self._servers.get((interpreter, with_sdk))
         if server is None or not server.alive:
             async with self._starting:
-                server = self._servers.get(interpreter)
+                server = self._servers.get((interpreter, with_sdk))
                 if server is None or not server.alive:
-                    server = self._servers[interpreter] = await self._start_server(interpreter)
+                    server = self._servers[interpreter, with_sdk] = await self._start_server(interpreter, with_sdk)
         return server
 
-    async def _start_server(self, interpreter: Interpreter) -> ForkServer:
+    async def _start_server(self, interpreter: Interpreter, with_sdk: bool) -> ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         filter_read, filter_write = os.pipe()
         os.write(filter_write, self._filter)
@@ -105,7 +105,7 @@ class Bubblewrap:
         files = [path for path in SYSTEM_FILES if Path(path).exists()]
         setup = {
             "host": HOST, "links": links, "system": ["/usr", *folders, *files], "texts": TEXTS,
-            "packages": sdk.IMPORTED,
+            "packages": sdk.IMPORTED if with_sdk else (),
         }  # fmt: skip
         arguments = [*self._arguments(interpreter), "--", *program, *map(str, fds)]
         try:

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from owsgit.model.service import Invocation, Sink
-from owsgit.runtime import debugger, environment, failures, managed, worker
+from owsgit.runtime import debugger, environment, failures, managed, sdk, worker
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.config import FunctionConfig, InitError
 from owsgit.runtime.debugger import WorkerPort
@@ -103,6 +103,7 @@ class FramedWorker(ProcessWorker):
             network=config.network,
             listen=[debug_port] if config.debugging else [],
             interpreter=None if environment.has_libraries(config) else program.interpreter,
+            sdk=program.interpreter is not None and sdk.is_used(config.code),
             files={f"{environment.SECRETS_FOLDER}/{name}": content for name, content in config.secret_files.items()},
         )
 

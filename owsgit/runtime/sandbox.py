@@ -46,6 +46,7 @@ class Command:
     network: Network = NO_NETWORK
     listen: Sequence[int] = ()
     interpreter: Interpreter | None = None
+    sdk: bool = False  # whether that interpreter should have the AWS SDK imported already
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # by path inside; never on the host's disk
 
 

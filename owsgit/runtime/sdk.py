@@ -1,5 +1,6 @@
 """The AWS SDK that the managed Python runtime has without being asked, as Lambda's has: boto3 and what it needs."""
 
+import itertools
 import re
 from functools import lru_cache
 from importlib import metadata
@@ -9,6 +10,11 @@ ROOT = "boto3"
 IMPORTED = ("boto3", "boto3.session", "botocore.client", "botocore.httpsession", "botocore.parsers", "botocore.waiter")
 """What is imported before a worker starts."""
 
+FILES_LOOKED_AT_MAX = 1000
+FILE_BYTES_MAX = 1024 * 1024
+"""Of a function's own code: to look at more would take longer than it saves."""
+
+_MENTIONED = re.compile(rb"\b(boto3|botocore)\b")
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -41,3 +47,14 @@ def modules() -> list[str]:
     """The names of its top-level modules."""
     names = (name.removesuffix(".py") for name in entries())
     return [name for name in names if name.isidentifier()]
+
+
+@lru_cache(maxsize=1024)
+def is_used(code: Path) -> bool:
+    """Whether a function's code, which never changes in its folder, speaks of the SDK."""
+    files = itertools.islice(code.rglob("*.py"), FILES_LOOKED_AT_MAX)
+    return any(
+        file.stat().st_size <= FILE_BYTES_MAX and _MENTIONED.search(file.read_bytes())
+        for file in files
+        if file.is_file()
+    )
