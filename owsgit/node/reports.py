@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 _LINE = re.compile(
     r"REPORT RequestId: (\S+)\tDuration: ([0-9.]+) ms\tBilled Duration: [0-9]+ ms\tMemory Size: [0-9]+ MB"
-    r"\tMax Memory Used: ([0-9]+) MB(?:\tInit Duration: ([0-9.]+) ms)?"
+    r"\tMax Memory Used: ([0-9]+) MB(?:\tInit Duration: ([0-9.]+) ms)?(?:\tFuel Used: [0-9]+)?"
 )
 
 

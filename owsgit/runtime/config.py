@@ -62,6 +62,9 @@ class FunctionConfig:
     opt: Path | None = None
     """The folder that is /opt: the function's layers, one over the other."""
 
+    fuel: int | None = None
+    """Units of fuel that one request may use, of a WebAssembly function; None is not counted."""
+
     packages: Path | None = None
     """The folder of the packages that the function's requirements.txt or package.json ask for."""
 

@@ -43,6 +43,12 @@ def exited(request_id: str, status: int, out_of_memory: bool) -> Report:
     return {"errorType": kind, "errorMessage": prefix + reason}
 
 
+def fuel_exhausted(request_id: str, fuel: int, frames: list[str]) -> Report:
+    """For a WebAssembly module that has to do more than it may; Lambda has no such thing."""
+    text = f"RequestId: {request_id} Error: all {fuel:,} units of fuel were used up"
+    return {"errorType": "Runtime.FuelExhausted", "errorMessage": text, "stackTrace": frames}
+
+
 def too_large(size: int, size_max: int = RESPONSE_BYTES_MAX) -> Report:
     """For an answer that is longer than Lambda lets through."""
     limit = f"maximum allowed payload size ({size_max} bytes)"

@@ -33,6 +33,7 @@ KINDS = {
     "Sandbox.Timedout": "timeout",
     "Runtime.ExitError": "exit",
     "Runtime.OutOfMemory": "memory",
+    "Runtime.FuelExhausted": "fuel",
     "Function.ResponseSizeTooLarge": "response_size",
     "Runtime.ImportModuleError": "init",
     "Runtime.HandlerNotFound": "init",

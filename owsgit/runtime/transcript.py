@@ -93,8 +93,8 @@ class Transcript:
         self._resume_reading()
         self.write([f"START RequestId: {request_id} Version: {self._config.version}"], PLATFORM)
 
-    def end(self, memory_peak_bytes: int) -> None:
-        """Write what Lambda writes at the end of a request."""
+    def end(self, memory_peak_bytes: int, fuel_used: int | None = None) -> None:
+        """Write what Lambda writes at the end of a request, and the fuel that was used where it is counted."""
         elapsed = (time.monotonic() - self._began) * 1000
         line = (
             f"REPORT RequestId: {self._request_id}\tDuration: {elapsed:.2f} ms\tBilled Duration: {int(elapsed) + 1} ms"
@@ -103,6 +103,8 @@ class Transcript:
         init_ms, self._init_ms = self._init_ms, None
         if init_ms is not None:
             line += f"\tInit Duration: {init_ms:.2f} ms"
+        if fuel_used is not None:
+            line += f"\tFuel Used: {fuel_used}"
         self.write([f"END RequestId: {self._request_id}", line], PLATFORM)
         self._resting, self._dropping = True, False
         self._log.report(Report(elapsed / 1000, None if init_ms is None else init_ms / 1000, memory_peak_bytes))

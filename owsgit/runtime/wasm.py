@@ -115,7 +115,7 @@ class WasmWorker:
         """Have the module compiled. Raises InitError, UnavailableError."""
         began = time.monotonic()
         self._module = await Module.find(self.config, self._hosts.digests)
-        if (self._module.digest, self._instance_bytes) not in (await self._hosts.current()).ready:
+        if self._tried not in (await self._hosts.current()).ready:
             try:
                 try:
                     await self._load()
@@ -126,6 +126,11 @@ class WasmWorker:
         self.alive = True
         self._transcript.init_ms = (time.monotonic() - began) * 1000
 
+    @property
+    def _tried(self) -> tuple[str, int, int | None]:
+        """What the host has tried once it is ready for this function."""
+        return self._module.digest, self._instance_bytes, self.config.fuel
+
     async def _load(self) -> None:
         """Make sure that the host knows the module. Raises InitError, HostEndedError."""
         about = self._limits(worker.INIT_SECONDS_MAX)
@@ -135,7 +140,7 @@ class WasmWorker:
             content = await asyncio.to_thread(self._module.path.read_bytes)
             kind, answer, _ = await self._ask(LOAD, about, content, seconds)
         if kind == READY:
-            (await self._hosts.current()).ready.add((self._module.digest, self._instance_bytes))
+            (await self._hosts.current()).ready.add(self._tried)
             return
         if answer is None:
             raise InitError(failures.init_timed_out(COMPILE_SECONDS_MAX))
@@ -144,16 +149,17 @@ class WasmWorker:
         raise InitError(_init_report(answer["errorType"], answer["errorMessage"]))
 
     def _limits(self, seconds: float) -> dict[str, Any]:
-        return {"module": self._module.digest, "memoryBytes": self._instance_bytes, "seconds": seconds}
+        size, fuel = self._instance_bytes, self.config.fuel
+        return {"module": self._module.digest, "memoryBytes": size, "fuel": fuel, "seconds": seconds}
 
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Never raises for what the function does. Raises UnavailableError if there is no host."""
         transcript = self._transcript
         transcript.begin(invocation.request_id)
-        used = 0
+        used, fuel_used = 0, None
         try:
             kind, answer, payload = await self._run(invocation)
-            used = answer.get("memoryBytes", 0)
+            used, fuel_used = answer.get("memoryBytes", 0), answer.get("fuelUsed")
             report = None if kind == RESULT else self._failure(invocation.request_id, answer)
         except HostEndedError as error:
             report = failures.exited(invocation.request_id, error.status, error.out_of_memory)
@@ -166,7 +172,7 @@ class WasmWorker:
         if report is not None:
             transcript.write([f"{report['errorType']}: {report['errorMessage']}", *report.get("stackTrace", ())])
             payload = failures.dump(report)
-        transcript.end(used)
+        transcript.end(used, fuel_used)
         self.last_used = time.monotonic()
         return Answer(payload, None if report is None else "Unhandled", transcript.tail())
 
@@ -234,6 +240,8 @@ class WasmWorker:
         if kind == "json":
             text = f"Unable to marshal response: the module wrote something else than JSON: {answer['message']}"
             return {"errorType": "Runtime.MarshalError", "errorMessage": text, "requestId": request_id}
+        if kind == "fuel" and self.config.fuel is not None:
+            return failures.fuel_exhausted(request_id, self.config.fuel, answer["stackTrace"])
         if answer.get("outOfMemory"):
             return failures.exited(request_id, -9, True)
         if kind == "exit":

@@ -17,7 +17,7 @@ from owsgit.runtime.budget import machine_memory_bytes
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.memory_share import MemoryShare
 from owsgit.runtime.sandbox import Command, Running, Sandbox
-from owsgit.runtime.wasm_protocol import FRAME_BYTES_MAX, HEADER, LOG, THREADS_MAX
+from owsgit.runtime.wasm_protocol import FRAME_BYTES_MAX, HEADER, LOG, SERVE, THREADS_MAX
 from owsgit.runtime.worker import PROCESSES_MAX
 
 FILES = ("wasm_host.py", "wasm_modules.py", "wasm_protocol.py", "wasm_request.py", "wasm_wasi.py")
@@ -65,9 +65,9 @@ class WasmHost:
         self.alive = False
         self._numbers = itertools.count(1)
         self._asked: dict[int, Asked] = {}
-        self.ready: set[tuple[str, int]] = set()
-        """Modules by their hash, with the memory that their instances were tried with. It may have dropped some since:
-        then it says so when it is asked."""
+        self.ready: set[tuple[str, int, int | None]] = set()
+        """Modules by their hash, with the memory and the fuel that their instances were tried with. It may have dropped
+        some since: then it says so when it is asked."""
 
     async def start(self, sandbox: Sandbox, memory_bytes: int) -> None:
         """Raises UnavailableError."""
@@ -169,7 +169,7 @@ def _command(fd: int, output_fd: int, sandbox: Sandbox, memory_bytes: int) -> Co
     interpreter = interpreters.find("python")
     (inside,) = sandbox.numbers([fd])
     folders = [str(INSIDE)] if sandbox.contained else [str(own.parent.parent), str(wasmtime.parent)]
-    options = ["-I", "-S", "-B", "-X", "utf8", "-c", wasm_protocol.BOOTSTRAP, "serve", str(inside), *folders]
+    options = ["-I", "-S", "-B", "-X", "utf8", "-c", wasm_protocol.BOOTSTRAP, SERVE, str(inside), *folders]
     return Command(
         arguments=[str(interpreter.program), *options],
         environment={},

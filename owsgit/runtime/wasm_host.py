@@ -8,9 +8,10 @@ so a hole in wasmtime opens the other WebAssembly functions of this node and not
 functions which measure their own time learn nothing of others by the processor's caches and predictors. wasmtime has
 its mitigations for Spectre within an instance; keep secrets that this matters for in another runtime.
 
-Time is bounded by epochs and not by fuel: counting fuel made a tight loop three times slower, an epoch is a comparison.
+Time is bounded by epochs, which cost a comparison. Fuel, which bounds work alike on every machine, is counted only for
+functions that ask for it, by an engine of its own: counting made a tight loop three times slower.
 
-Bootstrap: `-c BOOTSTRAP serve|compile <fd> <folder of packages>...`, with this file as owsgit.runtime.wasm_host.
+Bootstrap: `-c BOOTSTRAP <mode> <fd> <folder of packages>...`, with this file as owsgit.runtime.wasm_host.
 """
 
 import os
@@ -26,9 +27,11 @@ from typing import Any
 import wasmtime
 
 from owsgit.runtime import wasm_modules, wasm_protocol
-from owsgit.runtime.wasm_modules import Modules, RefusedError
+from owsgit.runtime.wasm_modules import Compiled, Engines, Modules, RefusedError
 from owsgit.runtime.wasm_protocol import (
     ABSENT,
+    COMPILE,
+    COMPILE_WITH_FUEL,
     FAILED,
     HEADER,
     INIT_ERROR,
@@ -79,10 +82,10 @@ class Channel:
 class Host:
     """Loads modules and runs requests, each in a thread."""
 
-    def __init__(self, channel: Channel, modules: Modules, engine: wasmtime.Engine) -> None:
+    def __init__(self, channel: Channel, modules: Modules, engines: Engines) -> None:
         self._channel = channel
         self._modules = modules
-        self._engine = engine
+        self._engines = engines
         self._running: dict[int, Request] = {}
         self._begun = threading.Event()
         self._count = 0
@@ -116,14 +119,15 @@ class Host:
 
     def _load(self, number: int, payload: bytes) -> None:
         about, content = wasm_protocol.unpack(payload)
+        counts_fuel = about["fuel"] is not None
         try:
-            compiled = self._modules.get(about["module"])
+            compiled = self._modules.get(about["module"], counts_fuel)
             if compiled is None and not content:
                 self._channel.send(ABSENT, number, None)
                 return
             if compiled is None:
-                compiled = self._modules.add(about["module"], content)
-            self._try(compiled.prepared, about)
+                compiled = self._modules.add(about["module"], counts_fuel, content)
+            self._try(compiled, about)
         except RefusedError as error:
             self._channel.send(INIT_ERROR, number, {"errorType": error.kind, "errorMessage": str(error)})
         except TimeoutError:
@@ -131,26 +135,29 @@ class Host:
         else:
             self._channel.send(READY, number, None)
 
-    def _try(self, prepared: wasmtime.InstancePre, about: Any) -> None:
+    def _try(self, compiled: Compiled, about: Any) -> None:
         """Whether an instance can be had within the function's limits. Raises RefusedError."""
-        with Instance(self._engine, prepared, about) as instance:
+        with Instance(compiled, about) as instance:
             try:
                 instance.make(wasmtime.WasiConfig())
             except (wasmtime.WasmtimeError, wasmtime.Trap) as error:
-                found = describe(str(error))
+                found = describe(error)
                 kind = "Runtime.OutOfMemory" if found["outOfMemory"] else "Runtime.ExitError"
-                raise RefusedError(kind, f"the module cannot be instantiated: {found['message']}") from None
+                why = found["message"]
+                if found["kind"] == "fuel":
+                    kind, why = "Runtime.FuelExhausted", f"all {about['fuel']:,} units of fuel were used up"
+                raise RefusedError(kind, f"the module cannot be instantiated: {why}") from None
 
     def _invoke(self, number: int, payload: bytes) -> None:
         about, event = wasm_protocol.unpack(payload)
-        compiled = self._modules.get(about["module"])
+        compiled = self._modules.get(about["module"], about["fuel"] is not None)
         if compiled is None:
             self._channel.send(ABSENT, number, None)
             return
-        request = Request(compiled.prepared, about, event, lambda piece: self._channel.send(LOG, number, None, piece))
+        request = Request(compiled, about, event, lambda piece: self._channel.send(LOG, number, None, piece))
         self._running[number] = request
         try:
-            kind, answer, rest = request.run(self._engine)
+            kind, answer, rest = request.run()
         finally:
             del self._running[number]
         self._channel.send(kind, number, answer, rest)
@@ -166,7 +173,7 @@ class Host:
                 now = time.monotonic()
                 while ticks < int((now - began) / TICK_SECONDS):
                     ticks += 1
-                    self._engine.increment_epoch()
+                    self._engines.tick()
                 if now - told > LOG_SECONDS:
                     told = now
                     for request in list(self._running.values()):
@@ -176,11 +183,11 @@ class Host:
 def main() -> None:
     mode, fd, *folders = sys.argv[1:]
     os.set_inheritable(int(fd), False)
-    if mode == "compile":
-        wasm_modules.compile_one(int(fd))
+    if mode in (COMPILE, COMPILE_WITH_FUEL):
+        wasm_modules.compile_one(mode == COMPILE_WITH_FUEL, int(fd))
     resource.setrlimit(resource.RLIMIT_FSIZE, (OUTPUT_BYTES_MAX, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     threading.stack_size(THREAD_STACK_BYTES)
-    engine = wasm_modules.make_engine()
-    compiler = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", wasm_protocol.BOOTSTRAP, "compile"]
-    Host(Channel(int(fd)), Modules(engine, compiler, folders), engine).serve()
+    engines = Engines()
+    compiler = [sys.executable, "-I", "-S", "-B", "-X", "utf8", "-c", wasm_protocol.BOOTSTRAP]
+    Host(Channel(int(fd)), Modules(engines, compiler, folders), engines).serve()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import wasmtime
 
-from owsgit.runtime.wasm_protocol import COMPILE_SECONDS_MAX
+from owsgit.runtime.wasm_protocol import COMPILE, COMPILE_SECONDS_MAX, COMPILE_WITH_FUEL
 from owsgit.runtime.wasm_wasi import define_wasi
 
 MAGIC = b"\0asm"
@@ -43,16 +43,18 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Compiled:
-    """A module that can be instantiated at once. Size in bytes of its machine code."""
+    """A module that can be instantiated at once, by its engine. Size in bytes of its machine code."""
 
+    engine: wasmtime.Engine
     prepared: wasmtime.InstancePre
     size: int
 
 
-def make_engine() -> wasmtime.Engine:
-    """The engine: interrupted by epochs, and without proposals that no WASI compiler needs."""
+def make_engine(counts_fuel: bool) -> wasmtime.Engine:
+    """An engine: interrupted by epochs, and without proposals that no WASI compiler needs."""
     config = wasmtime.Config()
     config.epoch_interruption = True
+    config.consume_fuel = counts_fuel
     config.max_wasm_stack = STACK_BYTES
     config.wasm_threads = False
     config.wasm_memory64 = False
@@ -62,6 +64,25 @@ def make_engine() -> wasmtime.Engine:
     config.wasm_function_references = False
     config.gc_support = False
     return wasmtime.Engine(config)
+
+
+class Engines:
+    """The engine that counts fuel and the one that does not, each made when it is first needed; for many threads."""
+
+    def __init__(self) -> None:
+        self._made: dict[bool, wasmtime.Engine] = {}
+        self._lock = threading.Lock()
+
+    def get(self, counts_fuel: bool) -> wasmtime.Engine:
+        with self._lock:
+            if counts_fuel not in self._made:
+                self._made[counts_fuel] = make_engine(counts_fuel)
+            return self._made[counts_fuel]
+
+    def tick(self) -> None:
+        """Let an epoch pass in all of them."""
+        for engine in list(self._made.values()):
+            engine.increment_epoch()
 
 
 def prepare(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.InstancePre:
@@ -80,39 +101,41 @@ def prepare(engine: wasmtime.Engine, module: wasmtime.Module) -> wasmtime.Instan
 
 
 class Modules:
-    """The modules that a host knows; for use from many threads."""
+    """The modules that a host knows, each by its hash and whether its fuel is counted; for use from many threads."""
 
-    def __init__(self, engine: wasmtime.Engine, compiler: Sequence[str], folders: Sequence[str]) -> None:
-        """`compiler` is the command that compiles; it is given a descriptor for the result, and `folders`."""
-        self._engine = engine
+    def __init__(self, engines: Engines, compiler: Sequence[str], folders: Sequence[str]) -> None:
+        """`compiler` is the command that compiles; it is given a mode, a descriptor for the result, and `folders`."""
+        self._engines = engines
         self._compiler = compiler
         self._folders = folders
-        self._known: OrderedDict[str, Compiled] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bool], Compiled] = OrderedDict()
         self._lock = threading.Lock()
         self._compilers = threading.Semaphore(COMPILERS_MAX)
 
-    def get(self, digest: str) -> Compiled | None:
+    def get(self, digest: str, counts_fuel: bool) -> Compiled | None:
+        key = (digest, counts_fuel)
         with self._lock:
-            if digest in self._known:
-                self._known.move_to_end(digest)
-            return self._known.get(digest)
+            if key in self._known:
+                self._known.move_to_end(key)
+            return self._known.get(key)
 
-    def add(self, digest: str, content: bytes) -> Compiled:
+    def add(self, digest: str, counts_fuel: bool, content: bytes) -> Compiled:
         """Compile a module and keep it. Raises RefusedError; TimeoutError if compiling takes too long."""
         if hashlib.sha256(content).hexdigest() != digest:
             raise RefusedError("Runtime.ImportModuleError", "the file changed while it was read")
         with self._compilers:
-            compiled = self.get(digest) or self._compile(content)
+            compiled = self.get(digest, counts_fuel) or self._compile(counts_fuel, content)
         with self._lock:
-            self._known[digest] = compiled
+            self._known[digest, counts_fuel] = compiled
             while len(self._known) > 1 and sum(each.size for each in self._known.values()) > CACHED_BYTES_MAX:
                 self._known.popitem(last=False)
         return compiled
 
-    def _compile(self, content: bytes) -> Compiled:
+    def _compile(self, counts_fuel: bool, content: bytes) -> Compiled:
+        engine = self._engines.get(counts_fuel)
         target = os.memfd_create("compiled")
         try:
-            command = [*self._compiler, str(target), *self._folders]
+            command = [*self._compiler, COMPILE_WITH_FUEL if counts_fuel else COMPILE, str(target), *self._folders]
             try:
                 done = subprocess.run(
                     command,
@@ -126,8 +149,8 @@ class Modules:
                 raise TimeoutError from None
             if done.returncode != 0:
                 raise _refusal(done)
-            module = wasmtime.Module.deserialize_file(self._engine, f"/proc/self/fd/{target}")
-            return Compiled(prepare(self._engine, module), os.fstat(target).st_size)
+            module = wasmtime.Module.deserialize_file(engine, f"/proc/self/fd/{target}")
+            return Compiled(engine, prepare(engine, module), os.fstat(target).st_size)
         finally:
             os.close(target)
 
@@ -143,14 +166,14 @@ def _refusal(done: "subprocess.CompletedProcess[bytes]") -> RefusedError:
         return RefusedError("Runtime.ImportModuleError", text)
 
 
-def compile_one(target: int) -> None:
+def compile_one(counts_fuel: bool, target: int) -> None:
     """The process that compiles: the module comes on stdin, a refusal leaves as JSON on stdout."""
     resource.setrlimit(resource.RLIMIT_DATA, (COMPILE_BYTES_MAX, COMPILE_BYTES_MAX))
     resource.setrlimit(resource.RLIMIT_FSIZE, (COMPILED_BYTES_MAX, COMPILED_BYTES_MAX))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     content = sys.stdin.buffer.read()
     try:
-        compiled = _machine_code(content)
+        compiled = _machine_code(counts_fuel, content)
     except RefusedError as error:
         print(json.dumps({"kind": error.kind, "message": str(error)}), flush=True)
         os._exit(1)
@@ -159,14 +182,14 @@ def compile_one(target: int) -> None:
     os._exit(0)
 
 
-def _machine_code(content: bytes) -> bytes:
+def _machine_code(counts_fuel: bool, content: bytes) -> bytes:
     kind = "Runtime.ImportModuleError"
     if not content.startswith(MAGIC):
         raise RefusedError(kind, "the file is not a WebAssembly module (it does not begin with \\0asm)")
     if content[4:8] != CORE_MODULE:
         text = "the file is a WebAssembly component: build a core module for WASI preview 1, such as wasm32-wasip1"
         raise RefusedError(kind, text)
-    engine = make_engine()
+    engine = make_engine(counts_fuel)
     try:
         module = wasmtime.Module(engine, content)
     except wasmtime.WasmtimeError as error:

@@ -15,7 +15,10 @@ import struct
 from typing import Any
 
 BOOTSTRAP = "import sys; sys.path[:0] = sys.argv[3:]; from owsgit.runtime.wasm_host import main; main()"
-"""What an interpreter runs to be a host: `-c BOOTSTRAP serve|compile FD FOLDER...`, with the folders of packages."""
+"""What an interpreter runs to be a host: `-c BOOTSTRAP MODE FD FOLDER...`, with the folders of packages."""
+
+SERVE, COMPILE, COMPILE_WITH_FUEL = "serve", "compile", "compile-with-fuel"
+"""The modes."""
 
 HEADER = struct.Struct("!IBI")
 LOAD, READY, ABSENT, INIT_ERROR, INVOKE, LOG, RESULT, FAILED = range(1, 9)

@@ -16,6 +16,7 @@ from typing import Any
 
 import wasmtime
 
+from owsgit.runtime.wasm_modules import Compiled
 from owsgit.runtime.wasm_protocol import FAILED, LOG_BYTES_MAX, RESPONSE_BYTES_MAX, RESULT
 from owsgit.runtime.wasm_wasi import clock
 
@@ -34,7 +35,7 @@ LOG_LOOK_BYTES = 4096
 OUT_OF_MEMORY = (b"memory allocation of ", b"out of memory", b"Out of memory")
 """What Rust, C++ and Go say when memory.grow was refused: the module alone knows of it."""
 
-
+OUT_OF_FUEL = wasmtime.TrapCode.OUT_OF_FUEL
 NUMBERED = re.compile(r"\s*[0-9]+: ")
 
 
@@ -46,7 +47,7 @@ class NotJsonError(Exception):
 class Request:
     """A request that runs. `tell` takes what it writes to stderr."""
 
-    prepared: wasmtime.InstancePre
+    compiled: Compiled
     about: Any
     event: bytes
     tell: Callable[[bytes], None]
@@ -54,7 +55,7 @@ class Request:
     _logged: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def run(self, engine: wasmtime.Engine) -> tuple[int, Any, bytes]:
+    def run(self) -> tuple[int, Any, bytes]:
         """The answer, as a kind of frame, what it says, and what follows."""
         with contextlib.ExitStack() as stack:
             event_fd, output_fd, log_fd = (stack.enter_context(_in_memory(name)) for name in ("event", "out", "log"))
@@ -62,12 +63,13 @@ class Request:
                 file.write(self.event)
             self.log_fd = log_fd
             try:
-                with Instance(engine, self.prepared, self.about) as instance:
+                with Instance(self.compiled, self.about) as instance:
                     failure = instance.call(event_fd, output_fd, log_fd)
                     size = instance.memory_bytes()
+                    used = {"memoryBytes": size, "fuelUsed": instance.fuel_used()}
                 self.flush_log()
                 if failure is None:
-                    return RESULT, {"memoryBytes": size}, _answer(output_fd)
+                    return RESULT, used, _answer(output_fd)
                 failure["outOfMemory"] = failure.get("outOfMemory") or self._ran_out_of_memory(failure, size)
             except TooLargeError as error:
                 failure = {"kind": "size", "size": error.size}
@@ -76,7 +78,7 @@ class Request:
             finally:
                 with self._lock:
                     self.log_fd = -1
-            return FAILED, {**failure, "memoryBytes": size}, b""
+            return FAILED, {**failure, **used}, b""
 
     def flush_log(self) -> None:
         """Hand on what the module wrote to stderr since the last time; called from the request's thread and another."""
@@ -106,14 +108,16 @@ class TooLargeError(Exception):
 class Instance:
     """A module's instance with its limits; closed with all its memory."""
 
-    def __init__(self, engine: wasmtime.Engine, prepared: wasmtime.InstancePre, about: Any) -> None:
-        self._prepared = prepared
+    def __init__(self, compiled: Compiled, about: Any) -> None:
+        self._prepared = compiled.prepared
         self._about = about
         self._made: wasmtime.Instance | None = None
-        self._store = wasmtime.Store(engine)
+        self._store = wasmtime.Store(compiled.engine)
         self._store.set_limits(
             memory_size=about["memoryBytes"], table_elements=TABLE_ELEMENTS_MAX, instances=1, tables=16, memories=1
         )
+        if about["fuel"] is not None:
+            self._store.set_fuel(about["fuel"])
 
     def __enter__(self) -> "Instance":
         return self
@@ -147,9 +151,9 @@ class Instance:
         except wasmtime.Trap as error:
             if error.trap_code == wasmtime.TrapCode.INTERRUPT:
                 return {"kind": "timeout"}
-            return describe(str(error))
+            return describe(error)
         except wasmtime.WasmtimeError as error:
-            return describe(str(error))
+            return describe(error)
         return {"kind": "timeout"} if time.monotonic_ns() >= clock.deadline_ns else None
 
     def memory_bytes(self) -> int:
@@ -157,16 +161,21 @@ class Instance:
         memory = self._made.exports(self._store).get("memory") if self._made is not None else None
         return memory.data_len(self._store) if isinstance(memory, wasmtime.Memory) else 0
 
+    def fuel_used(self) -> int | None:
+        """None where it is not counted."""
+        fuel: int | None = self._about["fuel"]
+        return None if fuel is None else fuel - self._store.get_fuel()
 
-def describe(text: str) -> dict[str, Any]:
+
+def describe(error: wasmtime.Trap | wasmtime.WasmtimeError) -> dict[str, Any]:
     """wasmtime's error, its cause apart from the frames."""
-    where, _, why = text.rpartition("Caused by:")
+    where, _, why = str(error).rpartition("Caused by:")
     frames = [line.strip() for line in where.splitlines() if NUMBERED.match(line)]
     causes = [NUMBERED.sub("", line).strip() for line in why.splitlines()]
     message = ": ".join(cause for cause in reversed(causes) if cause)  # what happened comes last
     refused = "exceeds memory limits" in message
     return {
-        "kind": "trap",
+        "kind": "fuel" if isinstance(error, wasmtime.Trap) and error.trap_code == OUT_OF_FUEL else "trap",
         "message": message[:MESSAGE_CHARACTERS_MAX],
         "stackTrace": frames[:FRAMES_MAX],
         "outOfMemory": refused,

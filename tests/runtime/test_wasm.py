@@ -253,6 +253,67 @@ def test_a_module_that_never_ends_is_ended_at_its_timeout(wasm: WasmLab, start: 
     assert error["errorMessage"].endswith("request-0 Task timed out after 0.30 seconds")
 
 
+COUNT = module("""(loop $on
+  (local.set $i (i32.add (local.get $i) (i32.const 1)))
+  (br_if $on (i32.lt_u (local.get $i) (i32.const 100000))))
+  (call $echo)""")
+FUEL = 100_000 * 20
+"""More than enough for COUNT, which has fewer than 20 instructions in its loop."""
+
+
+def test_a_module_that_uses_all_of_its_fuel_ends_with_an_error_and_its_worker_goes_on(wasm: WasmLab) -> None:
+    function = wasm.function(module("(if (i32.eq (call $ask) (i32.const 1)) (then (loop $on (br $on))))"), fuel=10_000)
+    function.warm()
+    (worker,) = function.pool.idle
+    error = function.error(1)
+    assert error["errorType"] == "Runtime.FuelExhausted"
+    assert error["errorMessage"] == "RequestId: request-0 Error: all 10,000 units of fuel were used up"
+    assert error["stackTrace"]
+    assert function.log()[-1].endswith("\tFuel Used: 10000")
+    assert any(line.startswith("Runtime.FuelExhausted: ") for line in function.log())
+    assert function(22) is None, "each request has all of the fuel"
+    assert function.pool.idle == [worker]
+
+
+def test_the_same_module_runs_with_enough_fuel_with_too_little_and_without_a_count(wasm: WasmLab) -> None:
+    plain, enough, little = (wasm.function(COUNT, fuel=fuel) for fuel in (None, FUEL, FUEL // 100))
+    assert plain(1) == 1 and "Fuel Used" not in plain.log()[-1]
+    assert little.error(1)["errorType"] == "Runtime.FuelExhausted"
+    used = set()
+    for number in range(3):
+        assert enough(number) == number
+        used.add(int(enough.log()[-1].rpartition("\tFuel Used: ")[2]))
+    assert len(used) == 1 and 100_000 < used.pop() < FUEL, "the same work costs the same"
+    assert plain(2) == 2
+
+
+def test_fuel_that_does_not_suffice_to_begin_with_is_told_at_deployment(wasm: WasmLab) -> None:
+    content = bytes(wasmtime.wat2wasm('(module (func $f (loop $on (br $on))) (start $f) (func (export "_start")))'))
+    report = wasm.refused(content, fuel=1000)
+    assert report["errorType"] == "Runtime.FuelExhausted"
+    assert "all 1,000 units of fuel were used up" in str(report["errorMessage"])
+
+
+@pytest.mark.parametrize("start", ["(loop $on (br $on))", SLEEP % FOREVER_NS])
+def test_a_module_with_much_fuel_is_ended_at_its_timeout_all_the_same(wasm: WasmLab, start: str) -> None:
+    assert wasm.function(module(start), timeout=0.3, fuel=10**14).error()["errorType"] == "Sandbox.Timedout"
+
+
+def test_a_module_with_fuel_is_compiled_again_by_the_next_host(wasm: WasmLab) -> None:
+    function = wasm.function(COUNT, fuel=FUEL)
+    assert function(1) == 1
+    wasm.run(kill_host(wasm))
+    wasm.run(ended(wasm))
+    assert function(2) == 2
+
+
+async def ended(wasm: WasmLab) -> None:
+    """Wait until the node knows that its host is gone."""
+    host = wasm.runtimes._wasm_hosts._host
+    while host is not None and host.alive:
+        await asyncio.sleep(0.01)
+
+
 def test_a_module_can_sleep(wasm: WasmLab) -> None:
     function = wasm.function(module(SLEEP % 50_000_000 + "(call $echo)"))
     function.warm()

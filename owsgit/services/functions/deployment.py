@@ -85,6 +85,7 @@ class Deployer:
             code=given.code,
             timeout=float(spec.timeout),
             memory_size=spec.memory_size,
+            fuel=spec.fuel,
             environment=dict(spec.environment),
             tmp_size=spec.ephemeral_storage,
             network=_network(spec),

@@ -12,6 +12,9 @@ from owsgit.model.spec import Document, Name, Reference, Suspendable
 ENVIRONMENT_BYTES_MAX = 4096
 """Lambda's limit for all variables of a function."""
 
+FUEL_MAX = 10**14
+"""More than a core can use in the longest timeout, and a number that every reader of JSON keeps exact."""
+
 _RUNTIME = re.compile(r"python(3\.[0-9]{1,2})?|nodejs([0-9]{2}\.x)?|provided(\.al2|\.al2023)?|container|wasm")
 _HANDLERS = {
     "python": (re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*\.[A-Za-z_][A-Za-z0-9_]*"), "module.function"),
@@ -237,6 +240,14 @@ class FunctionSpec(Suspendable, Guarded):
     memory_size: int = Field(
         128, ge=128, le=10240, description="MiB of memory that one worker may use. Its share of the CPU grows with it."
     )
+    fuel: int | None = Field(
+        None,
+        ge=1,
+        le=FUEL_MAX,
+        description="WebAssembly instructions, roughly, that one request may use; only for the runtime 'wasm'. They "
+        "are counted only if this is given, which slows the module down; the REPORT line then tells how many were "
+        "used.",
+    )
     ephemeral_storage: int = Field(512, ge=64, le=10240, description="MiB that a worker may keep in /tmp.")
     network: (
         Literal["none", "internet"] | Annotated[list[Annotated[str, AfterValidator(_host)]], Field(max_length=100)]
@@ -283,6 +294,14 @@ class FunctionSpec(Suspendable, Guarded):
         if not pattern.fullmatch(handler):
             raise ValueError(f"with the runtime {runtime}, the handler has to be {form}")
         return handler
+
+    @field_validator("fuel")
+    @classmethod
+    def _fuel_fits(cls, fuel: int | None, info: ValidationInfo) -> int | None:
+        runtime = info.data.get("runtime")  # absent if it is wrong itself
+        if fuel is not None and runtime not in (None, "wasm"):
+            raise ValueError(f"only functions with the runtime wasm use fuel, not those with {runtime}: leave it out")
+        return fuel
 
     @model_validator(mode="after")
     def _runtime_fits(self) -> Self:
