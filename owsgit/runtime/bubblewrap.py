@@ -132,9 +132,11 @@ class Bubblewrap:
                 options += ["--ro-bind", str(link), str(link)]
         for path in (*SYSTEM_FILES, *map(str, interpreter.folders)):
             options += ["--ro-bind-try", path, path]
+        options += ["--tmpfs", RUNTIME]
         scripts = {name: Path(__file__).with_name(name) for name in SCRIPTS}
         for name, source in {**scripts, **sdk.entries()}.items():
             options += ["--ro-bind", str(source), f"{RUNTIME}/{name}"]
+        options += ["--remount-ro", RUNTIME]  # every worker has this very folder, and imports from it
         return [self._bwrap, *options]
 
     async def close(self) -> None:

@@ -107,3 +107,11 @@ def test_it_has_no_capabilities_and_may_gain_none(inside: Function) -> None:
 def test_the_hosts_environment_is_not_there(inside: Function) -> None:
     environment = eval(inside("dict(os.environ)"))
     assert not {"SSH_AUTH_SOCK", "PYTEST_CURRENT_TEST", "USER"} & set(environment)
+
+
+def test_nothing_that_workers_have_in_common_is_writable(inside: Function) -> None:
+    mounts = eval(inside("[line.split()[4:6] for line in open('/proc/self/mountinfo')]"))
+    writable = {place for place, options in mounts if "ro" not in options.split(",")}
+    assert writable == {"/tmp", "/proc"} | {place for place in writable if place.startswith(("/dev/", "/proc/"))}
+    assert inside("open('/var/runtime/orjson.py', 'w')").startswith("refused: ")
+    assert all("nosuid" in options for _, options in mounts)
