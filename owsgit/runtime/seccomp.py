@@ -1,10 +1,12 @@
 """The system calls that no function may make, as a seccomp filter for bubblewrap.
 
 What a function needs is allowed; what reaches into the kernel beyond a process's own business is answered with EPERM:
-mounts, modules, other processes, keyrings, BPF, performance counters, raw clocks, io_uring (which bypasses filters).
+mounts, modules, other processes, keyrings, BPF, performance counters, raw clocks, io_uring (which bypasses filters),
+and sockets of families that no network namespace holds, as AF_VSOCK, which leads to the hypervisor.
 """
 
 import errno
+import socket
 import tempfile
 from typing import IO
 
@@ -20,6 +22,9 @@ REFUSED = (
     "request_key", "setdomainname", "sethostname", "setns", "settimeofday", "swapoff", "swapon", "sysfs", "syslog",
     "umount", "umount2", "unshare", "userfaultfd", "uselib", "ustat", "vhangup",
 )  # fmt: skip
+FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+"""Of sockets, those that a function may make; netlink is how the addresses of interfaces are asked for."""
+
 CLONE_NEWUSER = 0x10000000
 TIOCSTI = 0x5412
 
@@ -36,6 +41,9 @@ def filter_file() -> IO[bytes]:
     rules.add_rule(refuse, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, CLONE_NEWUSER, CLONE_NEWUSER))
     rules.add_rule(pyseccomp.ERRNO(errno.ENOSYS), "clone3")  # its flags cannot be looked at; libc falls back to clone
     rules.add_rule(refuse, "ioctl", pyseccomp.Arg(1, pyseccomp.MASKED_EQ, 0xFFFFFFFF, TIOCSTI))
+    for family in set(range(max(FAMILIES))) - set(FAMILIES):
+        rules.add_rule(refuse, "socket", pyseccomp.Arg(0, pyseccomp.EQ, family))
+    rules.add_rule(refuse, "socket", pyseccomp.Arg(0, pyseccomp.GT, max(FAMILIES)))
     file = tempfile.TemporaryFile()  # noqa: SIM115 - kept open for as long as the node runs
     rules.export_bpf(file)
     file.seek(0)

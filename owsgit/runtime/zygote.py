@@ -46,9 +46,12 @@ ROOT_OPTIONS = "size=16m,mode=755"  # room for the files of secrets
 RUNTIME = "/var/runtime"
 
 PROC_READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
-PROC_HIDDEN = ("acpi", "asound", "kcore", "keys", "kmsg", "latency_stats", "scsi", "timer_list")
+PROC_HIDDEN = (
+    "acpi", "asound", "kcore", "keys", "kmsg", "kpagecgroup", "kpagecount", "kpageflags", "latency_stats",
+    "pagetypeinfo", "scsi", "slabinfo", "timer_list", "vmallocinfo",
+)  # fmt: skip
 """Parts of /proc that speak of the whole machine, as Docker masks them. Where a node runs as root, the user of its
-functions is root outside (without any capability), and the kernel lets root's user write some of these."""
+functions is root outside (without any capability), and the kernel lets root's user read or write some of these."""
 
 DEVICES = ("full", "null", "random", "urandom", "zero")
 DEVICE_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
