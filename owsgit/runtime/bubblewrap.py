@@ -59,30 +59,46 @@ class Bubblewrap:
             self._filter = file.read()
         self._servers: dict[tuple[Interpreter, bool], ForkServer] = {}
         self._starting = asyncio.Lock()
+        self._closed = False
 
     def numbers(self, pass_fds: Sequence[int]) -> list[int]:
         return list(range(FIRST_PASSED_FD, FIRST_PASSED_FD + len(pass_fds)))
 
     async def start(self, name: str, command: Command) -> ForkedSandbox:
         """Start `command` in a sandbox and a control group of its own. Raises UnavailableError."""
-        server = await self._server(command.interpreter or interpreters.find("python"), command.sdk)
+        interpreter = command.interpreter or interpreters.find("python")
         hosts, addresses, names = egress.inside(command.network)
         listen = [(LOOPBACK, port) for port in command.listen] + hosts
         texts = {"/etc/hosts": names}
         if command.network.internet:
             texts["/etc/resolv.conf"] = f"nameserver {internet.RESOLVER}\n"
         layout = Layout(listen, addresses, texts, command.network.internet)
-        running = await server.spawn(command, layout, self.numbers(command.pass_fds), sdk.modules())
-        await self._open_network(running, command)
+        running = await self._spawn(interpreter, command, layout)
+        try:
+            await self._open_network(running, command)
+        except BaseException:
+            await running.abandon()
+            raise
         return running
+
+    async def _spawn(self, interpreter: Interpreter, command: Command, layout: Layout) -> ForkedSandbox:
+        """By another fork server, if the first one ends meanwhile."""
+        server = await self._server(interpreter, command.sdk)
+        try:
+            return await server.spawn(command, layout, self.numbers(command.pass_fds), sdk.modules())
+        except UnavailableError:
+            if self._closed or not await server.ends():
+                raise
+        server = await self._server(interpreter, command.sdk)
+        return await server.spawn(command, layout, self.numbers(command.pass_fds), sdk.modules())
 
     async def _open_network(self, running: ForkedSandbox, command: Command) -> None:
         """Pass on what the worker connects to, and keep what the caller listens on."""
         count = len(command.listen)
-        running.listeners, others = running.listeners[:count], running.listeners[count:]
-        if others:
+        if running.listeners[count:]:
             running.egress = Egress(command.network)
-            await running.egress.open(others)
+            await running.egress.open(running.listeners[count:])
+            del running.listeners[count:]
 
     async def _server(self, interpreter: Interpreter, with_sdk: bool) -> ForkServer:
         server = self._servers.get((interpreter, with_sdk))
@@ -90,6 +106,8 @@ class Bubblewrap:
             async with self._starting:
                 server = self._servers.get((interpreter, with_sdk))
                 if server is None or not server.alive:
+                    if server is not None:
+                        await server.close()
                     server = self._servers[interpreter, with_sdk] = await self._start_server(interpreter, with_sdk)
         return server
 
@@ -99,7 +117,7 @@ class Bubblewrap:
         os.write(filter_write, self._filter)
         os.close(filter_write)
         program = [str(interpreter.program), "-I", "-S", "-B", "-X", "utf8", f"{RUNTIME}/zygote.py"]
-        fds = [theirs.fileno(), filter_read]
+        fds = [theirs.detach(), filter_read]
         links = {name: str(Path("/", name).readlink()) for name in LIBRARIES if Path("/", name).is_symlink()}
         folders = [f"/{name}" for name in LIBRARIES if name not in links and Path("/", name).is_dir()]
         files = [path for path in SYSTEM_FILES if Path(path).exists()]
@@ -108,11 +126,7 @@ class Bubblewrap:
             "packages": sdk.IMPORTED if with_sdk else (),
         }  # fmt: skip
         arguments = [*self._arguments(interpreter), "--", *program, *map(str, fds)]
-        try:
-            return await ForkServer.start(arguments, fds, ours, setup, self._groups.create)
-        finally:
-            theirs.close()
-            os.close(filter_read)
+        return await ForkServer.start(arguments, fds, ours, setup, self._groups.create)
 
     def _arguments(self, interpreter: Interpreter) -> list[str]:
         """bubblewrap's options for the outer sandbox, of a fork server."""
@@ -140,6 +154,7 @@ class Bubblewrap:
         return [self._bwrap, *options]
 
     async def close(self) -> None:
+        self._closed = True
         for server in self._servers.values():
             await server.close()
         await asyncio.to_thread(self._groups.remove)

@@ -6,9 +6,13 @@ the machine can be reached, and what is not allowed does not exist.
 """
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 from owsgit.runtime.config import Network
 from owsgit.runtime.relay import pass_on
@@ -17,6 +21,9 @@ CONNECTIONS_MAX = 256
 """Of one worker: each costs the node two sockets."""
 
 CONNECT_SECONDS_MAX = 10.0
+_PLACES = tuple(f"127.1.{number // 250}.{number % 250 + 1}" for number in range(500))
+"""More than the hosts and the addresses that a function may name."""
+
 HOSTS = "127.0.0.1 localhost\n::1 localhost\n"
 log = logging.getLogger("owsgit.egress")
 
@@ -35,21 +42,35 @@ def is_address(host: str) -> bool:
     return True
 
 
-def inside(network: Network) -> tuple[list[tuple[str, int]], list[str], str]:
-    """Where to listen in the sandbox for each allowed host, further addresses to have there, and /etc/hosts."""
+@dataclass(frozen=True)
+class Route:
+    """An allowed host, and the address inside of the sandbox that leads to it."""
+
+    host: str
+    port: int
+    place: str
+
+
+def routes(network: Network) -> list[Route]:
+    """Each allowed host and port once, however often and in whatever letters it is written."""
+    wanted = dict.fromkeys(split(allowed.lower()) for allowed in network.allowed)
+    literal = {host for host, _ in wanted if is_address(host)}
+    free = (place for place in _PLACES if place not in literal)
     places: dict[str, str] = {}
-    listen: list[tuple[str, int]] = []
-    lines = []
-    for allowed in network.allowed:
-        host, port = split(allowed)
+    for host, _ in wanted:
         if host not in places:
-            number = len(places)
-            places[host] = host if is_address(host) else f"127.1.{number // 250}.{number % 250 + 1}"
-            if not is_address(host):
-                lines.append(f"{places[host]} {host}\n")
-        listen.append((places[host], port))
-    addresses = [place for place in places.values() if not ipaddress.IPv4Address(place).is_loopback]
-    return listen, addresses, "".join(lines) + HOSTS
+            places[host] = host if host in literal else next(free)
+    return [Route(host, port, places[host]) for host, port in wanted if host != "0.0.0.0"]  # noqa: S104 - leads nowhere
+
+
+def inside(network: Network) -> tuple[list[tuple[str, int]], list[str], str]:
+    """Where to listen in the sandbox for each route, further addresses to have there, and /etc/hosts."""
+    found = routes(network)
+    names = dict.fromkeys((each.place, each.host) for each in found if each.place != each.host)
+    places = dict.fromkeys(each.place for each in found)
+    addresses = [place for place in places if not ipaddress.IPv4Address(place).is_loopback]
+    lines = [f"{place} {host}\n" for place, host in names]
+    return [(each.place, each.port) for each in found], addresses, "".join(lines) + HOSTS
 
 
 def is_forbidden(address: str, network: Network) -> bool:
@@ -62,6 +83,13 @@ def is_forbidden(address: str, network: Network) -> bool:
     return found.is_link_local or found.is_multicast
 
 
+LOOKUPS_AT_ONCE = 16
+LOOKUPS_OF_A_WORKER = 2
+"""A lookup that is given up goes on in its thread: without bounds, a worker's would keep all others from theirs."""
+
+_lookups = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="lookup")  # never the threads of the node itself
+
+
 class Egress:
     """Passes on the connections of one worker."""
 
@@ -69,11 +97,12 @@ class Egress:
         self._network = network
         self._servers: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._looking_up = asyncio.Semaphore(LOOKUPS_OF_A_WORKER)
 
     async def open(self, listeners: list[socket.socket]) -> None:
-        """Take what comes to `listeners`, one for each allowed host, in order."""
-        for allowed, listener in zip(self._network.allowed, listeners, strict=True):
-            host, port = split(allowed)
+        """Take what comes to `listeners`, one for each route, in order."""
+        for route, listener in zip(routes(self._network), listeners, strict=True):
+            host, port = route.host, route.port
 
             async def accepted(
                 reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str = host, port: int = port
@@ -111,9 +140,8 @@ class Egress:
 
     async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Looked up here and connected to the very address that was looked at."""
-        loop = asyncio.get_running_loop()
         problem: OSError = OSError("no address")
-        for _, _, _, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        for _, _, _, _, address in await self._look_up(host, port):
             if is_forbidden(str(address[0]), self._network):
                 problem = OSError(f"{host} is at {address[0]}, which no function may reach")
                 continue
@@ -122,6 +150,20 @@ class Egress:
             except OSError as error:
                 problem = error
         raise problem
+
+    async def _look_up(self, host: str, port: int) -> list[tuple[Any, ...]]:
+        await self._looking_up.acquire()
+        ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        asked: asyncio.Future[list[tuple[Any, ...]]]
+        asked = asyncio.get_running_loop().run_in_executor(_lookups, ask)
+        asked.add_done_callback(self._looked_up)
+        return await asyncio.shield(asked)
+
+    def _looked_up(self, asked: "asyncio.Future[list[tuple[Any, ...]]]") -> None:
+        """Its thread is free now, whether anyone still waits for the answer or not."""
+        self._looking_up.release()
+        if not asked.cancelled():
+            asked.exception()
 
     def close(self) -> None:
         for server in self._servers:

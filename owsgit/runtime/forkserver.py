@@ -35,6 +35,10 @@ READY_SANDBOXES = 2
 """Kept ahead of need: a cold start takes one, and the next is made while the function loads."""
 
 SEND_RETRY_SECONDS = 0.001
+END_SECONDS_MAX = 0.5
+"""From the end of its processes to that of bubblewrap, which holds them."""
+
+END_POLL_SECONDS = 0.01
 MESSAGE_BYTES_MAX = 4096
 DESCRIPTORS_MAX = 128
 KILLED = -signal.SIGKILL
@@ -67,6 +71,7 @@ class ForkedSandbox:
         self._control = control
         self._pidfd = -1
         self._status: int | None = None
+        self._started = False  # from then on what its first process says is no answer to anyone
         self._dead = asyncio.Event()
         self._removed: asyncio.Future[None] | None = None
 
@@ -96,6 +101,7 @@ class ForkedSandbox:
         if layout.internet:
             self.internet = await Internet.start(self.pid)
             self._control.send(json.dumps({"reject": await internet.rejected()}).encode())
+        self._started = True
         asyncio.get_running_loop().add_reader(self._control, self._told)
 
     async def _answer(self) -> tuple[dict[str, Any], list[int], int]:
@@ -124,10 +130,10 @@ class ForkedSandbox:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        self._told()
+        if self._started:
+            self._told()
         if self._status is None:
             self._status = KILLED
-        self._control.close()
         self._dead.set()
 
     @property
@@ -147,7 +153,6 @@ class ForkedSandbox:
     async def abandon(self) -> None:
         """End it and clear it away, however far it has come."""
         if self._pidfd < 0 and not self._dead.is_set():
-            self._control.close()
             self._status = KILLED
             self._dead.set()
         self.kill()
@@ -161,6 +166,8 @@ class ForkedSandbox:
     async def gone(self) -> None:
         await self.ended()
         if self._removed is None:
+            asyncio.get_running_loop().remove_reader(self._control)
+            self._control.close()
             for passing in (self.egress, self.internet):
                 if passing is not None:
                     passing.close()
@@ -196,22 +203,32 @@ class ForkServer:
         setup: dict[str, Any],
         make_group: MakeGroup,
     ) -> "ForkServer":
-        """Start it with bubblewrap's `arguments`. Raises UnavailableError."""
-        process = subprocess.Popen(  # noqa: ASYNC220 - its end is not waited for in the event loop
-            arguments,
-            env={},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            pass_fds=pass_fds,
-        )
+        """Start it with bubblewrap's `arguments`. The descriptors in `pass_fds` are closed here: else its end would not
+        be noticed. Raises UnavailableError."""
+        try:
+            process = subprocess.Popen(  # noqa: ASYNC220 - its end is not waited for in the event loop
+                arguments,
+                env={},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=pass_fds,
+            )
+        finally:
+            for fd in pass_fds:
+                os.close(fd)
         requests.setblocking(False)
         server = cls(process, requests, make_group)
         hello = b""
-        with contextlib.suppress(TimeoutError, OSError):
+        try:
             requests.send(json.dumps(setup).encode())
             async with asyncio.timeout(START_SECONDS_MAX):
                 hello = await asyncio.get_running_loop().sock_recv(requests, MESSAGE_BYTES_MAX)
+        except (TimeoutError, OSError):
+            pass
+        except BaseException:
+            await server.close()
+            raise
         if not hello:
             process.kill()
             assert process.stderr is not None
@@ -223,6 +240,14 @@ class ForkServer:
     @property
     def alive(self) -> bool:
         return not self._closed and self._process.poll() is None
+
+    async def ends(self) -> bool:
+        """Whether it has ended, or is about to: its sandboxes notice before it is cleared away."""
+        for _ in range(int(END_SECONDS_MAX / END_POLL_SECONDS)):
+            if not self.alive:
+                return True
+            await asyncio.sleep(END_POLL_SECONDS)
+        return not self.alive
 
     async def spawn(self, command: Command, layout: Layout, numbers: list[int], sdk: list[str]) -> ForkedSandbox:
         """Start a worker. Raises UnavailableError."""
@@ -264,6 +289,7 @@ class ForkServer:
             sandbox = ForkedSandbox(ours, self._make_group(f"worker-{next(_numbers)}"))
             try:
                 await self._send(theirs.fileno())
+                theirs.close()  # else the end of the fork server would not be noticed
                 await sandbox.prepare()
             except BaseException as error:
                 await sandbox.abandon()
