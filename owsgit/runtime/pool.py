@@ -61,13 +61,13 @@ class Pool:
     async def _provision(self) -> None:
         while (missing := self._size.provisioned - self.size) > 0 and not self.closed:
             together = range(min(missing, WARMING_AT_ONCE))
-            started = await asyncio.gather(*(self._start() for _ in together), return_exceptions=True)
-            for each in started:
-                if not isinstance(each, BaseException):
-                    self._put_back(each)
+            started = await asyncio.gather(*(self._add() for _ in together), return_exceptions=True)
             for each in started:
                 if isinstance(each, BaseException):
                     raise each
+
+    async def _add(self) -> None:
+        self._put_back(await self._start())
 
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Raises ThrottledError; what the function does wrong is in the Answer."""

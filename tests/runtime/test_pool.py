@@ -211,3 +211,25 @@ def test_a_closed_pool_finishes_what_it_has_begun() -> None:
         assert (await call).payload == b"7" and not nursery.made[0].alive
 
     run(test)
+
+
+def test_a_provisioning_that_is_cancelled_keeps_no_worker_that_nobody_knows() -> None:
+    async def test() -> None:
+        nursery, numbers = Nursery(), iter(range(100))
+
+        async def spawn() -> SmallWorker:
+            if next(numbers) == 2:  # one of those that start together never comes
+                await asyncio.Event().wait()
+            return await nursery()
+
+        pool = Pool(spawn, Size(10, provisioned=4), Budget())
+        warming = asyncio.ensure_future(pool.warm())
+        async with asyncio.timeout(10):
+            while len(nursery.made) < 3:
+                await asyncio.sleep(0.005)
+        warming.cancel()
+        await asyncio.gather(warming, return_exceptions=True)
+        pool.close()
+        assert len(nursery.made) == 3 and not any(each.alive for each in nursery.made)
+
+    run(test)
