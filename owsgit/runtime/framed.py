@@ -62,8 +62,15 @@ class FramedWorker(ProcessWorker):
         finally:
             theirs.close()
             os.close(output)
+        try:
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            ours.close()
+            self._transcript.close()
+            self._running.kill()
+            await self._running.gone()
+            raise
         self.alive = True
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
         try:
             if self.config.debugging is not None:
                 listener = dialled or self._running.listeners[0]

@@ -37,8 +37,9 @@ async def rejected() -> list[str]:
 class Internet:
     """Carries the packets of one sandbox."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, exit_fd: int) -> None:
         self._process = process
+        self._exit_fd = exit_fd  # it ends when this is closed: by us, or because this node was killed
 
     @classmethod
     async def start(cls, pid: int, *, own_user_namespace: bool = True) -> "Internet":
@@ -50,21 +51,30 @@ class Internet:
             )
         user_namespace = [f"--userns-path=/proc/{pid}/ns/user"] if own_user_namespace else []
         ready, told = os.pipe()
+        watched, exit_fd = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
                 program, "--configure", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox",
-                "--enable-seccomp", f"--ready-fd={told}", "--netns-type=path", *user_namespace,
+                "--enable-seccomp", f"--ready-fd={told}", f"--exit-fd={watched}", "--netns-type=path", *user_namespace,
                 f"/proc/{pid}/ns/net", "tap0",
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[told],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=[told, watched],
             )  # fmt: skip
+        except BaseException:
+            os.close(ready)
+            os.close(exit_fd)
+            raise
         finally:
             os.close(told)
-        made = cls(process)
+            os.close(watched)
+        made = cls(process, exit_fd)
         try:
             async with asyncio.timeout(READY_SECONDS_MAX):
                 answer = await _read(ready)
         except TimeoutError:
             answer = b""
+        except BaseException:
+            made.close()
+            raise
         finally:
             os.close(ready)
         if not answer:
@@ -75,6 +85,9 @@ class Internet:
         return made
 
     def close(self) -> None:
+        if self._exit_fd >= 0:
+            os.close(self._exit_fd)
+            self._exit_fd = -1
         if self._process.returncode is None:
             self._process.kill()
 

@@ -58,7 +58,7 @@ def test_a_fork_server_that_is_killed_is_replaced_and_no_request_notices(lab: La
     for who in (lambda pid: pid, lambda pid: descendants(pid)[0], lambda pid: descendants(pid)[1]):
         for pid in processes(lab):
             os.kill(who(pid), signal.SIGKILL)
-        lost = [worker for worker in made.pool.idle]
+        lost = list(made.pool.idle)
         for worker in lost:
             within(lab, worker._running.ended())  # type: ignore[attr-defined]
         assert made(2) == 2

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -213,3 +214,35 @@ def test_the_internet_is_not_the_machine_nor_its_neighbours(two_machines: tuple[
         for server in servers:
             server.kill()
             server.wait()
+
+
+def test_nothing_of_the_internet_is_left_when_a_node_is_killed() -> None:
+    def stacks() -> set[str]:
+        found = subprocess.run(["pgrep", "-x", "slirp4netns"], capture_output=True, text=True, check=False)
+        return set(found.stdout.split())
+
+    code = """
+import asyncio, os, signal, sys
+from owsgit.runtime.internet import Internet
+async def main():
+    started = await Internet.start(int(sys.argv[1]))
+    print(started._process.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    holder = subprocess.Popen(["unshare", "--net", "sleep", "60"])
+    try:
+        while Path(f"/proc/{holder.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink():
+            time.sleep(0.01)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(holder.pid)], capture_output=True, text=True, timeout=60, check=False
+        )
+        pid = done.stdout.strip()
+        assert pid, done.stderr
+        deadline = time.monotonic() + 20
+        while pid in stacks() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert pid not in stacks()
+    finally:
+        holder.kill()
+        holder.wait()
