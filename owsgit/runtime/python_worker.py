@@ -15,6 +15,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html and .../python-
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import logging
@@ -246,17 +247,53 @@ def prepare_interpreter() -> None:
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def forget_preloaded(sdk: set[str]) -> None:
-    """Of what was imported ahead of time, forget what the function's own code or packages have under the same name."""
+def forget_preloaded(sdk: set[str], missed: set[str]) -> None:
+    """Of what was imported ahead of time, forget what the function's own code or packages have under the same name.
+    The SDK (`sdk`: its top-level modules; `missed`: what it looked for in vain) comes back when it is asked for."""
     own: set[str] = set()
     for folder in (os.environ["LAMBDA_TASK_ROOT"], *packages_folders()):
         if os.path.isdir(folder):
             own.update(name[:-3] if name.endswith(".py") else name for name in os.listdir(folder))
-    taken = own.intersection(each.partition(".")[0] for each in sys.modules) - NEEDED
-    if taken & sdk:
-        taken |= sdk  # a part of another version would not fit
-    for name in [each for each in sys.modules if each.partition(".")[0] in taken]:
+    for name in [each for each in sys.modules if each.partition(".")[0] in own - NEEDED]:
         del sys.modules[name]
+    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in sdk}
+    if aside:
+        sys.meta_path.insert(0, SetAside(aside, missed))
+
+
+class SetAside:
+    """Finds modules that were imported ahead of time, all of them or none: none if the function's path now leads to
+    another version of one of them, or to a package that they do without. Both a finder and a loader of importlib."""
+
+    def __init__(self, modules: dict[str, types.ModuleType], missed: set[str]) -> None:
+        self.modules = modules
+        self.missed = missed
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if name not in self.modules:
+            return None
+        sys.meta_path.remove(self)
+        if not self._are_as_found_now():
+            return None
+        sys.modules.update(self.modules)
+        del sys.modules[name]  # importlib puts it there itself
+        return importlib.machinery.ModuleSpec(name, self)  # type: ignore[arg-type]
+
+    def _are_as_found_now(self) -> bool:
+        find = importlib.machinery.PathFinder.find_spec
+        for name, module in self.modules.items():
+            if "." not in name:
+                found = find(name)
+                if found is None or module.__spec__ is None or found.origin != module.__spec__.origin:
+                    return False
+        return not any(find(name) for name in self.missed)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
+        self.found = self.modules[spec.name].__spec__
+        return self.modules[spec.name]
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__spec__ = self.found
 
 
 def packages_folders() -> list[str]:

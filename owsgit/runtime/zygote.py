@@ -71,7 +71,7 @@ PRELOADED = (
 WARM_SERVICES = ("dynamodb", "events", "lambda", "s3", "secretsmanager", "sns", "sqs", "sts")
 
 OWN = frozenset(
-    ("_ctypes", "array", "atexit", "base64", "binascii", "ctypes", "fcntl", "kernel", "platform", "resource")
+    ("_ctypes", "array", "atexit", "base64", "binascii", "ctypes", "fcntl", "kernel", "platform", "resource", "signal")
 )
 """What only this server needs: a function's module of that name is the one that it gets."""
 
@@ -344,11 +344,15 @@ def continue_as_worker(arguments: list[str], environment: dict[str, str], sdk: l
         vars(sys).update({name: stream, f"__{name}__": stream})
     gc.enable()
     worker = sys.modules["python_worker"]
-    worker.forget_preloaded(set(sdk))
+    worker.forget_preloaded(set(sdk), MISSED.names)
     try:
         worker.main()
     except SystemExit as error:
         exit_as_interpreter(error.code)
+    except KeyboardInterrupt:
+        sys.excepthook(*sys.exc_info())
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     except BaseException:
         sys.excepthook(*sys.exc_info())
         exit_as_interpreter(1)
@@ -364,6 +368,20 @@ def exit_as_interpreter(code: object) -> None:
     os._exit(0 if code is None else code & 0xFF if isinstance(code, int) else 1)
 
 
+class Missed:
+    """Stands last among the finders: the names of the modules that were looked for, and are not there."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if path is None:
+            self.names.add(name)
+
+
+MISSED = Missed()
+
+
 def preload(packages: list[str]) -> None:
     """Import the managed runtime, and what functions commonly import."""
     spec = importlib.util.spec_from_file_location("python_worker", f"{RUNTIME}/python_worker.py")
@@ -371,11 +389,13 @@ def preload(packages: list[str]) -> None:
     worker = sys.modules["python_worker"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(worker)
     worker.__dict__["NEEDED"] -= OWN
+    sys.meta_path.append(MISSED)
     for name in (*PRELOADED, *packages):
         try:
             importlib.import_module(name)
         except ImportError:
             continue  # an interpreter without it: then its workers have to do without, too
+    sys.meta_path.remove(MISSED)
 
 
 def warm_sdk() -> None:

@@ -249,3 +249,39 @@ def test_a_busy_function_leaves_room_for_the_first_workers_of_others(function: M
         assert answer.payload == b'"here"'
     finally:
         lab.budget.workers_max = WORKERS_MAX
+
+
+VENDOR = "import os, sys\nsys.path.insert(0, os.path.join(os.path.dirname(__file__), 'vendor'))\n"
+
+
+@pytest.mark.parametrize("name", ["boto3", "six", "urllib3", "jmespath"])
+def test_a_folder_that_the_code_puts_on_the_path_comes_before_the_sdk(function: Make, name: str) -> None:
+    made = function(
+        f"{VENDOR}import {name}\ndef handler(event, context): return {name}.OWN",
+        others={f"vendor/{name}/__init__.py": "OWN = 1"},
+    )
+    assert made() == 1
+
+
+def test_the_sdk_is_as_it_would_be_if_it_were_imported_only_now(function: Make) -> None:
+    made = function(
+        "import sys\nthere = 'boto3' in sys.modules\nimport boto3, botocore.session, importlib.metadata, importlib.resources\n"
+        "def handler(event, context):\n"
+        "    return [there, boto3.__spec__.name, boto3.__spec__.loader is boto3.__loader__, sys.modules['boto3'] is boto3,\n"
+        "        importlib.metadata.version('boto3') == boto3.__version__, importlib.resources.files(boto3).joinpath('session.py').is_file(),\n"
+        "        importlib.reload(boto3) is boto3, [type(each).__name__ for each in sys.meta_path].count('SetAside')]"
+    )
+    assert made() == [False, "boto3", True, True, True, True, True, 0]
+
+
+def test_what_the_sdk_makes_use_of_if_it_is_there_is_used(function: Make) -> None:
+    made = function(
+        "from botocore import httpsession\ndef handler(event, context): return httpsession.where()",
+        others={"certifi/__init__.py": "def where(): return 'own'"},
+    )
+    assert made() == "own"
+
+
+def test_a_worker_that_interrupts_itself_ends_by_that_signal(function: Make) -> None:
+    found = function("import os, signal\ndef handler(event, context): os.kill(os.getpid(), signal.SIGINT)").error()
+    assert "signal: Interrupt" in found["errorMessage"]
