@@ -41,6 +41,13 @@ DESCRIPTORS_MAX = 32
 OPEN_FILES_MAX = 1024
 """Lambda's limit for file descriptors."""
 
+USER_LIMITS = ((resource.RLIMIT_SIGPENDING, 1024), (resource.RLIMIT_MSGQUEUE, 64 * 1024))
+"""What the kernel counts for all processes of a user together, who is the node's own outside: of queued signals and of
+bytes in message queues a function can take this much, and leaves the rest to the machine."""
+
+USER_SYSCTLS = {"max_inotify_instances": 32, "max_inotify_watches": 8192}
+"""The same, for all functions of a fork server together; a user has 128 instances on the whole machine."""
+
 ROOT = "/run/root"
 ROOT_OPTIONS = "size=16m,mode=755"  # room for the files of secrets
 RUNTIME = "/var/runtime"
@@ -117,6 +124,10 @@ class Init:
                 os._exit(0)
             resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES_MAX, OPEN_FILES_MAX))
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            for limit, most in USER_LIMITS:
+                _, had = resource.getrlimit(limit)
+                lowered = most if had == resource.RLIM_INFINITY else min(most, had)
+                resource.setrlimit(limit, (lowered, lowered))
             kernel.set_host_name(b"sandbox")
             self._lay_out()
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -368,6 +379,16 @@ def exit_as_interpreter(code: object) -> None:
     os._exit(0 if code is None else code & 0xFF if isinstance(code, int) else 1)
 
 
+def limit_user() -> None:
+    """Limit what this user namespace takes of what its user has on the machine."""
+    for name, value in USER_SYSCTLS.items():
+        try:
+            with open(f"/proc/sys/user/{name}", "w") as file:
+                file.write(str(value))
+        except OSError:
+            continue  # a kernel that does not count it
+
+
 class Missed:
     """Stands last among the finders: the names of the modules that were looked for, and are not there."""
 
@@ -422,6 +443,7 @@ def main() -> None:
     preload(setup["packages"])
     warm_sdk()
     sys.path[:] = [entry for entry in sys.path if entry != RUNTIME]
+    limit_user()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for an init: the kernel clears it away
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     null = os.open("/dev/null", os.O_WRONLY)

@@ -121,3 +121,22 @@ def test_nothing_that_workers_have_in_common_is_writable(inside: Function) -> No
     assert writable == {"/tmp", "/proc"} | {place for place in writable if place.startswith(("/dev/", "/proc/"))}
     assert inside("open('/var/runtime/orjson.py', 'w')").startswith("refused: ")
     assert all("nosuid" in options for _, options in mounts)
+
+
+def test_what_the_kernel_counts_by_user_is_not_taken_from_the_node(function: Make) -> None:
+    greedy = function(
+        """
+import ctypes, os, signal
+libc = ctypes.CDLL(None, use_errno=True)
+def handler(event, context):
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(34, 64))
+    signals = instances = 0
+    while signals < 5000 and libc.sigqueue(os.getpid(), 40, None) == 0:
+        signals += 1
+    while instances < 500 and libc.inotify_init() >= 0:
+        instances += 1
+    return signals, instances
+"""
+    )
+    signals, instances = greedy()
+    assert 100 < signals <= 1024 and 1 < instances <= 32
