@@ -107,7 +107,8 @@ class Egress:
             async def accepted(
                 reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str = host, port: int = port
             ) -> None:
-                await self._accepted(reader, writer, host, port)
+                with contextlib.suppress(asyncio.CancelledError):  # the worker is gone: nothing to tell anybody
+                    await self._accepted(reader, writer, host, port)
 
             self._servers.append(await asyncio.start_server(accepted, sock=listener))
 
@@ -123,7 +124,6 @@ class Egress:
                 there, back = await self._connect(host, port)
         except (OSError, TimeoutError) as error:
             log.info("%s:%s was not reached: %s", host, port, error)
-            writer.transport.abort()
             return
         else:
             try:
@@ -133,9 +133,9 @@ class Egress:
             except* OSError:
                 pass
             finally:
-                writer.transport.abort()
                 back.transport.abort()
         finally:
+            writer.transport.abort()
             self._connections.discard(task)
 
     async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

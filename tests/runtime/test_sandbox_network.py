@@ -1,5 +1,6 @@
 """What a function reaches of the network: what its file says, and never the machine itself."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from owsgit.runtime.config import Network
 from owsgit.runtime.egress import is_forbidden
-from tests.runtime.conftest import Function
+from tests.runtime.conftest import Function, Lab
 
 Make = Callable[..., Function]
 
@@ -119,6 +120,33 @@ def handler(event, context):
         network=Network(allowed=(f"127.0.0.1:{echo.port}",), loopback=True), timeout=30.0,
     )  # fmt: skip
     assert caller(echo.port) is True
+
+
+def test_a_worker_that_ends_with_open_connections_leaves_nothing_and_tells_nobody(
+    lab: Lab, function: Make, echo: Echo
+) -> None:
+    caller = function(
+        "import socket\nkept = []\ndef handler(event, context):\n"
+        "    kept.extend(socket.create_connection(('127.0.0.1', event)) for _ in range(20)); kept[0].sendall(b'x')",
+        network=Network(allowed=(f"127.0.0.1:{echo.port}",), loopback=True),
+    )
+    problems: list[object] = []
+
+    async def end() -> None:
+        (worker,) = caller.pool.idle
+        egress = worker._running.egress  # type: ignore[attr-defined]
+        async with asyncio.timeout(15):
+            while len(egress._connections) < 20:
+                await asyncio.sleep(0.01)
+            worker.close()
+            while egress._connections:
+                await asyncio.sleep(0.01)
+
+    lab.loop.set_exception_handler(lambda _, context: problems.append(context))
+    caller(echo.port)
+    lab.loop.run_until_complete(end())
+    lab.loop.set_exception_handler(None)
+    assert not problems
 
 
 INSIDE = """
