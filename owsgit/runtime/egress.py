@@ -6,6 +6,7 @@ the machine can be reached, and what is not allowed does not exist.
 """
 
 import asyncio
+import contextlib
 import functools
 import ipaddress
 import logging

@@ -67,6 +67,8 @@ class FramedWorker(ProcessWorker):
         except BaseException:
             ours.close()
             self._transcript.close()
+            if dialled is not None:
+                dialled.close()
             self._running.kill()
             await self._running.gone()
             raise
