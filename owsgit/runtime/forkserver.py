@@ -102,7 +102,11 @@ class ForkedSandbox:
             self.internet = await Internet.start(self.pid)
             self._control.send(json.dumps({"reject": await internet.rejected()}).encode())
         self._started = True
-        asyncio.get_running_loop().add_reader(self._control, self._told)
+        if self._dead.is_set():  # already: what it said last is still to be read
+            self._status = None
+            self._tell_end()
+        else:
+            asyncio.get_running_loop().add_reader(self._control, self._told)
 
     async def _answer(self) -> tuple[dict[str, Any], list[int], int]:
         """What its first process says, with the descriptors beside it, and its number. Raises UnavailableError."""
@@ -131,10 +135,15 @@ class ForkedSandbox:
         os.close(self._pidfd)
         self._pidfd = -1
         if self._started:
-            self._told()
-        if self._status is None:
+            self._tell_end()
+        else:
             self._status = KILLED
         self._dead.set()
+
+    def _tell_end(self) -> None:
+        self._told()
+        if self._status is None:
+            self._status = KILLED
 
     @property
     def group(self) -> Group | RlimitGroup | None:

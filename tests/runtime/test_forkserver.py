@@ -97,6 +97,14 @@ def test_what_is_not_there_to_mount_is_told(lab: Lab) -> None:
         within(lab, running.gone())
 
 
+def test_the_status_of_a_worker_that_ends_at_once_is_known(lab: Lab) -> None:
+    async def start() -> int:
+        running = await lab.sandbox.start("f", command(["/bin/sh", "-c", "exit 3"], listen=[9001]))
+        return await running.ended()
+
+    assert {within(lab, start()) for _ in range(30)} == {3}
+
+
 def test_nothing_is_left_of_workers_that_ended_or_did_not_start(
     lab: Lab, function: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
