@@ -235,7 +235,7 @@ class ForkServer:
                 hello = await asyncio.get_running_loop().sock_recv(requests, MESSAGE_BYTES_MAX)
         except (TimeoutError, OSError):
             pass
-        except BaseException:
+        except asyncio.CancelledError:
             await server.close()
             raise
         if not hello:

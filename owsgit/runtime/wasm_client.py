@@ -21,7 +21,7 @@ from owsgit.runtime.wasm_protocol import FRAME_BYTES_MAX, HEADER, LOG, SERVE, TH
 from owsgit.runtime.worker import PROCESSES_MAX
 
 FILES = ("wasm_host.py", "wasm_modules.py", "wasm_protocol.py", "wasm_request.py", "wasm_wasi.py")
-INSIDE = Path("/var/runtime")
+INSIDE = Path("/var/wasm")  # of its own: /var/runtime is one folder for all sandboxes
 OWN_BYTES = 3 * 1024 * 1024 * 1024
 """Beside the requests' memory: two compilers and the compiled modules at their largest."""
 
