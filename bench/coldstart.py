@@ -15,14 +15,17 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench import containers, report, wasm
 from owsgit.model.service import Invocation
 from owsgit.runtime import interpreters
 from owsgit.runtime.bubblewrap import Bubblewrap
+from owsgit.runtime.budget import Budget
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.logs import FunctionLog
+from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.worker import Worker
 
@@ -114,9 +117,29 @@ async def density(runtimes: Runtimes, folder: Path) -> None:
     after = {pid: unique_mib(pid) for pid in processes_below(os.getpid())}
     new = [value for pid, value in after.items() if pid not in before]
     report.line("density_idle_worker", sum(new) / count, "MiB", WANTED_WORKER_MIB)
-    report.line(f"density_{count}_functions", sum(after.values()), "MiB", WANTED_NODE_MIB * count / FUNCTIONS)
+    wanted = WANTED_NODE_MIB * count / FUNCTIONS
+    report.line(f"density_{count}_warm_functions", sum(after.values()), "MiB", wanted)
     for worker in workers:
         worker.close()
+    await asyncio.sleep(1)
+    await idle(runtimes, folder, count, wanted)
+
+
+async def idle(runtimes: Runtimes, folder: Path, count: int, wanted: float) -> None:
+    """Functions that were deployed, and that nobody has asked for their idle time."""
+    pools = []
+    for _ in range(count):
+        given = config(folder, "python", "app.py", STDLIB)
+        log = FunctionLog(given.code / ".log")
+        pools.append(Pool(partial(runtimes.start, given, log), Size(1, idle_seconds=2), Budget()))
+        await pools[-1].warm()
+    while any(pool.idle for pool in pools):  # noqa: ASYNC110 - they end by themselves
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1)
+    total = sum(unique_mib(pid) for pid in processes_below(os.getpid()))
+    report.line(f"density_{count}_idle_functions", total, "MiB", wanted)
+    for pool in pools:
+        pool.close()
 
 
 async def sandboxed() -> None:

@@ -85,12 +85,12 @@ class Bubblewrap:
         """By another fork server, if the first one ends meanwhile."""
         server = await self._server(interpreter, command.sdk)
         try:
-            return await server.spawn(command, layout, self.numbers(command.pass_fds), sdk.modules())
+            return await server.spawn(command, layout, self.numbers(command.pass_fds))
         except UnavailableError:
             if self._closed or not await server.ends():
                 raise
         server = await self._server(interpreter, command.sdk)
-        return await server.spawn(command, layout, self.numbers(command.pass_fds), sdk.modules())
+        return await server.spawn(command, layout, self.numbers(command.pass_fds))
 
     async def _open_network(self, running: ForkedSandbox, command: Command) -> None:
         """Pass on what the worker connects to, and keep what the caller listens on."""
@@ -123,7 +123,7 @@ class Bubblewrap:
         files = [path for path in SYSTEM_FILES if Path(path).exists()]
         setup = {
             "host": HOST, "links": links, "system": ["/usr", *folders, *files], "texts": TEXTS,
-            "packages": sdk.IMPORTED if with_sdk else (),
+            "packages": sdk.IMPORTED if with_sdk else (), "sdk": sdk.modules() if with_sdk else [],
         }  # fmt: skip
         arguments = [*self._arguments(interpreter), "--", *program, *map(str, fds)]
         return await ForkServer.start(arguments, fds, ours, setup, self._groups.create)

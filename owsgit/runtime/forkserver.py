@@ -34,6 +34,9 @@ ANSWER_SECONDS_MAX = 20.0
 READY_SANDBOXES = 2
 """Kept ahead of need: a cold start takes one, and the next is made while the function loads."""
 
+REFILL_SECONDS = 0.05
+"""How long after one was taken the next is made: not while the worker that took it starts."""
+
 SEND_RETRY_SECONDS = 0.001
 END_SECONDS_MAX = 0.5
 """From the end of its processes to that of bubblewrap, which holds them."""
@@ -80,17 +83,17 @@ class ForkedSandbox:
         _, _, self.pid = await self._answer()
         self._pidfd = os.pidfd_open(self.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._died)
-        self._group.add(self.pid)
+        await asyncio.to_thread(self._group.add, self.pid)  # the kernel may take its time
         self._control.send(b"go")
         await self._answer()
 
-    async def run(self, command: Command, layout: Layout, numbers: list[int], sdk: list[str]) -> None:
+    async def run(self, command: Command, layout: Layout, numbers: list[int]) -> None:
         """Have it run a command. Raises UnavailableError, OSError."""
         self._group.limit(command.limits)
         private = _private(command)
         try:
             fds = [private, command.output_fd, *command.pass_fds]
-            request = {**_request(command, layout, numbers, sdk), "rlimits": self._group.resource_limits()}
+            request = {**_request(command, layout, numbers), "rlimits": self._group.resource_limits()}
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
             self._control.sendmsg([json.dumps(request).encode()], rights)
         finally:
@@ -258,11 +261,11 @@ class ForkServer:
             await asyncio.sleep(END_POLL_SECONDS)
         return not self.alive
 
-    async def spawn(self, command: Command, layout: Layout, numbers: list[int], sdk: list[str]) -> ForkedSandbox:
+    async def spawn(self, command: Command, layout: Layout, numbers: list[int]) -> ForkedSandbox:
         """Start a worker. Raises UnavailableError."""
         sandbox = await self._take()
         try:
-            await sandbox.run(command, layout, numbers, sdk)
+            await sandbox.run(command, layout, numbers)
         except BaseException as error:
             await sandbox.abandon()
             if isinstance(error, OSError):
@@ -286,6 +289,7 @@ class ForkServer:
         return sandbox
 
     async def _refill(self) -> None:
+        await asyncio.sleep(REFILL_SECONDS)
         with contextlib.suppress(OwsgitError):  # whoever needs one next is told
             while len(self._ready) < READY_SANDBOXES and not self._closed:
                 self._ready.append(await self._prepare())
@@ -332,7 +336,7 @@ class ForkServer:
             self._process.stderr.close()
 
 
-def _request(command: Command, layout: Layout, numbers: list[int], sdk: list[str]) -> dict[str, Any]:
+def _request(command: Command, layout: Layout, numbers: list[int]) -> dict[str, Any]:
     mounts = [*command.read_only.items(), *command.writable.items()]
     return {
         "arguments": list(command.arguments),
@@ -345,7 +349,6 @@ def _request(command: Command, layout: Layout, numbers: list[int], sdk: list[str
         "addresses": layout.addresses,
         "internet": layout.internet,
         "texts": layout.texts,
-        "sdk": sdk,
     }
 
 

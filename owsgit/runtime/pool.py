@@ -17,6 +17,9 @@ WAITING_MAX = 1000
 """Requests that wait for a worker of one function; more are answered at once with a throttle."""
 
 REAP_SECONDS_MAX = 30.0
+UNASKED_SECONDS = 60.0
+"""How long a function that was deployed and never asked keeps the worker that showed that it starts."""
+
 WARMING_AT_ONCE = 4
 """Provisioned workers that are started together: more would only wait for each other."""
 
@@ -49,6 +52,7 @@ class Pool:
         self.idle: list[Worker] = []  # the longest idle first
         self._busy: set[Worker] = set()
         self.closed = False
+        self._asked = False
         self.typical_bytes = ASSUMED_BYTES
         budget.tenants.add(self)
         self._reaper = asyncio.ensure_future(self._reap())
@@ -71,6 +75,7 @@ class Pool:
 
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Raises ThrottledError; what the function does wrong is in the Answer."""
+        self._asked = True
         if self.waiting >= WAITING_MAX:
             raise ThrottledError("Rate Exceeded.", remedy="try again later, or raise maxConcurrency")
         self.waiting += 1
@@ -133,7 +138,7 @@ class Pool:
         return max(0, self._size.reserved - self.size) * self._size.worker_bytes
 
     def _put_back(self, worker: Worker) -> None:
-        self.typical_bytes = max(self.typical_bytes, worker.memory_bytes)
+        self.typical_bytes = min(max(self.typical_bytes, worker.memory_bytes), self._budget.memory_bytes // 2)
         if worker.alive and not self.closed:
             self.idle.append(worker)
         else:
@@ -170,7 +175,8 @@ class Pool:
         """End workers that nobody asks, and keep the provisioned ones there."""
         while True:
             await asyncio.sleep(min(REAP_SECONDS_MAX, self._size.idle_seconds / 2))
-            while (since := self.idle_since()) is not None and time.monotonic() - since > self._size.idle_seconds:
+            most = self._size.idle_seconds if self._asked else min(self._size.idle_seconds, UNASKED_SECONDS)
+            while (since := self.idle_since()) is not None and time.monotonic() - since > most:
                 self.evict()
             self.lost()
             with contextlib.suppress(OwsgitError):  # whoever asks next is told

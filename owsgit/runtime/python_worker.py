@@ -247,18 +247,30 @@ def prepare_interpreter() -> None:
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
 
 
-def forget_preloaded(sdk: set[str], missed: set[str]) -> None:
-    """Of what was imported ahead of time, forget what the function's own code or packages have under the same name.
-    The SDK (`sdk`: its top-level modules; `missed`: what it looked for in vain) comes back when it is asked for."""
-    own: set[str] = set()
-    for folder in (os.environ["LAMBDA_TASK_ROOT"], *packages_folders()):
-        if os.path.isdir(folder):
-            own.update(name[:-3] if name.endswith(".py") else name for name in os.listdir(folder))
-    for name in [each for each in sys.modules if each.partition(".")[0] in own - NEEDED]:
-        del sys.modules[name]
-    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in sdk}
-    if aside:
-        sys.meta_path.insert(0, SetAside(aside, missed))
+class Ahead:
+    """What was imported ahead of time, before there was a function: the names of top-level modules that a function may
+    have itself, and the SDK's modules, which come back when they are asked for (`missed`: what they looked for before).
+
+    Made once, by the fork server: a worker that went through all modules would have a copy of half of its memory.
+    """
+
+    def __init__(self, sdk: set[str], missed: set[str]) -> None:
+        names = [name for name in sys.modules if name.partition(".")[0] in sdk]
+        self.sdk = {name: sys.modules.pop(name) for name in names}
+        self.names = frozenset(name.partition(".")[0] for name in sys.modules) - NEEDED
+        self.missed = missed
+
+    def give_way(self) -> None:
+        """Forget what the function's own code or packages have under the same name."""
+        own: set[str] = set()
+        for folder in (os.environ["LAMBDA_TASK_ROOT"], *packages_folders()):
+            if os.path.isdir(folder):
+                own.update(name[:-3] if name.endswith(".py") else name for name in os.listdir(folder))
+        taken = {name for name in own if name in self.names}
+        for name in [each for each in sys.modules if each.partition(".")[0] in taken] if taken else ():
+            del sys.modules[name]
+        if self.sdk:
+            sys.meta_path.insert(0, SetAside(self.sdk, self.missed))
 
 
 class SetAside:

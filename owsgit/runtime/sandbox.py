@@ -39,8 +39,8 @@ class Command:
     folder: str
     read_only: Mapping[str, Path]
     limits: Limits
+    output_fd: int
     pass_fds: Sequence[int] = ()
-    output_fd: int = subprocess.DEVNULL
     writable: Mapping[str, Path] = field(default_factory=dict)
     tmp_bytes: int = TMP_BYTES_MAX
     network: Network = NO_NETWORK

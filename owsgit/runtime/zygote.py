@@ -281,7 +281,7 @@ class Worker:
         os.chdir(request["folder"])
         arguments = request["arguments"]
         if request["fork"]:
-            continue_as_worker(arguments, environment, request["sdk"])
+            continue_as_worker(arguments, environment)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.execve(arguments[0], arguments, environment)
 
@@ -343,7 +343,7 @@ def write(path: str, content: bytes) -> None:
     os.chmod(path, 0o444)
 
 
-def continue_as_worker(arguments: list[str], environment: dict[str, str], sdk: list[str]) -> None:
+def continue_as_worker(arguments: list[str], environment: dict[str, str]) -> None:
     """Be the managed Python runtime, in this interpreter: `arguments` end with the number of its socket."""
     os.environ.clear()
     os.environ.update(environment)
@@ -355,7 +355,7 @@ def continue_as_worker(arguments: list[str], environment: dict[str, str], sdk: l
         vars(sys).update({name: stream, f"__{name}__": stream})
     gc.enable()
     worker = sys.modules["python_worker"]
-    worker.forget_preloaded(set(sdk), MISSED.names)
+    worker.__dict__["AHEAD"].give_way()
     try:
         worker.main()
     except SystemExit as error:
@@ -442,6 +442,8 @@ def main() -> None:
     setup = json.loads(data)
     preload(setup["packages"])
     warm_sdk()
+    worker = sys.modules["python_worker"].__dict__
+    worker["AHEAD"] = worker["Ahead"](set(setup["sdk"]), MISSED.names)
     sys.path[:] = [entry for entry in sys.path if entry != RUNTIME]
     limit_user()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for an init: the kernel clears it away

@@ -233,3 +233,22 @@ def test_a_provisioning_that_is_cancelled_keeps_no_worker_that_nobody_knows() ->
         assert len(nursery.made) == 3 and not any(each.alive for each in nursery.made)
 
     run(test)
+
+
+def test_a_function_that_nobody_asked_after_its_deployment_soon_has_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("owsgit.runtime.pool.UNASKED_SECONDS", 0.02)
+    monkeypatch.setattr("owsgit.runtime.pool.REAP_SECONDS_MAX", 0.01)
+
+    async def test() -> None:
+        asked, unasked = Pool(Nursery(), Size(1), Budget()), Pool(Nursery(), Size(1), Budget())
+        await asked.invoke(event())
+        await unasked.warm()
+        async with asyncio.timeout(10):
+            while unasked.idle:
+                await asyncio.sleep(0.005)
+        assert len(asked.idle) == 1
+        assert (await unasked.invoke(event(b"2"))).payload == b"2"
+        asked.close()
+        unasked.close()
+
+    run(test)

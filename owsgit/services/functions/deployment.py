@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from owsgit.model.errors import UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import Site
+from owsgit.runtime import sdk
 from owsgit.runtime.budget import Budget
 from owsgit.runtime.config import FunctionConfig, ImageConfig, Network
 from owsgit.runtime.logs import FunctionLog
@@ -50,6 +51,7 @@ class Deployer:
         given = await self._provisions.provide(resource, spec)
         config = self._config(resource, spec, given, secrets, version)
         self._runtimes.check(config)
+        await asyncio.to_thread(sdk.is_used, given.code)  # looked up now, and remembered for every worker
         pool = Pool(lambda: self._runtimes.start(config, log), _size(spec), self._budget)
         try:
             await pool.warm()
