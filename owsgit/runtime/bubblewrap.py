@@ -14,6 +14,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
+
 from owsgit.model.errors import UnavailableError
 from owsgit.runtime import egress, internet, interpreters, sdk, seccomp
 from owsgit.runtime.cgroup import Hierarchy
@@ -148,6 +150,7 @@ class Bubblewrap:
             options += ["--ro-bind-try", path, path]
         options += ["--tmpfs", RUNTIME]
         scripts = {name: Path(__file__).with_name(name) for name in SCRIPTS}
+        options += ["--ro-bind", str(Path(orjson.__file__).parent), "/var/json/orjson"]
         for name, source in {**scripts, **sdk.entries()}.items():
             options += ["--ro-bind", str(source), f"{RUNTIME}/{name}"]
         options += ["--remount-ro", RUNTIME]  # every worker has this very folder, and imports from it

@@ -8,30 +8,30 @@ import socket
 import time
 from typing import Any
 
+import orjson
+
 from owsgit.model.service import Invocation, Sink
 from owsgit.runtime import debugger, environment, failures, managed, sdk, worker
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.config import FunctionConfig, InitError
 from owsgit.runtime.debugger import WorkerPort
+from owsgit.runtime.frames import Frames, widen
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.process_worker import ProcessWorker
 from owsgit.runtime.python_worker import (
     CHUNK,
     ERROR,
     FATAL,
-    HEADER,
     INIT,
     INIT_ERROR,
     INVOKE,
     READY,
-    RESPONSE_BYTES_MAX,
     RESULT,
 )
 from owsgit.runtime.sandbox import Command, Sandbox
 from owsgit.runtime.streamed import Streamed
 from owsgit.runtime.worker import MEBIBYTE, PROCESSES_MAX
 
-FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
 _numbers = itertools.count(1)
 
 
@@ -47,6 +47,7 @@ class FramedWorker(ProcessWorker):
         """Start the process and load the handler. Raises InitError, UnavailableError."""
         began = time.monotonic()
         ours, theirs = socket.socketpair()
+        widen(theirs)
         output = self._transcript.open()
         dialled = self._debug_listener(sandbox)
         try:
@@ -63,7 +64,7 @@ class FramedWorker(ProcessWorker):
             theirs.close()
             os.close(output)
         try:
-            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+            self._frames = await Frames.open(ours)
         except BaseException:
             ours.close()
             self._transcript.close()
@@ -126,7 +127,7 @@ class FramedWorker(ProcessWorker):
             "logStreamName": self._transcript.stream,
         }
         try:
-            self._send(INIT, 0, json.dumps(about).encode())
+            self._frames.send(INIT, 0, [json.dumps(about).encode()])
             limit = None if self.config.debugging else worker.INIT_SECONDS_MAX
             kind, payload = await asyncio.wait_for(self._receive(0), limit)
         except TimeoutError:
@@ -150,12 +151,9 @@ class FramedWorker(ProcessWorker):
             meta["traceId"] = invocation.trace_id
         if invocation.client_context:
             meta["clientContext"] = json.loads(invocation.client_context)
-        self._send(INVOKE, number, json.dumps(meta).encode() + b"\n" + invocation.payload)
+        self._frames.send(INVOKE, number, [orjson.dumps(meta), b"\n", invocation.payload])
         kind, payload = await self._answer(number, invocation.sink)
         return payload, None if kind == RESULT else "Unhandled"
-
-    def _send(self, kind: int, number: int, payload: bytes) -> None:
-        self._writer.write(HEADER.pack(len(payload), kind, number) + payload)
 
     async def _answer(self, number: int, sink: Sink | None) -> tuple[int, bytes]:
         """The kind and payload that answer request `number`. Raises EOFError, and ValueError for others."""
@@ -171,11 +169,11 @@ class FramedWorker(ProcessWorker):
 
     async def _receive(self, number: int) -> tuple[int, bytes]:
         """The next frame of request `number` (0: of the init phase). Raises EOFError, and ValueError for others."""
-        length, kind, answered = HEADER.unpack(await self._reader.readexactly(HEADER.size))
+        kind, answered, payload = await self._frames.receive()
         wanted = (RESULT, ERROR, CHUNK, FATAL) if number else (READY, INIT_ERROR)
-        if length > FRAME_BYTES_MAX or answered != number or kind not in wanted:
+        if answered != number or kind not in wanted:
             raise ValueError("not a frame of the protocol")
-        return kind, await self._reader.readexactly(length)
+        return kind, payload
 
     def exited(self) -> bool:
         """Also when it is of no more use: debugpy dials only once."""
@@ -183,6 +181,6 @@ class FramedWorker(ProcessWorker):
         return spent or super().exited()
 
     def _hang_up(self) -> None:
-        self._writer.transport.abort()
+        self._frames.abort()
         if self._debug_port is not None:
             self._debug_port.close()

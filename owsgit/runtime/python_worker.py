@@ -42,6 +42,23 @@ NEEDED = frozenset(sys.modules) | {"python_worker"}
 """What this runtime itself has imported: a function's module of the same name comes too late, as on Lambda."""
 
 
+FIRST_READ_BYTES = 32 * 1024
+"""What one call reads of a frame, its header included: most are smaller."""
+
+DIGITS = bytes(ord("0") if ord("0") <= octet <= ord("9") else octet for octet in range(256))
+LONG_NUMBER = b"0" * 19
+"""A whole number may be larger than 64 bits hold if there is such a row of digits, once each digit is a 0."""
+
+try:
+    import orjson
+except ImportError:  # a sandbox has it where this node's own interpreter runs
+    orjson = None  # type: ignore[assignment]
+else:
+    ORJSON_OPTIONS = (
+        orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
+    )
+
+
 class FunctionError(Exception):
     """An error of the function that Lambda names itself, such as Runtime.ImportModuleError."""
 
@@ -106,23 +123,33 @@ class Channel:
         self._socket = socket.socket(fileno=fd)
         self._socket.setblocking(True)
 
-    def receive(self) -> tuple[int, int, bytes]:
-        header = self._exactly(HEADER.size)
-        length, kind, number = HEADER.unpack(header)
-        return kind, number, self._exactly(length)
-
-    def _exactly(self, count: int) -> bytes:
-        data = bytearray(count)
-        rest = memoryview(data)
+    def receive(self) -> tuple[int, int, bytearray]:
+        """The next frame. The node sends one only when the last is answered: nothing comes after it."""
+        start = self._more(self._socket.recv(FIRST_READ_BYTES))
+        while len(start) < HEADER.size:
+            start += self._more(self._socket.recv(HEADER.size - len(start)))
+        length, kind, number = HEADER.unpack_from(start)
+        payload = bytearray(length)
+        filled = len(start) - HEADER.size
+        payload[:filled] = start[HEADER.size :]
+        rest = memoryview(payload)[filled:]
         while rest:
-            received = self._socket.recv_into(rest)
-            if not received:
-                os._exit(0)  # the node is gone, or has no more need of this worker
-            rest = rest[received:]
-        return bytes(data)
+            rest = rest[self._more(self._socket.recv_into(rest)) :]
+        return kind, number, payload
+
+    @staticmethod
+    def _more(received: Any) -> Any:
+        if not received:
+            os._exit(0)  # the node is gone, or has no more need of this worker
+        return received
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
-        self._socket.sendall(HEADER.pack(len(payload), kind, number) + payload)
+        header = HEADER.pack(len(payload), kind, number)
+        if len(payload) < FIRST_READ_BYTES:
+            self._socket.sendall(header + payload)
+        else:
+            self._socket.sendall(header)
+            self._socket.sendall(payload)
 
 
 def load_handler(name: str) -> Callable[[Any, LambdaContext], Any]:
@@ -187,7 +214,7 @@ def describe(error: BaseException, request_id: str) -> dict[str, Any]:
 def encode(value: Any) -> bytes:
     """The response as JSON text; raises FunctionError as Lambda names it."""
     try:
-        data = ENCODER.encode(value).encode("utf-8")
+        data = _encoded(value)
     except (TypeError, ValueError, RecursionError, UnicodeEncodeError) as error:
         raise FunctionError("Runtime.MarshalError", f"Unable to marshal response: {error}") from None
     if len(data) > RESPONSE_BYTES_MAX:
@@ -195,6 +222,26 @@ def encode(value: Any) -> bytes:
         text = f"Response payload size ({len(data)} bytes) exceeded {limit}."
         raise FunctionError("Function.ResponseSizeTooLarge", text)
     return data
+
+
+def _encoded(value: Any) -> bytes:
+    """orjson is faster; what it does not take, such as keys that are numbers, is json's to take or to refuse."""
+    if orjson is not None:
+        try:
+            return orjson.dumps(value, _unmarshalable, ORJSON_OPTIONS)
+        except (TypeError, ValueError, RecursionError):
+            pass
+    return ENCODER.encode(value).encode("utf-8")
+
+
+def decode(payload: bytearray, start: int) -> Any:
+    """The event, as json.loads gives it. orjson is faster, but makes floats of whole numbers beyond 64 bits."""
+    if orjson is None or LONG_NUMBER in payload.translate(DIGITS):
+        return json.loads(payload[start:])
+    try:
+        return orjson.loads(memoryview(payload)[start:])
+    except ValueError:  # NaN, lone surrogates, very deep: whatever json takes
+        return json.loads(payload[start:])
 
 
 def _unmarshalable(value: Any) -> Any:
@@ -320,13 +367,13 @@ def serve(
         kind, number, payload = channel.receive()
         if kind != INVOKE:
             os._exit(2)
-        meta, _, event = payload.partition(b"\n")
-        request = json.loads(meta)
+        end = payload.index(b"\n")
+        request = (orjson or json).loads(payload[:end])
         request_filter.request_id = request["requestId"]
         if request.get("traceId"):
             os.environ["_X_AMZN_TRACE_ID"] = request["traceId"]
         try:
-            answer = RESULT, encode(handler(json.loads(event), LambdaContext(about, request)))
+            answer = RESULT, encode(handler(decode(payload, end + 1), LambdaContext(about, request)))
         except Exception as error:
             report = describe(error, request["requestId"])
             log_error(report)

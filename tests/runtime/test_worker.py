@@ -23,6 +23,47 @@ def test_an_event_goes_in_and_an_answer_comes_out(function: Make) -> None:
         assert echo(event) == event
 
 
+def test_numbers_and_texts_come_through_as_json_has_them(function: Make) -> None:
+    echo = function("def handler(event, context): return [event, type(event).__name__]")
+    for event in (
+        2**64,
+        -(2**70),
+        12345678901234567890123,
+        1e300,
+        0.1,
+        10**18,
+        "9" * 40,
+        {"card": "4" * 19, "n": 2**65},
+    ):
+        assert echo(event) == [event, type(event).__name__]
+    deep: Any = "x"
+    for _ in range(600):
+        deep = [deep]
+    assert echo(deep) == [deep, "list"]
+
+
+@pytest.mark.parametrize(
+    ("returned", "answer"),
+    [
+        ("{1: 'a', None: 'b', True: 'c', 1.5: 'd'}", {"1": "a", "null": "b", "1.5": "d"} | {"1": "c"}),
+        ("(1, 2)", [1, 2]),
+        ("__import__('collections').OrderedDict(a=1)", {"a": 1}),
+        ("__import__('decimal').Decimal('1.5')", 1.5),
+        ("2 ** 70", 2**70),
+        ("type('S', (str,), {})('sub')", "sub"),
+        ("{'\\u2028': '\\u00fc'}", {"\u2028": "\u00fc"}),
+    ],
+)
+def test_what_a_handler_returns_becomes_json_as_json_dumps_has_it(function: Make, returned: str, answer: Any) -> None:
+    assert function(f"def handler(event, context): return {returned}")() == answer
+
+
+@pytest.mark.parametrize("returned", ["__import__('datetime').date.today()", "b'x'", "object()", "{(1, 2): 3}"])
+def test_what_is_no_json_is_refused_as_on_lambda(function: Make, returned: str) -> None:
+    error = function(f"def handler(event, context): return {returned}").error()
+    assert error["errorType"] == "Runtime.MarshalError"
+
+
 def test_the_context_is_complete(function: Make) -> None:
     found = function(
         """

@@ -1,0 +1,142 @@
+"""The node's end of the framed protocol (python_worker.py): whole frames, read into the place where they stay."""
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Sequence
+from typing import cast
+
+from owsgit.runtime.python_worker import HEADER, RESPONSE_BYTES_MAX
+
+FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
+BUFFER_BYTES = 16 * 1024
+WAITING_BYTES_MAX = 1024 * 1024
+"""Of frames that nobody has taken yet; then the worker has to wait."""
+
+SOCKET_BYTES = 1024 * 1024
+"""Asked of the kernel for each direction, so that large events and answers need few turns of two processes."""
+
+SO_SNDBUFFORCE = 32
+
+
+def widen(end: socket.socket) -> None:
+    """Let more lie in a socket than the machine's default; where that is not allowed, what is."""
+    try:
+        end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BYTES)
+    except PermissionError:
+        with contextlib.suppress(OSError):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+
+
+class Frames(asyncio.BufferedProtocol):
+    """Frames from and to one worker. `receive` raises ValueError for what is no frame, EOFError at the end."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._end = 0  # of what the buffer holds
+        self._frame: tuple[int, int] = (0, 0)  # kind and number of the frame that is being read
+        self._payload = bytearray()
+        self._filled = -1  # of its payload; -1: no frame has begun
+        self._waiting: deque[tuple[int, int, bytes]] = deque()
+        self._waiting_bytes = 0
+        self._paused = False
+        self._problem: Exception | None = None
+        self._wanted: asyncio.Future[None] | None = None
+
+    @classmethod
+    async def open(cls, end: socket.socket) -> "Frames":
+        widen(end)
+        _, made = await asyncio.get_running_loop().create_unix_connection(cls, sock=end)
+        return made
+
+    def send(self, kind: int, number: int, pieces: Sequence[bytes]) -> None:
+        assert self._transport is not None
+        header = HEADER.pack(sum(map(len, pieces)), kind, number)
+        self._transport.writelines([header, *pieces])
+
+    async def receive(self) -> tuple[int, int, bytes]:
+        """The next frame: its kind, its number, its payload."""
+        while not self._waiting:
+            if self._problem is not None:
+                raise self._problem
+            self._wanted = asyncio.get_running_loop().create_future()
+            try:
+                await self._wanted
+            finally:
+                self._wanted = None
+        frame = self._waiting.popleft()
+        self._waiting_bytes -= len(frame[2])
+        if self._paused and self._waiting_bytes <= WAITING_BYTES_MAX // 2 and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return frame
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._fail(EOFError("the worker is gone"))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._filled >= 0:
+            return memoryview(self._payload)[self._filled :]
+        return memoryview(self._buffer)[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._filled >= 0:
+            self._filled += nbytes
+            if self._filled == len(self._payload):
+                self._finish()
+            return
+        self._end += nbytes
+        start = 0
+        while self._filled < 0 and self._end - start >= HEADER.size and self._problem is None:
+            start = self._begin(start)
+        rest = self._end - start
+        self._buffer[:rest] = self._buffer[start : self._end]
+        self._end = rest
+
+    def _begin(self, start: int) -> int:
+        """Take the frame that begins in the buffer, as far as it is there; where the next one begins."""
+        length, kind, number = HEADER.unpack_from(self._buffer, start)
+        start += HEADER.size
+        end: int = start + length
+        if length > FRAME_BYTES_MAX:
+            self._fail(ValueError("the frame is too long"))
+            self.abort()
+            return self._end
+        self._frame = kind, number
+        if end <= self._end:
+            self._payload = self._buffer[start:end]
+            self._filled = length
+            self._finish()
+            return end
+        self._payload = bytearray(length)
+        self._filled = self._end - start
+        self._payload[: self._filled] = self._buffer[start : self._end]
+        return self._end
+
+    def _finish(self) -> None:
+        self._waiting.append((*self._frame, bytes(self._payload)))
+        self._waiting_bytes += len(self._payload)
+        self._payload = bytearray()
+        self._filled = -1
+        if self._waiting_bytes > WAITING_BYTES_MAX and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def _fail(self, problem: Exception) -> None:
+        if self._problem is None:
+            self._problem = problem
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
