@@ -13,12 +13,11 @@ from owsgit.model.service import Answer, Invocation
 from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.budget import Budget
 from owsgit.runtime.config import NO_NETWORK, FunctionConfig
-from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.log_lines import message
 from owsgit.runtime.log_reader import last_lines
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Pool, Size
-from owsgit.runtime.worker import Worker
+from owsgit.runtime.runtimes import Runtimes
 
 
 class Lab:
@@ -28,6 +27,7 @@ class Lab:
         self.folder = folder
         self.loop = asyncio.new_event_loop()
         self.sandbox = Bubblewrap(f"owsgit-test-{uuid.uuid4().hex[:8]}")
+        self.runtimes = Runtimes(self.sandbox)
         self.budget = Budget()
         self.pools: list[Pool] = []
 
@@ -49,6 +49,7 @@ class Lab:
         for path, text in {file: code, **(others or {})}.items():
             (folder / "code" / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / "code" / path).write_text(text)
+            (folder / "code" / path).chmod(0o755)
         config = FunctionConfig(
             name="f", arn="arn:aws:lambda:us-east-1:1:function:f", runtime=runtime, handler=fields.pop("handler", "app.handler"),
             code=folder / "code", timeout=fields.pop("timeout", 5.0), memory_size=fields.pop("memory_size", 128),
@@ -57,13 +58,8 @@ class Lab:
         )  # fmt: skip
         log = FunctionLog(folder / "log")
 
-        async def spawn() -> Worker:
-            worker = FramedWorker(config, log)
-            await worker.start(self.sandbox)
-            return worker
-
         async def pool() -> Pool:
-            return Pool(spawn, size or Size(workers), self.budget)
+            return Pool(lambda: self.runtimes.start(config, log), size or Size(workers), self.budget)
 
         made = self.loop.run_until_complete(pool())
         self.pools.append(made)
@@ -76,6 +72,7 @@ class Lab:
             await asyncio.sleep(0.1)
 
         self.loop.run_until_complete(end())
+        self.loop.run_until_complete(self.runtimes.close())
         self.loop.run_until_complete(self.sandbox.close())
         self.loop.close()
 

@@ -118,6 +118,22 @@ exports.handler = async (event) => {
 """
 
 
+SHELL = """#!/bin/bash
+API=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime/invocation
+looked() { grep -laE "$1" /proc/[0-9]*/environ /proc/[0-9]*/cmdline /proc/[0-9]*/maps /tmp/* /run/secrets/* /var/task/* 2>/dev/null | grep -v bootstrap; }
+while curl -sS -D /tmp/.headers -o /tmp/.event "$API/next"; do
+  id=$(grep -i aws-request-id /tmp/.headers | tr -d '\\r' | cut -d' ' -f2)
+  wanted=$(sed 's/.*"wanted": *"//; s/".*//' /tmp/.event)
+  found=$(looked "$wanted" | tr '\\n' ' ')
+  pids=$(echo /proc/[0-9]* | wc -w)
+  listening=$(wc -l < /proc/net/unix)
+  killed=0
+  for pid in $(seq 1 300); do [ $pid != $$ ] && kill -9 $pid 2>/dev/null && killed=$((killed + 1)); done
+  curl -sS -o /dev/null -d "{\\"found\\": \\"$found\\", \\"pids\\": $pids, \\"sockets\\": $listening, \\"tmp\\": \\"$(ls /tmp)\\"}" "$API/$id/response"
+done
+"""
+
+
 @pytest.fixture(scope="module")
 def victim(lab: Lab) -> Function:
     made = lab.function(VICTIM, PASSWORD=PASSWORD)
@@ -170,3 +186,13 @@ def test_the_nodes_home_and_the_machines_files_are_not_there(lab: Lab) -> None:
     found = looker(paths)
     own_home = "/root" in os.path.realpath(os.__file__)  # an interpreter below it is mounted, and its parents are there
     assert not any(each for path, each in zip(paths, found, strict=True) if not (own_home and path == str(Path.home())))
+
+
+def test_a_native_program_finds_nothing_of_another_function(lab: Lab, victim: Function) -> None:
+    before = victim()
+    attacker = lab.function(SHELL, runtime="provided", file="bootstrap", handler="x", timeout=20.0)
+    found = attacker({"wanted": PATTERN})
+    assert found["found"] == "" and found["tmp"] == ""
+    assert found["pids"] <= 8, "its own processes"
+    assert found["sockets"] <= 3, "the victim's sockets are in another network"
+    assert victim() == before
