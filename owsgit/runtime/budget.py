@@ -3,7 +3,7 @@
 import os
 from typing import Protocol
 
-from owsgit.model.errors import OwsgitError
+from owsgit.model.errors import OwsgitError, UnavailableError
 
 WORKERS_MAX = 1000
 """Of one node: each costs it some file descriptors and two processes."""
@@ -11,6 +11,9 @@ WORKERS_MAX = 1000
 FEW_WORKERS = 2
 ASSUMED_BYTES = 16 * 1024 * 1024
 """What a worker is taken to use before it was seen: twice an idle Python."""
+
+RESERVED_SHARE = 0.75
+"""Of the budget, for all that is reserved: the rest is left to functions that reserve nothing, as Lambda keeps 100."""
 
 GREEDY_SHARE = 0.75
 """Of the budget, for functions with more than a few workers: so no function keeps another one from its first."""
@@ -48,6 +51,11 @@ class Tenant(Protocol):
         """What those of them that it has not started are counted as."""
         ...
 
+    @property
+    def promised_bytes(self) -> int:
+        """What all workers that are kept free for it are counted as, started or not."""
+        ...
+
     def idle_since(self) -> float | None:
         """Since when the worker that could go first has been idle; None if none can go."""
         ...
@@ -80,6 +88,23 @@ class Budget:
     @property
     def used_bytes(self) -> int:
         return sum(each.memory_bytes for each in self.tenants)
+
+    def check_reserved(self, workers: int, worker_bytes: int, instead_of: Tenant | None = None) -> None:
+        """Whether so many workers can be kept free beside those of others. Raises UnavailableError.
+
+        `instead_of`: whose reservation ends with this one.
+        """
+        others = [each for each in self.tenants if each is not instead_of]
+        places = int(self.workers_max * RESERVED_SHARE) - sum(each.reserved for each in others)
+        memory = int(self.memory_bytes * RESERVED_SHARE) - sum(each.promised_bytes for each in others)
+        most = max(0, min(places, memory // worker_bytes))
+        if workers > most:
+            raise UnavailableError(
+                f"this node cannot keep {workers} workers of {worker_bytes >> 20} MiB free: beside what others reserve "
+                f"there is room for {most}",
+                path="$.reservedConcurrency",
+                remedy="reserve fewer, or give the node more memory (memory in its node.json)",
+            )
 
     def make_room(self, tenant: Tenant) -> None:
         """Room for one more worker of `tenant`. Raises ThrottledError when there is none."""

@@ -137,6 +137,10 @@ class Pool:
     def reserved_bytes(self) -> int:
         return max(0, self._size.reserved - self.size) * self._size.worker_bytes
 
+    @property
+    def promised_bytes(self) -> int:
+        return self._size.reserved * self._size.worker_bytes
+
     def _put_back(self, worker: Worker) -> None:
         self.typical_bytes = min(max(self.typical_bytes, worker.memory_bytes), self._budget.memory_bytes // 2)
         if worker.alive and not self.closed:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime.budget import Budget, ThrottledError
 from owsgit.runtime.config import InitError
@@ -110,6 +111,29 @@ def test_a_provisioned_pool_whose_code_does_not_load_says_so() -> None:
         answer = await pool.invoke(event())
         assert answer.error == "Unhandled" and json.loads(answer.payload)["errorType"] == "Runtime.ImportModuleError"
         pool.close()
+
+    run(test)
+
+
+def test_no_more_is_reserved_than_leaves_a_share_to_the_others() -> None:
+    async def test() -> None:
+        budget = Budget(1024 * MEBIBYTE)
+        budget.check_reserved(6, 128 * MEBIBYTE)
+        for workers in (7, 900):
+            with pytest.raises(
+                UnavailableError, match=f"{workers} workers of 128 MiB free.*there is room for 6"
+            ) as error:
+                budget.check_reserved(workers, 128 * MEBIBYTE)
+            assert error.value.problems[0].path == "$.reservedConcurrency"
+        pool = Pool(Nursery(), Size(4, reserved=4, worker_bytes=128 * MEBIBYTE), budget)
+        budget.check_reserved(2, 128 * MEBIBYTE)
+        with pytest.raises(UnavailableError, match="there is room for 2"):
+            budget.check_reserved(3, 128 * MEBIBYTE)
+        budget.check_reserved(6, 128 * MEBIBYTE, instead_of=pool)
+        pool.close()
+        budget.check_reserved(6, 128 * MEBIBYTE)
+        with pytest.raises(UnavailableError, match="there is room for 15"):
+            Budget(1 << 40, workers_max=20).check_reserved(16, MEBIBYTE)
 
     run(test)
 

@@ -43,8 +43,10 @@ class Deployer:
         self._provisions = provisions
         self._budget = budget
 
-    async def deploy(self, resource: Resource, log: FunctionLog, version: str = LATEST) -> Deployment:
-        """Raises OwsgitError for what keeps it from running."""
+    async def deploy(
+        self, resource: Resource, log: FunctionLog, version: str = LATEST, *, replaced: Deployment | None = None
+    ) -> Deployment:
+        """`replaced` ends when this one runs. Raises OwsgitError for what keeps it from running."""
         spec = resource.spec
         assert isinstance(spec, FunctionSpec) and resource.tree is not None
         secrets = SecretUses.read(spec, self._site.secrets)
@@ -52,7 +54,10 @@ class Deployer:
         config = self._config(resource, spec, given, secrets, version)
         self._runtimes.check(config)
         await asyncio.to_thread(sdk.is_used, given.code)  # looked up now, and remembered for every worker
-        pool = Pool(lambda: self._runtimes.start(config, log), _size(spec), self._budget)
+        size = _size(spec)
+        if size.reserved:
+            self._budget.check_reserved(size.reserved, size.worker_bytes, replaced.pool if replaced else None)
+        pool = Pool(lambda: self._runtimes.start(config, log), size, self._budget)
         try:
             await pool.warm()
         except BaseException:

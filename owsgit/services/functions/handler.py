@@ -69,7 +69,7 @@ class FunctionHandler:
         if previous is not None and fits and await self._deployer.drift(previous) is None:
             await self._check_aliases(resource, spec)
             return Applied(previous.note(self._sandbox))
-        self._deployed[resource.name] = deployment = await self._deployer.deploy(resource, log)
+        self._deployed[resource.name] = deployment = await self._deployer.deploy(resource, log, replaced=previous)
         if previous is not None:
             previous.pool.close()
         self._dispatcher.serves(resource.name)
