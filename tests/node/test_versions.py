@@ -50,6 +50,8 @@ def test_what_is_no_version_is_told(served: Project, commits: list[str]) -> None
     ):
         done = invoke(served, name)
         assert done.status != 0 and told in done.text, done.text
+        done = owsgit("invoke", name, "--async", by=served.owner, cwd=served.folder)
+        assert done.status != 0 and told in done.text, done.text
     served.git("commit", "--allow-empty", "-m", "never pushed")
     done = invoke(served, "f@HEAD")
     assert done.status != 0 and "is no commit of main" in done.text, done.text

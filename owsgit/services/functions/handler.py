@@ -175,6 +175,15 @@ class FunctionHandler:
         return await self._versions.get(called.name, commit, self._deployed.get(called.name), self._log(resource))
 
     async def enqueue(self, name: str, invocation: Invocation, *, idempotency_key: str = "", delay: float = 0.0) -> str:
+        called = Qualified.parse(name)
+        resource = self._wanted.get(called.name)
+        if called.alias and resource is not None:
+            assert isinstance(resource.spec, FunctionSpec)
+            aliases.choose(
+                called.name, called.alias, resource.spec.aliases
+            )  # InvalidError now: nobody reads a later one
+        elif called.commit:
+            await asyncio.to_thread(self._site.resource_at, "function", called.name, called.commit)
         return await self._dispatcher.enqueue(name, invocation, idempotency_key, delay)
 
     def events(self, name: str) -> Mapping[str, Any]:
