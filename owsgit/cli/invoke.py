@@ -12,6 +12,7 @@ from owsgit.cli import output, remote
 from owsgit.cli.output import Result, Table
 from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError
+from owsgit.model.service import answered
 
 EXIT_FUNCTION_ERROR = 4
 
@@ -45,6 +46,8 @@ def command(
     With --async, the request id is printed at once: the node keeps the event, and invokes the function until it
     succeeds or is given up (owsgit events). Needs lambda:InvokeFunction on the function.
     """
+    if asynchronous and streamed:
+        raise click.UsageError("--stream shows a response, and with --async there is none: leave one out")
     name = _with_commit(name)
     if asynchronous:
         return _accepted(name, read_payload(payload), role, idempotency_key, remote)
@@ -54,7 +57,7 @@ def command(
         return _streamed(name, read_payload(payload), role, remote, show_log)
     answer, _, body = remote_call(name, read_payload(payload), role, remote).partition(b"\n")
     told = json.loads(answer)
-    value = json.loads(body)
+    value = answered(body.removesuffix(b"\n"))
     if show_log or told["error"]:
         output.note(told["logTail"])
     data = {"requestId": told["requestId"], "error": told["error"], "payload": value}
@@ -88,7 +91,7 @@ def _streamed(name: str, payload: bytes, role: str | None, node: str, show_log: 
         output.note(told["logTail"])
     if told["error"]:
         output.note(rest.decode("utf-8", "replace"))
-        return Result({**told, "payload": json.loads(rest)}, Table(lines=[]), EXIT_FUNCTION_ERROR)
+        return Result({**told, "payload": answered(rest)}, Table(lines=[]), EXIT_FUNCTION_ERROR)
     sys.stdout.buffer.write(rest)
     sys.stdout.buffer.flush()
     return Result(None, Table(lines=[]))

@@ -4,6 +4,7 @@ A service is one folder in `owsgit/services`: its kind (spec, ARN, actions), its
 owns this contract; services import the core, never each other.
 """
 
+import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,14 @@ class Answer:
     payload: bytes
     error: str | None = None  # None, "Handled" or "Unhandled", as Lambda's X-Amz-Function-Error
     log_tail: bytes = b""
+
+
+def answered(payload: bytes) -> Any:
+    """What a payload says: JSON; as text if it is not, which custom runtimes and streamed responses may give."""
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError):
+        return payload.decode("utf-8", "replace")
 
 
 class Target(Protocol):

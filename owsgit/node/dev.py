@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.names import NAME
-from owsgit.model.service import Answer, Invocation
+from owsgit.model.service import Answer, Invocation, answered
 from owsgit.node import reports
 from owsgit.node.dev_events import Event, Events
 from owsgit.node.dev_wishes import KIND, Options, Wanted, Wishes
@@ -238,7 +238,7 @@ class LocalFunction:
             return
         self._show_new_lines()
         report = self._reports.pop(request_id, Report())
-        self._tell_outcome(Outcome(event.name, request_id, answer.error, _parsed(answer.payload), report))
+        self._tell_outcome(Outcome(event.name, request_id, answer.error, answered(answer.payload), report))
 
     def _tell_init_error(self, error: InitError) -> None:
         self._show_new_lines()
@@ -269,14 +269,6 @@ class LocalFunction:
         if is_platform and (found := reports.parse(entry["message"])):
             self._reports[found.request_id] = found
         self.view.log(entry["message"], is_platform)
-
-
-def _parsed(payload: bytes) -> Any:
-    """An answer; as text if it is not JSON, which custom runtimes may give."""
-    try:
-        return json.loads(payload)
-    except (ValueError, RecursionError):
-        return payload.decode("utf-8", "replace")
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -123,6 +123,7 @@ def test_every_command_has_help_and_an_output_option() -> None:
         (["invoke", "helo"], 1, "there is no function 'helo'"),
         (["invoke", "hello", "-p", "{a: 1}"], 1, "the payload is not JSON"),
         (["invoke", "hello", "-p", "@nowhere"], 1, "nowhere cannot be read"),
+        (["invoke", "hello", "--async", "--stream"], EXIT_USAGE, "leave one out"),
         (["logs", "helo"], 1, "there is no function 'helo'"),
         (["verify", "--project", "ows1qqqq"], 1, "is not a project id"),
         (["init", "a b"], 1, "is not a project's name"),
@@ -204,6 +205,19 @@ def test_invoke_needs_the_right_and_shows_errors(place: Place, bob: Person, mall
     assert unknown.status == 3 and "Permission denied" in unknown.text
     failed = place("invoke", "hello", "-p", "[]", "-o", "json")
     assert failed.status == 4 and "AttributeError" in failed.text
+
+
+def test_an_answer_that_is_no_json_is_shown_as_text(place: Place) -> None:
+    place.project.write("functions/text/function.json", projects.function("index.handler", runtime="nodejs"))
+    place.project.write(
+        "functions/text/index.js",
+        "exports.handler = awslambda.streamifyResponse(async (event, stream) => { stream.write('a b'); stream.end() })",
+    )
+    place.project.commit()
+    assert push(place.project, place.node).status == 0
+    done = place("invoke", "text")
+    assert done.status == 0 and done.text == '"a b"\n'
+    assert place("invoke", "text", "--stream").text == "a b"
 
 
 def test_why_names_the_statement(place: Place) -> None:
