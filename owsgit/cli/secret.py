@@ -13,7 +13,7 @@ import click
 
 from owsgit.cli import output, remote
 from owsgit.cli.output import Result, Table
-from owsgit.ledger import verify
+from owsgit.ledger import commits, verify
 from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError
 from owsgit.model.names import NAME_RULE, is_name
@@ -180,17 +180,20 @@ def _call(node: str, *words: str, role: str | None = None) -> bytes:
 
 
 def _state(clone: Clone) -> State:
+    """Of the working tree. A function may name a secret that is only now to be made."""
     head = clone.head()
     genesis = clone.genesis(head) if head else GENESIS_UNKNOWN
     with clone.snapshot() as (objects, tree):
-        return verify.load_tree(objects, KINDS, genesis, tree)
+        return verify.load_tree(objects, KINDS, genesis, tree, unfinished=True)
 
 
 def _committed(clone: Clone, revision: str = "HEAD") -> State | None:
     if clone.head() is None:
         return None
     commit = clone.resolve(revision)
-    return verify.load(clone.objects(), KINDS, clone.genesis(commit), commit).state
+    objects = clone.objects()
+    tree = commits.parse(commit, objects.commit(commit)).tree
+    return verify.load_tree(objects, KINDS, clone.genesis(commit), tree, trusted=True, unfinished=True)
 
 
 def _check_known(name: str, known: dict[str, Any]) -> None:

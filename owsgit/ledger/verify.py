@@ -307,7 +307,13 @@ def load(objects: Objects, kinds: Kinds, genesis: str, commit: str) -> Verified:
     return Verified(commit, tree, load_tree(objects, kinds, genesis, tree, trusted=True))
 
 
-def load_tree(objects: Objects, kinds: Kinds, genesis: str, tree: str, *, trusted: bool = False) -> State:
-    """The state that a tree describes, signed or not: for `owsgit validate` and `owsgit up`. Raises InvalidError."""
+def load_tree(
+    objects: Objects, kinds: Kinds, genesis: str, tree: str, *, trusted: bool = False, unfinished: bool = False
+) -> State:
+    """The state that a tree describes, signed or not: for `owsgit validate` and `owsgit up`. Raises InvalidError.
+
+    `unfinished`: what it refers to need not be there yet.
+    """
     empty = State.empty(kinds).born(genesis)
-    return empty.after(changes.between(objects, empty, None, tree, trusted=trusted).resources, trusted=trusted)
+    found = changes.between(objects, empty, None, tree, trusted=trusted).resources
+    return empty.after(found, trusted=trusted, unfinished=unfinished)

@@ -87,6 +87,7 @@ class Kind:
     calls: tuple[str, ...] = ()  # the actions of calls to its resources: lambda:InvokeFunction
     copied: bool = False  # what refers to it holds a copy of it, and is applied again when it changes
     opaque: frozenset[str] = frozenset()  # fields whose values tell people nothing
+    made_by: str = ""  # the command that makes the file of one, if nobody writes it by hand: owsgit secret set {name}
 
     def all_actions(self) -> Iterator[str]:
         """Every action that guards its resources, or that they answer to."""

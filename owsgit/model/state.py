@@ -266,11 +266,12 @@ class State:
         context = Context.of(keys)
         return decide(caller, compile_policies(()), ASSUME_ROLE, arn, context, resource=trust, trusted_only=True)
 
-    def after(self, changes: Sequence[Change], *, trusted: bool = False) -> "State":
+    def after(self, changes: Sequence[Change], *, trusted: bool = False, unfinished: bool = False) -> "State":
         """The state after `changes`. Raises InvalidError with every rule that it would break.
 
         `trusted`: it was accepted before. What is asked of a change alone (policies that cannot mean what they say,
-        what may follow what) is not asked again: a node has to start with what it has.
+        what may follow what) is not asked again: a node has to start with what it has. `unfinished`: references may
+        point at what is still to be made.
         """
         resources, referrers, claims = self.resources.mutate(), self.referrers.mutate(), self.claims.mutate()
         for before in (change.before for change in changes if change.before):
@@ -290,7 +291,7 @@ class State:
             for key in self._targets(after):
                 referrers[key] = referrers.get(key, frozenset()) | {after.key}
         state = replace(self, resources=resources.finish(), referrers=referrers.finish(), claims=claims.finish())
-        problems.extend(state._broken(changes, trusted))
+        problems.extend(state._broken(changes, trusted, unfinished))
         problems.extend(state._project_rules(changes))
         if problems:
             raise InvalidError.of(problems)
@@ -309,7 +310,7 @@ class State:
             f"choose another in {file}, or free it there",
         )
 
-    def _broken(self, changes: Sequence[Change], trusted: bool) -> Iterator[Problem]:
+    def _broken(self, changes: Sequence[Change], trusted: bool, unfinished: bool) -> Iterator[Problem]:
         """References of what changed, and references to what is gone."""
         if not trusted and any(_moves(change) for change in changes):
             changed = {change.key for change in changes}
@@ -317,7 +318,8 @@ class State:
                 yield from self._policy_problems(self.resources[key])
         for change in changes:
             if change.after is not None:
-                yield from self._dangling(change.after)
+                if not unfinished:
+                    yield from self._dangling(change.after)
                 if not trusted:
                     yield from self._unfit(change.after, changes)
                     before = change.before.spec if change.before is not None else None
@@ -407,11 +409,12 @@ class State:
             kind = self.kinds[ref.kind]
             if kind.key(ref.name) not in self.resources:
                 known = [other.name for other in self.of_kind(ref.kind)]
+                added = f"make it: {kind.made_by.format(name=ref.name)}" if kind.made_by else "add it"
                 yield Problem(
                     f"there is no {ref.kind} {ref.name!r}: {kind.file(ref.name)} is missing",
                     resource.file,
                     ref.path,
-                    nearest(ref.name, known, ref.kind, f"{kind.folder}"),
+                    f"{nearest(ref.name, known, ref.kind, kind.folder)}; or {added}" if known else added,
                 )
 
     def _unfit(self, resource: Resource, changes: Iterable[Change]) -> Iterator[Problem]:

@@ -90,6 +90,17 @@ def log_text(three: Cluster, node: str) -> str:
     return (three[node].home / "logs/functions/f/current.jsonl").read_text()
 
 
+def test_a_secret_can_be_set_after_a_function_names_it(three: Cluster) -> None:
+    three.project.write("functions/f/function.json", function(secrets={"TOKEN": {"secret": "late"}}))
+    three.project.commit("Names what is still to be made")
+    told = run(three, "validate")
+    assert told.status == 1 and "owsgit secret set late" in told.text, told.text
+    made = run(three, "secret", "set", "late", data="x" * 20)
+    assert made.status == 0 and "secrets/late.json: version 1" in made.text, made.text
+    assert run(three, "validate").status == 0
+    assert "late" in run(three, "secret", "list").text
+
+
 def test_a_function_gets_its_secrets_on_every_node_and_nobody_else_sees_them(three: Cluster) -> None:
     assert run(three, "secret", "set", "db", data=DB + "\n").status == 0
     made = run(three, "secret", "set", "tls", "--generate", "40", "--description", "for the tests")

@@ -32,6 +32,7 @@ KIND = Kind(
     calls=(READ_ACTION,),
     copied=True,
     opaque=frozenset({"sealed", "readers", "rewrapped"}),
+    made_by="owsgit secret set {name}",
 )
 
 SERVICE = Service(KIND, "owsgit.services.secrets.handler:SecretHandler")
