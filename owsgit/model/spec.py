@@ -148,19 +148,26 @@ def _problem(spec: type[Spec], value: Any, file: str, detail: ErrorDetails) -> P
     if detail["type"] == "missing":
         return Problem("this field is missing", file, path, "add it")
     given = _given(detail["input"]) if spec.tells_values else ""
+    if detail["type"] == "too_long":
+        counts = detail["ctx"]
+        return Problem(f"at most {counts['max_length']} are taken, not {counts['actual_length']}", file, path)
     if detail["type"] in _WORDS:
         message, remedy = _WORDS[detail["type"]]
+        if isinstance(detail["input"], dict | list) and remedy in (_QUOTE, _UNQUOTE):
+            remedy = "write the value itself, not an object or a list"
         return Problem(message + given, file, path, remedy)
     return Problem(detail["msg"].removeprefix("Value error, ") + given, file, path)
 
 
+_QUOTE = "put it in quotes"
+_UNQUOTE = "write it without quotes and without a fraction"
 _WORDS = {
-    "int_type": ("a whole number is needed", "write it without quotes and without a fraction"),
+    "int_type": ("a whole number is needed", _UNQUOTE),
     "int_parsing": ("a whole number is needed", "write it without quotes and without a fraction"),
     "int_from_float": ("a whole number is needed", "write it without a fraction"),
     "float_type": ("a number is needed", "write it without quotes"),
     "bool_type": ("true or false is needed", "write it without quotes"),
-    "string_type": ("a text is needed", "put it in quotes"),
+    "string_type": ("a text is needed", _QUOTE),
     "list_type": ("a list is needed", "put it in brackets: [ ... ]"),
     "dict_type": ("an object is needed", "write { ... }"),
     "model_type": ("an object is needed", "write { ... }"),

@@ -1,6 +1,7 @@
 """Specs refuse what they do not know, by name and place."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -87,3 +88,25 @@ def test_differences_are_the_smallest_fields() -> None:
         ("$.z", ABSENT, True),
     ]
     assert list(differences({"a": 1}, {"a": True}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "told", "remedy"),
+    [
+        ({"network": ["db.example.com"]}, "$.network[0]", "'db.example.com' is not host:port", ""),
+        ({"network": "all"}, "$.network", "Input should be 'none' or 'internet'", ""),
+        ({"layers": list("abcdef")}, "$.layers", "at most 5 are taken, not 6", ""),
+        ({"environment": {"Variables": {"AB": "c"}}}, "$.environment", "leave out what AWS calls Variables", ""),
+        ({"ephemeralStorage": {"Size": 512}}, "$.ephemeralStorage", "a whole number", "not an object"),
+        ({"provisionedConcurrency": 20}, "$", "provisionedConcurrency is 20, .*: maxConcurrency is 10", ""),
+        (
+            {"provisionedConcurrency": 5, "reservedConcurrency": 3},
+            "$",
+            "provisionedConcurrency is 5, .*: reservedConcurrency is 3",
+            "",
+        ),
+    ],
+)
+def test_a_mistake_is_told_once_and_in_words(fields: dict[str, Any], place: str, told: str, remedy: str) -> None:
+    [(path, message, advice)] = problems("function", {"runtime": "python", "handler": "a.b", **fields})
+    assert path == place and re.search(told, message) and remedy in advice, (path, message, advice)

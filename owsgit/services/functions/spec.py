@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
@@ -249,9 +249,11 @@ class FunctionSpec(Suspendable, Guarded):
         "used.",
     )
     ephemeral_storage: int = Field(512, ge=64, le=10240, description="MiB that a worker may keep in /tmp.")
-    network: (
-        Literal["none", "internet"] | Annotated[list[Annotated[str, AfterValidator(_host)]], Field(max_length=100)]
-    ) = Field(
+    network: Annotated[
+        Annotated[Literal["none", "internet"], Tag("one")]
+        | Annotated[list[Annotated[str, AfterValidator(_host)]], Field(max_length=100), Tag("many")],
+        Discriminator(lambda value: "many" if isinstance(value, list) else "one"),
+    ] = Field(
         "none",
         description="What a worker can reach: 'none', 'internet' (never the node's own machine), or a list of "
         "'host:port' that it may connect to.",
@@ -295,6 +297,13 @@ class FunctionSpec(Suspendable, Guarded):
             raise ValueError(f"with the runtime {runtime}, the handler has to be {form}")
         return handler
 
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _environment_is_flat(cls, environment: Any) -> Any:
+        if isinstance(environment, dict) and isinstance(environment.get("Variables"), dict):
+            raise ValueError("the variables stand in environment itself: leave out what AWS calls Variables")
+        return environment
+
     @field_validator("fuel")
     @classmethod
     def _fuel_fits(cls, fuel: int | None, info: ValidationInfo) -> int | None:
@@ -312,7 +321,11 @@ class FunctionSpec(Suspendable, Guarded):
         if self.layers and self.family in ("container", "wasm"):
             raise ValueError(f"a function with the runtime {self.runtime} has no layers: leave $.layers out")
         if self.provisioned_concurrency > self.workers_max:
-            raise ValueError("provisionedConcurrency is more than the function may have at once")
+            field = "maxConcurrency" if self.reserved_concurrency is None else "reservedConcurrency"
+            raise ValueError(
+                f"provisionedConcurrency is {self.provisioned_concurrency}, more than the function may have at once: "
+                f"{field} is {self.workers_max}"
+            )
         return self
 
     @property
