@@ -18,7 +18,7 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        where = self.file + (f" {self.path}" if self.path else "")
+        where = " ".join(part for part in (self.file, self.path) if part)
         return f"{where}: {self.message}" if where else self.message
 
     def lines(self) -> list[str]:

@@ -87,9 +87,14 @@ class FunctionConfig:
         return f"/aws/lambda/{self.name}"
 
 
+_EXECUTABLE = "make it executable, in git too: git update-index --chmod=+x"
+
+
 class InitError(OwsgitError):
     """The function's code could not be loaded; `report` is Lambda's error object."""
 
     def __init__(self, report: dict[str, object]) -> None:
-        super().__init__(f"{report['errorType']}: {report['errorMessage']}", remedy="correct the code")
+        text = f"{report['errorType']}: {report['errorMessage']}"
+        remedy = _EXECUTABLE if "bootstrap: permission denied" in text else "correct the code"
+        super().__init__(text, remedy=remedy)
         self.report = report

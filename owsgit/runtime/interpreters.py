@@ -47,7 +47,12 @@ def find(runtime: str) -> Interpreter:
         )
     answer = subprocess.run([found, "-I", "-c", _ASK], capture_output=True, text=True, check=False, timeout=30)
     if answer.returncode != 0:
-        raise UnavailableError(f"{found} does not run: {answer.stderr.strip()}")
+        said = next((line for line in answer.stderr.splitlines() if line.strip()), f"exit code {answer.returncode}")
+        raise UnavailableError(
+            f"{found} does not run: {said}",
+            path="$.runtime",
+            remedy=f"see that {name} runs for the node's user, or write 'python' for the node's own version",
+        )
     prefix, exec_prefix = (Path(path) for path in json.loads(answer.stdout))
     return _interpreter(prefix / "bin" / name, prefix, exec_prefix)
 

@@ -268,6 +268,8 @@ def test_a_missing_or_broken_bootstrap_is_an_invalid_entrypoint(lab: Lab) -> Non
         with pytest.raises(InitError) as caught:
             lab.start(folder)
         assert caught.value.report == {"errorType": "Runtime.InvalidEntrypoint", "errorMessage": words}
+        remedy = caught.value.problems[0].remedy
+        assert ("git update-index --chmod=+x" in remedy) == ("permission denied" in words)
 
 
 def test_a_compiled_program_is_a_runtime(compiled: Function) -> None:
