@@ -248,7 +248,12 @@ class FunctionSpec(Suspendable, Guarded):
         "are counted only if this is given, which slows the module down; the REPORT line then tells how many were "
         "used.",
     )
-    ephemeral_storage: int = Field(512, ge=64, le=10240, description="MiB that a worker may keep in /tmp.")
+    ephemeral_storage: int = Field(
+        512,
+        ge=64,
+        le=10240,
+        description="MiB that a worker may keep in /tmp. They are memory, and count towards memorySize too.",
+    )
     network: Annotated[
         Annotated[Literal["none", "internet"], Tag("one")]
         | Annotated[list[Annotated[str, AfterValidator(_host)]], Field(max_length=100), Tag("many")],
