@@ -53,10 +53,8 @@ try:
     import orjson
 except ImportError:  # a sandbox has it where this node's own interpreter runs
     orjson = None  # type: ignore[assignment]
-else:
-    ORJSON_OPTIONS = (
-        orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
-    )
+
+LONG_TEXT_CHARACTERS = 4096
 
 
 class FunctionError(Exception):
@@ -225,12 +223,32 @@ def encode(value: Any) -> bytes:
 
 
 def _encoded(value: Any) -> bytes:
-    """orjson is faster; what it does not take, such as keys that are numbers, is json's to take or to refuse."""
-    if orjson is not None:
+    """As json.dumps writes it. Long texts, as bodies of HTTP responses are, orjson writes alike and in a tenth of the
+    time; the rest it would write without the spaces that clients get from Lambda."""
+    if (
+        type(value) is not dict
+        or not any(map(_is_long, value.values()))
+        or not all(type(name) is str for name in value)
+    ):
+        return _encoded_text(value)
+    members = [_plainly(name) + b": " + _encoded_text(each) for name, each in value.items()]
+    return b"{" + b", ".join(members) + b"}"
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) is str and len(value) >= LONG_TEXT_CHARACTERS
+
+
+def _encoded_text(value: Any) -> bytes:
+    if orjson is not None and _is_long(value):
         try:
-            return orjson.dumps(value, _unmarshalable, ORJSON_OPTIONS)
-        except (TypeError, ValueError, RecursionError):
+            return orjson.dumps(value)
+        except TypeError:  # a lone surrogate, which json refuses in its own words
             pass
+    return _plainly(value)
+
+
+def _plainly(value: Any) -> bytes:
     return ENCODER.encode(value).encode("utf-8")
 
 

@@ -17,6 +17,7 @@ from owsgit.runtime import interpreters, node_programs
 from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.config import InitError
 from owsgit.runtime.rlimits import RlimitGroup, Rlimits
+from owsgit.runtime.runtimes import Runtimes
 from tests.runtime.conftest import Function, Lab
 
 Make = Callable[..., Function]
@@ -481,7 +482,7 @@ def test_without_control_groups_little_memory_is_enough_and_a_limit(
     sandbox = Bubblewrap(f"owsgit-test-{uuid.uuid4().hex[:8]}")
     sandbox._groups.remove()
     sandbox._groups = Rlimits()
-    monkeypatch.setattr(lab, "sandbox", sandbox)
+    monkeypatch.setattr(lab, "runtimes", Runtimes(sandbox))
     small = node(
         "exports.handler = async (mib) => { const a = []; while (a.length < mib) a.push(Buffer.alloc(1 << 20, 1)); return mib }"
     )

@@ -58,6 +58,19 @@ def test_what_a_handler_returns_becomes_json_as_json_dumps_has_it(function: Make
     assert function(f"def handler(event, context): return {returned}")() == answer
 
 
+def test_an_answer_has_the_very_bytes_that_json_dumps_gives(function: Make) -> None:
+    text = "".join(map(chr, range(0x300))) + '\u2028\U0001f600"\\/'
+    values = [
+        "a" * 5000,
+        text * 10,
+        {"a": 1, "b": [1.0, None]},
+        {"body": text * 10, "n": {"x": "y" * 5000}, text: True},
+    ]
+    made = function("def handler(event, context): return event")
+    for value, answer in zip(values, made.run(*values), strict=True):
+        assert answer.payload == json.dumps(value, ensure_ascii=False).encode()
+
+
 @pytest.mark.parametrize("returned", ["__import__('datetime').date.today()", "b'x'", "object()", "{(1, 2): 3}"])
 def test_what_is_no_json_is_refused_as_on_lambda(function: Make, returned: str) -> None:
     error = function(f"def handler(event, context): return {returned}").error()

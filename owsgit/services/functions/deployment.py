@@ -54,7 +54,7 @@ class Deployer:
         config = self._config(resource, spec, given, secrets, version)
         self._runtimes.check(config)
         await asyncio.to_thread(sdk.is_used, given.code)  # looked up now, and remembered for every worker
-        size = _size(spec)
+        size = _size(spec, version)
         if size.reserved:
             self._budget.check_reserved(size.reserved, size.worker_bytes, replaced.pool if replaced else None)
         pool = Pool(lambda: self._runtimes.start(config, log), size, self._budget)
@@ -107,11 +107,13 @@ class Deployer:
         )
 
 
-def _size(spec: FunctionSpec) -> Size:
+def _size(spec: FunctionSpec, version: str) -> Size:
+    """What is reserved and provisioned is the head's: older versions beside it take what is there."""
+    at_head = version == LATEST
     return Size(
         most=spec.workers_max,
-        provisioned=spec.provisioned_concurrency,
-        reserved=spec.reserved_concurrency or 0,
+        provisioned=spec.provisioned_concurrency if at_head else 0,
+        reserved=(spec.reserved_concurrency or 0) if at_head else 0,
         idle_seconds=spec.idle_timeout,
         worker_bytes=spec.memory_size << 20,
     )

@@ -1,5 +1,7 @@
 """The spec of a function: `functions/<name>/function.json`, the code beside it."""
 
+import contextlib
+import ipaddress
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -88,6 +90,10 @@ def family(runtime: str) -> str:
 def _host(value: str) -> str:
     if not _HOST.fullmatch(value) or not 0 < int(value.rpartition(":")[2]) < 65536:
         raise ValueError(f"{value!r} is not host:port, such as db.example.com:5432")
+    with contextlib.suppress(ipaddress.AddressValueError):  # a name: looked at when it is connected to
+        address = ipaddress.IPv4Address(value.rpartition(":")[0])
+        if address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast:
+            raise ValueError(f"{address} is never reached: it is the node's own machine, or a metadata service")
     return value
 
 
@@ -323,6 +329,8 @@ class FunctionSpec(Suspendable, Guarded):
             raise ValueError("a function has an image if its runtime is 'container', and only then")
         if self.reserved_concurrency is not None and "max_concurrency" in self.model_fields_set:
             raise ValueError("reservedConcurrency is the most as well: leave maxConcurrency out")
+        if self.family == "wasm" and self.network != "none":
+            raise ValueError("a WebAssembly function has no network: leave $.network out")
         if self.layers and self.family in ("container", "wasm"):
             raise ValueError(f"a function with the runtime {self.runtime} has no layers: leave $.layers out")
         if self.provisioned_concurrency > self.workers_max:
