@@ -3,10 +3,11 @@
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 BIN     := $(VENV)/bin
-SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns docker.io
+SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns
+TESTED  := docker.io gcc libc6-dev nodejs npm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system demo test check format soak bench docs lock oracle names clean
+.PHONY: help setup system tested demo test check format soak bench docs lock oracle names clean
 
 help:           ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 12
@@ -27,6 +28,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml owsgit/__init__.py
 system:         ## system packages: installed when root on Debian or Ubuntu, else named
 	@sh tests/system-packages $(SYSTEM)
 
+tested: system  ## what the tests try functions with, besides: Docker, Node.js, a C compiler
+	@sh tests/system-packages $(TESTED)
+
 demo: setup system   ## the main job end to end; KEEP=1 leaves it running
 	@$(BIN)/python -m demo
 
@@ -36,10 +40,10 @@ check: setup    ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check system   ## all checks and tests
+test: check system tested   ## all checks and tests
 	$(BIN)/python -m pytest
 
-soak: setup system   ## longer fuzzing and load than make test
+soak: setup system tested   ## longer fuzzing and load than make test
 	OWSGIT_SOAK=1 $(BIN)/python -m pytest --timeout 3600
 
 format: setup   ## rewrite the code in the one style
@@ -49,7 +53,7 @@ format: setup   ## rewrite the code in the one style
 docs: setup     ## generate docs/reference and schemas from the models
 	$(BIN)/python -m docs.generate
 
-bench: setup system  ## all benchmarks, quick
+bench: setup system tested  ## all benchmarks, quick
 	@for name in policies verify push nodes catch_up simulation idle coldstart invoke async_queue; do $(BIN)/python -m bench.$$name --quick || exit 1; done
 
 lock: setup     ## pin the newest versions in requirements.lock
