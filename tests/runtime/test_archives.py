@@ -72,8 +72,10 @@ def test_a_bomb_is_stopped_whatever_it_says_of_its_size(tmp_path: Path, monkeypa
 
 
 def test_too_many_files_are_refused_before_they_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "many.zip").write_bytes(zipped({f"f{number}": "" for number in range(501)}))
     with pytest.raises(InvalidError, match="more than the 50,000 files"):
-        unpack(tmp_path, zipped({f"f{number}": "" for number in range(50_001)}))
+        archives.unpack(tmp_path / "many.zip", tmp_path, Room(entries=500))
+    assert Room().entries == 50_000
     end = zipped({"a": ""})[:-10] + (archives.DIRECTORY_BYTES_MAX + 1).to_bytes(4, "little") + b"\0" * 6
     (tmp_path / "a.zip").write_bytes(end)
     with pytest.raises(InvalidError, match="more than the 50,000 files"):
