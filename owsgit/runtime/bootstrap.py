@@ -4,7 +4,6 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html
 """
 
 import asyncio
-import itertools
 import os
 import socket
 import time
@@ -25,7 +24,6 @@ PORT = 9001
 
 BACKLOG = 16
 TASK, OPT = "/var/task", "/opt"
-_numbers = itertools.count(1)
 
 
 class BootstrapWorker(ProcessWorker):
@@ -41,7 +39,7 @@ class BootstrapWorker(ProcessWorker):
         try:
             port = listener.getsockname()[1] if listener is not None else PORT
             command = self._command(program, port, output, sandbox.contained)
-            self._running = await sandbox.start(f"{self.config.name}-{next(_numbers)}", command)
+            self._running = await sandbox.start(command)
             listener = listener or await _listener(self._running)
         except BaseException as error:
             if listener is not None:

@@ -66,7 +66,7 @@ class Bubblewrap:
     def numbers(self, pass_fds: Sequence[int]) -> list[int]:
         return list(range(FIRST_PASSED_FD, FIRST_PASSED_FD + len(pass_fds)))
 
-    async def start(self, name: str, command: Command) -> ForkedSandbox:
+    async def start(self, command: Command) -> ForkedSandbox:
         """Start `command` in a sandbox and a control group of its own. Raises UnavailableError."""
         interpreter = command.interpreter or interpreters.find("python")
         hosts, addresses, names = egress.inside(command.network)

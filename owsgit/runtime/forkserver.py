@@ -13,7 +13,7 @@ import socket
 import struct
 import subprocess
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -190,6 +190,18 @@ class ForkedSandbox:
         await self._removed
 
 
+@contextlib.asynccontextmanager
+async def _abandoned_on_failure(sandbox: ForkedSandbox) -> AsyncIterator[None]:
+    """Clears a sandbox away that was not made, or not filled. Raises UnavailableError in place of OSError."""
+    try:
+        yield
+    except BaseException as error:
+        await sandbox.abandon()
+        if isinstance(error, OSError):
+            raise UnavailableError(f"the sandbox cannot be made: {error.strerror}") from None
+        raise
+
+
 class ForkServer:
     """A running fork server, with the sandboxes that wait."""
 
@@ -264,13 +276,8 @@ class ForkServer:
     async def spawn(self, command: Command, layout: Layout, numbers: list[int]) -> ForkedSandbox:
         """Start a worker. Raises UnavailableError."""
         sandbox = await self._take()
-        try:
+        async with _abandoned_on_failure(sandbox):
             await sandbox.run(command, layout, numbers)
-        except BaseException as error:
-            await sandbox.abandon()
-            if isinstance(error, OSError):
-                raise UnavailableError(f"the sandbox cannot be made: {error.strerror}") from None
-            raise
         return sandbox
 
     async def _take(self) -> ForkedSandbox:
@@ -300,15 +307,10 @@ class ForkServer:
         ours.setblocking(False)
         with theirs:
             sandbox = ForkedSandbox(ours, self._make_group(f"worker-{next(_numbers)}"))
-            try:
+            async with _abandoned_on_failure(sandbox):
                 await self._send(theirs.fileno())
                 theirs.close()  # else the end of the fork server would not be noticed
                 await sandbox.prepare()
-            except BaseException as error:
-                await sandbox.abandon()
-                if isinstance(error, OSError):
-                    raise UnavailableError(f"the sandbox cannot be made: {error.strerror}") from None
-                raise
         return sandbox
 
     async def _send(self, control: int) -> None:

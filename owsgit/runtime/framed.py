@@ -32,8 +32,6 @@ from owsgit.runtime.sandbox import Command, Sandbox
 from owsgit.runtime.streamed import Streamed
 from owsgit.runtime.worker import MEBIBYTE, PROCESSES_MAX
 
-_numbers = itertools.count(1)
-
 
 class FramedWorker(ProcessWorker):
     """A worker of one function, thrown away after the first fault."""
@@ -52,8 +50,7 @@ class FramedWorker(ProcessWorker):
         dialled = self._debug_listener(sandbox)
         try:
             command = self._command(theirs.fileno(), output, sandbox, dialled)
-            name = f"{self.config.name}-{next(_numbers)}"
-            self._running = await sandbox.start(name, command)
+            self._running = await sandbox.start(command)
         except BaseException:
             ours.close()
             self._transcript.close()

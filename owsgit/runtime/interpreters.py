@@ -1,7 +1,6 @@
 """Finds the interpreters of this machine for the runtimes that functions name."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 from owsgit.model.errors import UnavailableError
 from owsgit.runtime import node_programs
 
-PYTHON = re.compile(r"python(3\.[0-9]{1,2})?")
 _ASK = "import json, sys; print(json.dumps([sys.base_prefix, sys.base_exec_prefix]))"
 
 

@@ -2,16 +2,16 @@
 
 import json
 import platform
-import re
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.runtime import interpreters, recipes
 from owsgit.runtime.indexes import Index, Indexes
-from owsgit.runtime.recipes import Failure, Places, Recipe
+from owsgit.runtime.recipes import Places, Recipe
 
 FILE, LOCKS, SETTINGS = "package.json", ("package-lock.json", "npm-shrinkwrap.json"), ".npmrc"
 FOLDER = "node_modules"
@@ -65,7 +65,7 @@ def recipe(code: Path, runtime: str, indexes: Indexes) -> Recipe | None:
         ),
         command=command,
         environment=environment,
-        explain=_explain,
+        explain=partial(recipes.explain, _CAUSES),
         result=f"source/{FOLDER}",
         settle=_inline_links,
         read_only={str(path): path for path in own if not path.is_relative_to("/usr")},
@@ -169,10 +169,3 @@ _CAUSES = (
     ),
     (r"ENOENT", "a file that is named is not there", "commit it"),
 )
-
-
-def _explain(output: str) -> Failure | None:
-    for pattern, message, remedy in _CAUSES:
-        if re.search(pattern, output):
-            return Failure(message, remedy)
-    return None

@@ -164,7 +164,7 @@ class PackageStore:
             raise sandbox
         read, written = os.pipe()
         try:
-            running = await sandbox.start(f"build-{key[:12]}", self._command(work, recipe, written, sandbox.contained))
+            running = await sandbox.start(self._command(work, recipe, written, sandbox.contained))
         except BaseException:
             os.close(read)
             raise

@@ -8,11 +8,8 @@ from owsgit.model.service import Answer, Invocation
 from owsgit.runtime import failures
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.logs import FunctionLog
-from owsgit.runtime.sandbox import Running
+from owsgit.runtime.sandbox import Running, end_of
 from owsgit.runtime.transcript import Transcript
-
-EXIT_SECONDS_MAX = 0.5
-"""A worker that broke the protocol and does not end by itself within this is ended."""
 
 
 class ProcessWorker(ABC):
@@ -61,14 +58,7 @@ class ProcessWorker(ABC):
 
     async def _exit_report(self, request_id: str) -> failures.Report:
         """Lambda's error object for a worker that ended, or broke the protocol and is ended."""
-        group = self._running.group
-        try:
-            async with asyncio.timeout(EXIT_SECONDS_MAX):
-                status = await self._running.ended()
-        except TimeoutError:
-            self._running.kill()
-            status = await self._running.ended()
-        out_of_memory = group is not None and group.out_of_memory()
+        status, out_of_memory = await end_of(self._running)
         self.close()
         report = failures.exited(request_id, status, out_of_memory)
         self._transcript.write([report["errorMessage"], report["errorType"]])

@@ -3,13 +3,14 @@
 import platform
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib import metadata, resources
 from pathlib import Path, PurePosixPath
 
 from owsgit.model.errors import InvalidError
 from owsgit.runtime import environment, interpreters, pip_run, recipes
 from owsgit.runtime.indexes import Index, Indexes
-from owsgit.runtime.recipes import Failure, Places, Recipe
+from owsgit.runtime.recipes import Places, Recipe
 
 FILE = "requirements.txt"
 FILES_MAX = 50
@@ -52,7 +53,7 @@ def recipe(code: Path, runtime: str, indexes: Indexes) -> Recipe | None:
         identity=(name, platform.machine(), *platform.libc_ver(), metadata.version("pip"), str(index.url)),
         command=command,
         environment=_environment,
-        explain=_explain,
+        explain=partial(recipes.explain, _CAUSES),
         tools=pip.parent,
         read_only={
             f"{TOOLS}/pip": pip,
@@ -162,10 +163,3 @@ _CAUSES = (
     ),
     (r"Could not open requirements file|No such file|does not exist", "a file that is named is not there", "commit it"),
 )
-
-
-def _explain(output: str) -> Failure | None:
-    for pattern, message, remedy in _CAUSES:
-        if match := re.search(pattern, output):
-            return Failure(message.format(**match.groupdict()), remedy)
-    return None

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +84,14 @@ class Recipe:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def explain(causes: Iterable[tuple[str, str, str]], output: str) -> Failure | None:
+    """The first of `causes` (a pattern, a message with its groups, a remedy) that the output speaks of."""
+    for pattern, message, remedy in causes:
+        if match := re.search(pattern, output):
+            return Failure(message.format(**match.groupdict()), remedy)
+    return None
 
 
 def read(code: Path, path: str) -> str:

@@ -20,6 +20,9 @@ from owsgit.runtime.config import NO_NETWORK, Network
 from owsgit.runtime.interpreters import Interpreter
 from owsgit.runtime.rlimits import RlimitGroup
 
+EXIT_SECONDS_MAX = 0.5
+"""What broke its protocol and does not end by itself within this is ended."""
+
 TMP_BYTES_MAX = 512 * 1024 * 1024
 """Lambda's default for /tmp."""
 
@@ -78,6 +81,20 @@ class Running(Protocol):
         ...
 
 
+async def end_of(running: Running) -> tuple[int, bool]:
+    """The exit status of what fell silent or broke its protocol, and whether it ran out of memory.
+
+    It is ended if it does not end by itself; what is left of it is the caller's to clear away.
+    """
+    try:
+        async with asyncio.timeout(EXIT_SECONDS_MAX):
+            status = await running.ended()
+    except TimeoutError:
+        running.kill()
+        status = await running.ended()
+    return status, running.group is not None and running.group.out_of_memory()
+
+
 class Sandbox(Protocol):
     """A way to run a command."""
 
@@ -88,7 +105,7 @@ class Sandbox(Protocol):
         """The numbers that passed descriptors have inside."""
         ...
 
-    async def start(self, name: str, command: Command) -> Running: ...
+    async def start(self, command: Command) -> Running: ...
 
     async def close(self) -> None:
         """End all that runs in it."""
@@ -104,7 +121,7 @@ class Unconfined:
     def numbers(self, pass_fds: Sequence[int]) -> list[int]:
         return list(pass_fds)
 
-    async def start(self, name: str, command: Command) -> Running:
+    async def start(self, command: Command) -> Running:
         if command.files:
             raise UnavailableError(
                 "without a sandbox there is no place for a secret's file", remedy='use a variable: "asFile": false'

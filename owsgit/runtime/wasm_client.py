@@ -16,7 +16,7 @@ from owsgit.runtime import interpreters, wasm_protocol
 from owsgit.runtime.budget import machine_memory_bytes
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.memory_share import MemoryShare
-from owsgit.runtime.sandbox import Command, Running, Sandbox
+from owsgit.runtime.sandbox import Command, Running, Sandbox, end_of
 from owsgit.runtime.wasm_protocol import FRAME_BYTES_MAX, HEADER, LOG, SERVE, THREADS_MAX
 from owsgit.runtime.worker import PROCESSES_MAX
 
@@ -28,9 +28,6 @@ OWN_BYTES = 3 * 1024 * 1024 * 1024
 GRACE_SECONDS = 10.0
 """A host that has not ended a request so long after its deadline is stuck, and is ended."""
 
-EXIT_SECONDS_MAX = 0.5
-"""A host that closed its socket, or broke the protocol, and does not end by itself within this is ended."""
-
 TMP_BYTES = 1024 * 1024
 """Nothing is kept in /tmp."""
 
@@ -38,7 +35,6 @@ START_SECONDS_MAX = 30
 """An interpreter with wasmtime, on a machine that has much else to do."""
 
 READ_BYTES = 1024 * 1024
-_hosts = itertools.count(1)
 
 
 class HostEndedError(Exception):
@@ -75,7 +71,7 @@ class WasmHost:
         output = os.memfd_create("output")
         try:
             command = _command(theirs.fileno(), output, sandbox, memory_bytes)
-            self._running: Running = await sandbox.start(f"wasm.{next(_hosts)}", command)
+            self._running: Running = await sandbox.start(command)
             theirs.close()
             self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=READ_BYTES)
             await self._greet(output)
@@ -137,14 +133,7 @@ class WasmHost:
         """Everybody who waits is told that the host is gone."""
         self.alive = False
         self._writer.transport.abort()
-        try:
-            async with asyncio.timeout(EXIT_SECONDS_MAX):
-                status = await self._running.ended()
-        except TimeoutError:
-            self._running.kill()
-            status = await self._running.ended()
-        group = self._running.group
-        out_of_memory = group is not None and group.out_of_memory()
+        status, out_of_memory = await end_of(self._running)
         for asked in self._asked.values():
             if not asked.answer.done():
                 asked.answer.set_exception(HostEndedError(status, out_of_memory))

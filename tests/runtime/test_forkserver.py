@@ -72,7 +72,7 @@ def test_a_fork_server_that_is_killed_while_it_is_asked_is_replaced_at_once(lab:
         os.kill(each, signal.SIGSTOP)
 
     async def start() -> int:
-        starts = [asyncio.ensure_future(lab.sandbox.start("f", command(["/bin/true"]))) for _ in range(4)]
+        starts = [asyncio.ensure_future(lab.sandbox.start(command(["/bin/true"]))) for _ in range(4)]
         await asyncio.sleep(0.05)
         for each in stopped:
             with contextlib.suppress(ProcessLookupError):
@@ -86,20 +86,20 @@ def test_a_fork_server_that_is_killed_while_it_is_asked_is_replaced_at_once(lab:
 def test_a_server_that_cannot_start_says_why_at_once(lab: Lab) -> None:
     broken = replace(interpreters.find("python"), program=Path("/usr/bin/nothing-of-this-name"))
     with pytest.raises(UnavailableError, match="nothing-of-this-name"):
-        within(lab, lab.sandbox.start("f", command(["/bin/true"], interpreter=broken)))
+        within(lab, lab.sandbox.start(command(["/bin/true"], interpreter=broken)))
 
 
 def test_what_is_not_there_to_mount_is_told(lab: Lab) -> None:
     for _ in range(20):
         absent = replace(command(["/bin/true"], listen=[9001]), read_only={"/var/task": Path("/nowhere/at/all")})
-        running = within(lab, lab.sandbox.start("f", absent))
+        running = within(lab, lab.sandbox.start(absent))
         assert within(lab, running.ended()) != 0
         within(lab, running.gone())
 
 
 def test_the_status_of_a_worker_that_ends_at_once_is_known(lab: Lab) -> None:
     async def start() -> int:
-        running = await lab.sandbox.start("f", command(["/bin/sh", "-c", "exit 3"], listen=[9001]))
+        running = await lab.sandbox.start(command(["/bin/sh", "-c", "exit 3"], listen=[9001]))
         return await running.ended()
 
     assert {within(lab, start()) for _ in range(30)} == {3}
@@ -115,7 +115,7 @@ def test_nothing_is_left_of_workers_that_ended_or_did_not_start(
         return len(list(Path("/proc/self/fd").iterdir())), len(descendants(server._process.pid))
 
     async def start_and_end(**fields: Any) -> None:
-        running = await lab.sandbox.start("f", command(["/bin/sleep", "60"], **fields))
+        running = await lab.sandbox.start(command(["/bin/sleep", "60"], **fields))
         running.kill()
         await running.gone()
 

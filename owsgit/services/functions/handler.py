@@ -172,7 +172,7 @@ class FunctionHandler:
             return None
         assert isinstance(resource.spec, FunctionSpec)
         commit = called.commit or aliases.choose(called.name, called.alias, resource.spec.aliases)
-        return await self._versions.get(called.name, commit, self._deployed.get(called.name), self._log(resource))
+        return await self._versions.get(called.name, commit, self._deployed.get(called.name), self._logs[called.name])
 
     async def enqueue(self, name: str, invocation: Invocation, *, idempotency_key: str = "", delay: float = 0.0) -> str:
         called = Qualified.parse(name)

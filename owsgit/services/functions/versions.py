@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 
+from owsgit.model.resource import Resource
 from owsgit.model.service import Site
 from owsgit.runtime.logs import FunctionLog
 from owsgit.services.functions.aliases import Qualified
@@ -13,6 +14,9 @@ from owsgit.services.functions.spec import FunctionSpec
 
 RUNNING_MAX = 100
 """Of one node; the one that was asked longest ago makes room."""
+
+RESOURCES_MAX = 1000
+"""Specs of versions that are kept: some KiB each."""
 
 EXPIRE_SECONDS = 30.0
 
@@ -32,6 +36,7 @@ class Versions:
         self._site = site
         self._deployer = deployer
         self._running: dict[Qualified, _Running] = {}
+        self._resources: dict[Qualified, Resource] = {}  # the longest known first
         self._locks: defaultdict[Qualified, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._expiring = asyncio.ensure_future(self._expire())
 
@@ -41,7 +46,7 @@ class Versions:
         async with self._locks[version]:
             found = self._running.get(version)
             if found is None or not self._deployer.fits(found.deployment, found.deployment.resource):
-                resource = await asyncio.to_thread(self._site.resource_at, "function", name, commit)
+                resource = await self._resource(version)
                 if head is not None and head.resource.version == resource.version:
                     return head
                 made = await self._deployer.deploy(resource, log, commit)
@@ -50,6 +55,16 @@ class Versions:
                 self._make_room()
         found.last_used = time.monotonic()
         return found.deployment
+
+    async def _resource(self, version: Qualified) -> Resource:
+        """What a commit says never changes, and is looked up once: every request for the head's own version asks."""
+        found = self._resources.get(version)
+        if found is None:
+            found = await asyncio.to_thread(self._site.resource_at, "function", version.name, version.commit)
+            self._resources[version] = found
+            while len(self._resources) > RESOURCES_MAX:
+                del self._resources[next(iter(self._resources))]
+        return found
 
     def _make_room(self) -> None:
         while len(self._running) > RUNNING_MAX:
