@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -91,13 +91,14 @@ class Engine:
             await self.open()
         return await self._run(partial(getattr(self._api, name), *arguments, **options), seconds)
 
-    async def _run(
-        self, work: Callable[[], Any], seconds: float, late: Callable[[Future[Any]], None] | None = None
-    ) -> Any:
-        """The result of `work`, done in a thread; `late` gets what comes of it if nobody waits for it any more."""
+    async def _run(self, work: Callable[[], Any], seconds: float, *, creates: bool = False) -> Any:
+        """The result of `work`, done in a thread. What it `creates` is removed if nobody waits for it any more."""
         future = self._threads.submit(work)
+        taken = False
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+            result = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+            taken = True
+            return result
         except APIError:
             raise
         except TimeoutError:
@@ -105,8 +106,13 @@ class Engine:
         except (DockerException, RequestException, OSError) as error:
             raise self._unavailable(_reason(error)) from None
         finally:
-            if late is not None and not future.done():
-                future.add_done_callback(late)
+            # not "unless it is done": it may be, and whoever waited was told to stop before the loop passed it on
+            if creates and not taken and not future.cancelled():
+                self._in_background(self._remove_late(future))
+
+    async def _remove_late(self, creating: Future[Any]) -> None:
+        with contextlib.suppress(Exception):
+            self.discard((await asyncio.wrap_future(creating))["Id"])
 
     def _unavailable(self, reason: str) -> UnavailableError:
         return UnavailableError(
@@ -165,14 +171,9 @@ class Engine:
         """Create a container of an image that is here. Raises ImageNotFound, UnavailableError, RefusedByEngineError."""
         await self.open()
         labels = {LABEL: self.instance, **options.pop("labels", {})}
-
-        def unwanted(future: Future[Any]) -> None:
-            with contextlib.suppress(Exception):
-                self._api.remove_container(future.result()["Id"], force=True, v=True)
-
         work = partial(self._api.create_container, image, labels=labels, **options)
         try:
-            return str((await self._run(work, CALL_SECONDS_MAX, unwanted))["Id"])
+            return str((await self._run(work, CALL_SECONDS_MAX, creates=True))["Id"])
         except ImageNotFound:
             raise
         except APIError as error:
@@ -221,9 +222,12 @@ class Engine:
         """Remove containers, running or not, in the background; what fails is tried again with the next one made."""
         self._left.update(containers)
         for container in containers:
-            task = asyncio.ensure_future(self._remove(container))
-            self._removing.add(task)
-            task.add_done_callback(self._removing.discard)
+            self._in_background(self._remove(container))
+
+    def _in_background(self, removal: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(removal)
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
 
     async def _remove(self, container: str) -> None:
         try:

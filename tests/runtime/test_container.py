@@ -500,6 +500,25 @@ def test_an_engine_that_is_not_there_is_named(tmp_path: Path, lab: ContainerLab)
         lab.loop.run_until_complete(containers.close())
 
 
+def test_a_container_that_nobody_waits_for_any_more_is_removed_although_it_was_made(lab: ContainerLab) -> None:
+    async def cancelled_when_it_is_made() -> None:
+        engine = await lab.containers.engine()
+        await engine.open()
+        before = len(lab.engine.api.containers(all=True))
+        making = asyncio.ensure_future(engine.create_of(lab.image, {}))
+        await asyncio.sleep(0)
+        making.cancel()
+        while len(lab.engine.api.containers(all=True)) == before:
+            time.sleep(0.01)  # the loop stands still: the engine answers before the cancelled one is told
+        time.sleep(0.2)
+        await asyncio.wait({making})
+        assert making.cancelled()
+        await engine.settled()
+        assert len(lab.engine.api.containers(all=True)) == before
+
+    lab.loop.run_until_complete(asyncio.wait_for(cancelled_when_it_is_made(), 30))
+
+
 async def until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not true():
