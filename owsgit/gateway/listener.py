@@ -7,11 +7,13 @@ takes its port over without closing it.
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from owsgit.gateway.exchange import Exchange, Response
+from owsgit.gateway.hosts import Binding, VirtualHosts
 from owsgit.gateway.protocol import BoundedProtocol
 from owsgit.model.errors import UnavailableError
 
@@ -33,22 +35,37 @@ class _Server(uvicorn.Server):
 
 
 class Listener:
-    """One port, with the application that answers on it now."""
+    """One port, and the gateways that answer on it now."""
 
     def __init__(self, address: str, port: int) -> None:
         self.address, self.port = address, port
-        self.owner = ""
-        self._app: ASGIApp | None = None
+        self._bindings: dict[str, tuple[Binding, ...]] = {}  # by owner, the newest last
+        self._hosts = VirtualHosts(())
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self._app is not None
-        await self._app(scope, receive, send)
+    async def handle(self, exchange: Exchange) -> Response:
+        return await self._hosts.handle(exchange)
 
-    def serve(self, owner: str, app: ASGIApp) -> None:
-        """Answer with `app` from the next request on."""
-        self.owner, self._app = owner, app
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whatever is not HTTP/1.1."""
+        websockets = self._hosts.websockets
+        if scope["type"] == "websocket" and websockets is not None:
+            await websockets(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+
+    def serve(self, owner: str, bindings: Sequence[Binding]) -> None:
+        """Answer with these from the next request on, in place of what `owner` had here."""
+        self._bindings.pop(owner, None)
+        if bindings:
+            self._bindings[owner] = tuple(bindings)
+        # a gateway that is renamed is here twice for a moment: then the newer one answers
+        self._hosts = VirtualHosts(each for own in reversed(self._bindings.values()) for each in own)
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        return tuple(self._bindings)
 
     async def open(self) -> None:
         """Start listening. Raises UnavailableError that names the port."""
@@ -116,27 +133,32 @@ class Listeners:
         self._address = address
         self._by_port: dict[int, Listener] = {}
 
-    async def serve(self, owner: str, port: int, app: ASGIApp) -> Listener:
-        """Have `app` of the gateway `owner` answer on `port`. A port that it had before is closed afterwards."""
+    async def serve(self, owner: str, port: int, bindings: Sequence[Binding]) -> Listener:
+        """Have the gateway `owner` answer on `port`. A port that it had before is let go of afterwards."""
         listener = self._by_port.get(port)
         if listener is None or not listener.is_open:
             listener = Listener(self._address, port)
-            listener.serve(owner, app)
+            listener.serve(owner, bindings)
             await listener.open()
             self._by_port[port] = listener
         else:
-            listener.serve(owner, app)
-        for other in [other for other in self._by_port.values() if other.owner == owner and other is not listener]:
-            await self._close(other)
+            listener.serve(owner, bindings)
+        await self._release(owner, listener)
         return listener
 
     async def release(self, owner: str) -> None:
-        """Close the ports that are still `owner`'s."""
-        for listener in [listener for listener in self._by_port.values() if listener.owner == owner]:
-            await self._close(listener)
+        """Let go of all ports that `owner` has; those that nobody else has are closed."""
+        await self._release(owner, None)
+
+    async def _release(self, owner: str, but: Listener | None) -> None:
+        for listener in [each for each in self._by_port.values() if owner in each.owners and each is not but]:
+            if listener.owners == (owner,):
+                await self._close(listener)
+            else:
+                listener.serve(owner, ())
 
     def of(self, owner: str) -> Listener | None:
-        return next((listener for listener in self._by_port.values() if listener.owner == owner), None)
+        return next((listener for listener in self._by_port.values() if owner in listener.owners), None)
 
     async def _close(self, listener: Listener) -> None:
         self._by_port.pop(listener.port, None)

@@ -8,11 +8,12 @@ import binascii
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
 import orjson
+
+from owsgit.gateway.exchange import Exchange, Response
 
 _TEXT_TYPES = re.compile(
     r"text/.*|application/(.*\+)?(json|xml)|application/(javascript|x-www-form-urlencoded|graphql)", re.IGNORECASE
@@ -22,9 +23,6 @@ _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
-BODILESS = (204, 205, 304)
-"""Statuses without a body (RFC 9110): bytes after their head would be read as the next response."""
-
 QUERY_FIELDS_MAX = 1000
 
 
@@ -32,67 +30,43 @@ class MalformedResponseError(Exception):
     """What the function answered is not a response of its payload format."""
 
 
-@dataclass(frozen=True)
-class HttpRequest:
-    """A request as the gateway read it. Header names are lower case."""
-
-    id: str
-    method: str
-    path: str
-    query: str
-    headers: list[tuple[str, str]]
-    body: bytes
-    source_ip: str
-    protocol: str
-    host: str
-
-
-@dataclass(frozen=True)
-class RouteContext:
-    """What an event says about where the request was routed."""
-
-    api_id: str
-    account: str
-    route_key: str
-    resource: str
-    parameters: dict[str, str]
-
-
-@dataclass(frozen=True)
-class HttpResponse:
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-
-def event(version: str, request: HttpRequest, route: RouteContext) -> bytes:
+def event(version: str, exchange: Exchange, body: bytes) -> bytes:
     """The event for a function, as JSON text."""
-    return orjson.dumps(_event_1(request, route) if version == "1.0" else _event_2(request, route))
+    return orjson.dumps(_event_1(exchange, body) if version == "1.0" else _event_2(exchange, body))
 
 
-def _header(request: HttpRequest, name: str) -> str:
-    return next((value for key, value in request.headers if key == name), "")
+def text_headers(exchange: Exchange) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers]
 
 
-def _body(request: HttpRequest) -> tuple[str | None, bool]:
-    if not request.body:
+def _header(exchange: Exchange, name: bytes) -> str:
+    return exchange.header(name).decode("latin-1")
+
+
+def _body(exchange: Exchange, body: bytes) -> tuple[str | None, bool]:
+    if not body:
         return None, False
-    kind = _header(request, "content-type").split(";", 1)[0].strip()
-    if _TEXT_TYPES.fullmatch(kind) and not _header(request, "content-encoding"):
+    kind = _header(exchange, b"content-type").split(";", 1)[0].strip()
+    if _TEXT_TYPES.fullmatch(kind) and not exchange.header(b"content-encoding"):
         try:
-            return request.body.decode("utf-8"), False
+            return body.decode("utf-8"), False
         except UnicodeDecodeError:
             pass
-    return base64.b64encode(request.body).decode("ascii"), True
+    return base64.b64encode(body).decode("ascii"), True
 
 
-def _query(request: HttpRequest) -> list[tuple[str, str]]:
+def full_path(exchange: Exchange) -> str:
+    """The decoded path as the client sent it, with what the gateway is mounted below."""
+    return "/" + "/".join((*exchange.mount.base_path, *exchange.segments))
+
+
+def query_pairs(exchange: Exchange) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(request.query, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
+        return parse_qsl(exchange.query, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
     except ValueError:
         return [
             (unquote_plus(part.partition("=")[0]), unquote_plus(part.partition("=")[2]))
-            for part in request.query.split("&")[:QUERY_FIELDS_MAX]
+            for part in exchange.query.split("&")[:QUERY_FIELDS_MAX]
         ]
 
 
@@ -115,98 +89,109 @@ def _times() -> tuple[str, int]:
     return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)), int(now * 1000)
 
 
-def _event_2(request: HttpRequest, route: RouteContext) -> dict[str, Any]:
-    body, encoded = _body(request)
+def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
+    text, encoded = _body(exchange, body)
     written, epoch = _times()
-    cookies = [part.strip() for name, value in request.headers if name == "cookie" for part in value.split(";")]
+    mount, path, headers = exchange.mount, full_path(exchange), text_headers(exchange)
+    cookies = [part.strip() for name, value in headers if name == "cookie" for part in value.split(";")]
+    context: dict[str, Any] = {
+        "accountId": mount.account,
+        "apiId": mount.api,
+        "domainName": exchange.host,
+        "domainPrefix": exchange.host.split(".", 1)[0],
+        "http": {
+            "method": exchange.method,
+            "path": path,
+            "protocol": exchange.protocol,
+            "sourceIp": exchange.client.address,
+            "userAgent": _header(exchange, b"user-agent"),
+        },
+        "requestId": exchange.id,
+        "routeKey": exchange.route_key,
+        "stage": mount.stage,
+        "time": written,
+        "timeEpoch": epoch,
+    }
+    if exchange.authorizer:
+        context["authorizer"] = exchange.authorizer
     result: dict[str, Any] = {
         "version": "2.0",
-        "routeKey": route.route_key,
-        "rawPath": request.path,
-        "rawQueryString": request.query,
-        "headers": _joined((name, value) for name, value in request.headers if name != "cookie"),
-        "requestContext": {
-            "accountId": route.account,
-            "apiId": route.api_id,
-            "domainName": request.host,
-            "domainPrefix": request.host.split(".", 1)[0],
-            "http": {
-                "method": request.method,
-                "path": request.path,
-                "protocol": request.protocol,
-                "sourceIp": request.source_ip,
-                "userAgent": _header(request, "user-agent"),
-            },
-            "requestId": request.id,
-            "routeKey": route.route_key,
-            "stage": "$default",
-            "time": written,
-            "timeEpoch": epoch,
-        },
+        "routeKey": exchange.route_key,
+        "rawPath": path,
+        "rawQueryString": exchange.query,
+        "headers": _joined((name, value) for name, value in headers if name != "cookie"),
+        "requestContext": context,
         "isBase64Encoded": encoded,
     }
     if cookies:
         result["cookies"] = cookies
-    if request.query:
-        result["queryStringParameters"] = _joined(_query(request))
-    if route.parameters:
-        result["pathParameters"] = route.parameters
-    if body is not None:
-        result["body"] = body
+    if exchange.query:
+        result["queryStringParameters"] = _joined(query_pairs(exchange))
+    if exchange.parameters:
+        result["pathParameters"] = exchange.parameters
+    if mount.variables:
+        result["stageVariables"] = dict(mount.variables)
+    if text is not None:
+        result["body"] = text
     return result
 
 
-def _event_1(request: HttpRequest, route: RouteContext) -> dict[str, Any]:
-    body, encoded = _body(request)
+def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
+    text, encoded = _body(exchange, body)
     written, epoch = _times()
-    query, headers = _grouped(_query(request)), _grouped(request.headers)
+    mount = exchange.mount
+    query, headers = _grouped(query_pairs(exchange)), _grouped(text_headers(exchange))
+    context: dict[str, Any] = {
+        "accountId": mount.account,
+        "apiId": mount.api,
+        "domainName": exchange.host,
+        "domainPrefix": exchange.host.split(".", 1)[0],
+        "extendedRequestId": exchange.id,
+        "httpMethod": exchange.method,
+        "identity": {
+            "accessKey": None,
+            "accountId": None,
+            "caller": None,
+            "cognitoAuthenticationProvider": None,
+            "cognitoAuthenticationType": None,
+            "cognitoIdentityId": None,
+            "cognitoIdentityPoolId": None,
+            "principalOrgId": None,
+            "sourceIp": exchange.client.address,
+            "user": None,
+            "userAgent": _header(exchange, b"user-agent"),
+            "userArn": None,
+            **exchange.identity,
+        },
+        "path": full_path(exchange),
+        "protocol": exchange.protocol,
+        "requestId": exchange.id,
+        "requestTime": written,
+        "requestTimeEpoch": epoch,
+        "resourceId": exchange.route_key,
+        "resourcePath": exchange.resource,
+        "stage": mount.stage,
+    }
+    if exchange.authorizer:
+        context["authorizer"] = exchange.authorizer
     return {
         "version": "1.0",
-        "resource": route.resource,
-        "path": request.path,
-        "httpMethod": request.method,
+        "resource": exchange.resource,
+        "path": exchange.path,
+        "httpMethod": exchange.method,
         "headers": {name: values[-1] for name, values in headers.items()},
         "multiValueHeaders": headers,
         "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
         "multiValueQueryStringParameters": query or None,
-        "pathParameters": route.parameters or None,
-        "stageVariables": None,
-        "requestContext": {
-            "accountId": route.account,
-            "apiId": route.api_id,
-            "domainName": request.host,
-            "domainPrefix": request.host.split(".", 1)[0],
-            "extendedRequestId": request.id,
-            "httpMethod": request.method,
-            "identity": {
-                "accessKey": None,
-                "accountId": None,
-                "caller": None,
-                "cognitoAuthenticationProvider": None,
-                "cognitoAuthenticationType": None,
-                "cognitoIdentityId": None,
-                "cognitoIdentityPoolId": None,
-                "principalOrgId": None,
-                "sourceIp": request.source_ip,
-                "user": None,
-                "userAgent": _header(request, "user-agent"),
-                "userArn": None,
-            },
-            "path": request.path,
-            "protocol": request.protocol,
-            "requestId": request.id,
-            "requestTime": written,
-            "requestTimeEpoch": epoch,
-            "resourceId": route.route_key,
-            "resourcePath": route.resource,
-            "stage": "$default",
-        },
-        "body": body,
+        "pathParameters": exchange.parameters or None,
+        "stageVariables": dict(mount.variables) or None,
+        "requestContext": context,
+        "body": text,
         "isBase64Encoded": encoded,
     }
 
 
-def response(version: str, payload: bytes) -> HttpResponse:
+def response(version: str, payload: bytes) -> Response:
     """The HTTP response that a function's answer stands for. Raises MalformedResponseError."""
     try:
         answer = orjson.loads(payload)
@@ -216,12 +201,12 @@ def response(version: str, payload: bytes) -> HttpResponse:
         if version == "1.0":
             raise MalformedResponseError("format 1.0 needs an object with statusCode")
         body = answer.encode() if isinstance(answer, str) else payload
-        return HttpResponse(200, [(b"content-type", b"application/json")], body)
+        return Response(200, [(b"content-type", b"application/json")], body)
     headers = _response_headers(answer)
     if not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", b"application/json" if version == "1.0" else b"text/plain; charset=utf-8"))
     status = _status(answer["statusCode"])
-    return HttpResponse(status, headers, b"" if status in BODILESS else _response_body(answer))
+    return Response(status, headers, _response_body(answer))
 
 
 def _status(value: Any) -> int:

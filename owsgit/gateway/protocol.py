@@ -1,9 +1,17 @@
-"""uvicorn's HTTP protocol with what it leaves unbounded bounded: the size of a request's head, and the time for it."""
+"""uvicorn's HTTP/1.1 protocol, asked for exchanges instead of ASGI, with what it leaves unbounded bounded.
+
+uvicorn keeps the connections (keep-alive, pipelining, flow control, upgrades, shutdown), httptools parses. What is
+between a request's bytes and its response's is one Exchange, one task and one write.
+"""
 
 import asyncio
+import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from owsgit.gateway.exchange import BODILESS, Application, Client, ClientGoneError, Exchange, Headers, Response
 
 HEAD_BYTES_MAX = 64 * 1024
 """Request line and headers: six times what API Gateway takes (10,240 bytes), as others have larger cookies."""
@@ -17,22 +25,177 @@ BODY_SECONDS_MAX = 60.0
 CHUNK_OVERHEAD_MAX = 16
 """Bytes that frame one byte of a chunked body, at the worst."""
 
+WAITING_BYTES_MAX = 64 * 1024
+"""Of a body that nobody has read yet; then the client has to wait."""
+
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+log = logging.getLogger("owsgit.gateway")
+
+
+class Incoming:
+    """The body of a request, fed by its connection."""
+
+    __slots__ = ("_connection", "_pieces", "_size", "_wanted", "awaited", "complete", "gone")
+
+    def __init__(self, connection: "BoundedProtocol", awaited: bool) -> None:
+        """`awaited`: the client sends nothing before it is told to continue."""
+        self._connection = connection
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._wanted: asyncio.Future[None] | None = None
+        self.awaited = awaited
+        self.complete = self.gone = False
+
+    def feed(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > WAITING_BYTES_MAX:
+            self._connection.flow.pause_reading()
+        self.wake()
+
+    def wake(self) -> None:
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(None)
+
+    async def next(self) -> bytes:
+        while not self._pieces:
+            if self.complete:
+                return b""
+            if self.gone:
+                raise ClientGoneError
+            if self.awaited:
+                self.awaited = False
+                self._connection.transport.write(_CONTINUE)
+            self._wanted = self._connection.loop.create_future()
+            try:
+                await self._wanted
+            finally:
+                self._wanted = None
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        self._connection.flow.resume_reading()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class Cycle:
+    """One request and its response. Its attributes are those that uvicorn's protocol asks of its own."""
+
+    __slots__ = ("body", "connection", "disconnected", "exchange", "keep_alive", "response_complete", "task")
+
+    def __init__(self, connection: "BoundedProtocol", exchange: Exchange, body: Incoming, keep_alive: bool) -> None:
+        self.connection, self.exchange, self.body = connection, exchange, body
+        self.keep_alive = keep_alive
+        self.response_complete = self.disconnected = False
+        self.task: asyncio.Task[None] | None = None
+
+    @property
+    def message_event(self) -> "Cycle":
+        """What uvicorn sets when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        self.body.gone = True
+        self.body.wake()
+
+    async def run(self, application: Application) -> None:
+        started = False
+        try:
+            response = await application.handle(self.exchange)
+            if isinstance(response.body, bytes):
+                self._write(response, response.body)
+            else:
+                started = True
+                await self._stream(response, response.body)
+        except ClientGoneError:
+            self.connection.transport.close()
+        except asyncio.CancelledError:
+            self.connection.transport.abort()
+            raise
+        except Exception:
+            log.exception("a request failed")
+            if started:
+                self.connection.transport.abort()  # the client must not take half of it for the whole
+            else:
+                self._write(Response(500, [], b""), b"")
+        self.response_complete = True
+        self.connection.on_response_complete()
+
+    def _write(self, response: Response, body: bytes) -> None:
+        bodiless = response.status in BODILESS
+        if self.body.awaited:  # RFC 9110 10.1.1: what it holds back is no request
+            self.keep_alive = False
+        head = self._head(response, b"" if bodiless else b"content-length: %d\r\n" % (response.length or 0))
+        transport = self.connection.transport
+        if bodiless or self.exchange.method == "HEAD" or not body:
+            transport.write(head)
+        elif len(body) < WAITING_BYTES_MAX:
+            transport.write(head + body)
+        else:
+            transport.writelines([head, body])
+        if not self.keep_alive:
+            transport.close()
+
+    async def _stream(self, response: Response, pieces: AsyncIterator[bytes]) -> None:
+        connection, method = self.connection, self.exchange.method
+        bodiless = response.status in BODILESS
+        chunked = response.length is None and self.exchange.protocol == "HTTP/1.1" and not bodiless
+        if (response.length is None and not chunked) or self.body.awaited:
+            self.keep_alive = False
+        framing = b"" if bodiless or response.length is None else b"content-length: %d\r\n" % response.length
+        connection.transport.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else framing))
+        sent = 0
+        try:
+            async for piece in _nothing() if bodiless or method == "HEAD" else pieces:
+                if self.disconnected:
+                    raise ClientGoneError
+                sent += len(piece)
+                if piece:
+                    connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                    await connection.flow.drain()
+        finally:
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
+        if chunked and method != "HEAD":
+            connection.transport.write(b"0\r\n\r\n")
+        elif response.length is not None and sent != response.length and method != "HEAD" and not bodiless:
+            raise ValueError(f"{sent} bytes of {response.length} came")  # the client waits for the rest
+        if not self.keep_alive:
+            connection.transport.close()
+
+    def _head(self, response: Response, framing: bytes) -> bytes:
+        lines = [STATUS_LINE[response.status]]
+        for name, value in response.headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(framing)
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        elif self.exchange.protocol == "HTTP/1.0":
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
 
+    cycle: Cycle  # type: ignore[assignment]
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.application: Application = self.config.app  # type: ignore[assignment]
         self._in_head = True
         self._framing_bytes = 0  # of this request, that are not its body: head, sizes of chunks, trailers
         self._body_bytes = 0
         self._all_body_bytes = 0  # of all requests of the connection
         self._timer: asyncio.TimerHandle | None = None
+        self._upgrading = False
+        self._client = Client("")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._client = _client(transport, self.client)
         self._start(HEAD_SECONDS_MAX)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -50,24 +213,54 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers: Headers = []
         self._in_head = True
         self._start(HEAD_SECONDS_MAX)
 
     def on_headers_complete(self) -> None:
         self._in_head, self._framing_bytes = False, 0
         self._start(BODY_SECONDS_MAX)
-        super().on_headers_complete()
+        parser = self.parser
+        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        self._upgrading = parser.should_upgrade() and self._should_upgrade()
+        if self._upgrading:
+            self.scope = {"method": method, "headers": self.headers}  # type: ignore[typeddict-item]
+            return
+        body = Incoming(self, self.expect_100_continue)
+        exchange = Exchange(
+            method, self.url, self.headers, body, self._client, self.scheme or "http", f"HTTP/{version}"
+        )
+        cycle = Cycle(self, exchange, body, parser.should_keep_alive())
+        previous, self.cycle = self.cycle, cycle
+        if previous is None or previous.response_complete:
+            self._run(cycle)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.config.loaded_app))  # type: ignore[arg-type]
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._run(cycle)
+
+    def _run(self, cycle: Cycle) -> None:
+        cycle.task = task = self.loop.create_task(cycle.run(self.application))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         self._all_body_bytes += len(body)
-        super().on_body(body)
+        if not self._upgrading and not self.cycle.response_complete:
+            self.cycle.body.feed(body)
 
     def on_message_complete(self) -> None:
         self._framing_bytes = self._body_bytes = 0
         self._stop()
-        super().on_message_complete()
+        if not self._upgrading:
+            incoming = self.cycle.body
+            incoming.complete = True
+            incoming.wake()
 
     def _start(self, seconds: float) -> None:
         self._stop()
@@ -81,3 +274,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def _too_slow(self) -> None:
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def _client(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Client:
+    ssl_object = transport.get_extra_info("ssl_object")
+    certificate = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
+    return Client(peer[0] if peer else "", peer[1] if peer else 0, certificate or b"")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""

@@ -342,11 +342,14 @@ class State:
                     resource.file,
                     remedy="choose another name",
                 )
-            taken = self.claims.get(("port", str(resource.spec.ports.ssh)))
-            if taken is not None:
-                yield self._port_taken(resource.spec.ports.ssh, resource.file, "$.ports.ssh", self.resources[taken])
+            port = resource.spec.ports.ssh
+            holders = {
+                key for (what, value), key in self.claims.items() if what == "port" and _port(value) == str(port)
+            }
+            for holder in sorted(holders):
+                yield self._port_taken(port, resource.file, "$.ports.ssh", self.resources[holder])
             return
-        wanted = {claim.value: claim.path for claim in resource.spec.claims() if claim.what == "port"}
+        wanted = {_port(claim.value): claim.path for claim in resource.spec.claims() if claim.what == "port"}
         for node in self.of_kind("node") if wanted else ():
             assert isinstance(node.spec, NodeSpec)
             if (path := wanted.get(str(node.spec.ports.ssh))) is not None:
@@ -463,3 +466,8 @@ def _moves(change: Change) -> bool:
     """Whether the project's region changes, which is in the ARNs that policies name."""
     before, after = (each.spec if each is not None else None for each in (change.before, change.after))
     return isinstance(before, ProjectSpec) and isinstance(after, ProjectSpec) and before.region != after.region
+
+
+def _port(claimed: str) -> str:
+    """The port of a claim that may be to a part of it: "8080", "8080 at api.example.com/v1"."""
+    return claimed.partition(" ")[0]

@@ -3,11 +3,10 @@
 import asyncio
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
+from owsgit.gateway.app import Api
+from owsgit.gateway.exchange import Exchange, Mount, Response
+from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.listener import Listener
 from owsgit.model.errors import UnavailableError
 from owsgit.node.home import address_of
@@ -33,7 +32,8 @@ class MetricsServer:
         if self._address is None:
             return
         self._listener = Listener(*address_of(self._address))
-        self._listener.serve(OWNER, Starlette(routes=[Route("/metrics", self._answer)]))
+        api = Api(Mount(OWNER, ""), [("GET /metrics", self._answer), ("HEAD /metrics", self._answer)])
+        self._listener.serve(OWNER, [Binding(ANY_HOST, (), api)])
         try:
             await self._listener.open()
         except UnavailableError as error:
@@ -44,10 +44,10 @@ class MetricsServer:
                 remedy="choose another address or port, or stop the program that has it (ss -ltnp shows which)",
             ) from None
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, exchange: Exchange) -> Response:
         async with self._one:
             text = await asyncio.to_thread(exposition, self._registry)
-        return Response(text, headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(200, [(b"content-type", CONTENT_TYPE_LATEST.encode())], text)
 
     async def close(self) -> None:
         if self._listener is not None:

@@ -12,7 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from owsgit.gateway.app import GatewayApp, Integration
+from owsgit.gateway.app import Api
+from owsgit.gateway.exchange import Mount
+from owsgit.gateway.functions import FunctionIntegration
+from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.listener import Listeners
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Answer, Invocation
@@ -54,12 +57,11 @@ class Served:
 
     def serve(self, routes: dict[str, tuple[str, str]], timeout: float = 5.0) -> None:
         target = Echo()
-        app = GatewayApp(
-            "api",
-            "123456789012",
-            [(key, Integration(target, name, version, timeout)) for key, (name, version) in routes.items()],
+        api = Api(
+            Mount("api", "123456789012"),
+            [(key, FunctionIntegration(target, name, version, timeout)) for key, (name, version) in routes.items()],
         )
-        self.do(self.listeners.serve("api", self.port, app))
+        self.do(self.listeners.serve("api", self.port, [Binding(ANY_HOST, (), api)]))
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +218,8 @@ def test_hostile_http_gets_an_error_and_harms_nobody(gateway: Served, data: byte
 
 
 def test_a_gateway_that_is_renamed_keeps_its_port_open(gateway: Served) -> None:
-    app = GatewayApp("other", "1", [("GET /", Integration(Echo(), "say", "2.0", 5.0))])
-    listener = gateway.do(gateway.listeners.serve("other", gateway.port, app))
+    api = Api(Mount("other", "1"), [("GET /", FunctionIntegration(Echo(), "say", "2.0", 5.0))])
+    listener = gateway.do(gateway.listeners.serve("other", gateway.port, [Binding(ANY_HOST, (), api)]))
     gateway.do(gateway.listeners.release("api"))
     assert listener.is_open and gateway.listeners.of("api") is None
     gateway.serve({})
@@ -231,7 +233,7 @@ def test_a_port_that_is_taken_is_named(gateway: Served) -> None:
         with pytest.raises(
             UnavailableError, match=f"port {port} of 127.0.0.1 cannot be opened: Address already in use"
         ):
-            gateway.do(gateway.listeners.serve("b", port, GatewayApp("b", "1", [])))
+            gateway.do(gateway.listeners.serve("b", port, []))
 
 
 def flood(gateway: Served, start: bytes) -> int:

@@ -1,12 +1,12 @@
-"""Makes gateways listen: a routing table built whole, then swapped in."""
+"""Makes gateways listen: what serves them built whole, then swapped in."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from owsgit.gateway.app import GatewayApp, Integration
 from owsgit.gateway.listener import Listeners
 from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site
+from owsgit.services.gateways.build import Builder
 from owsgit.services.gateways.spec import GatewaySpec
 
 
@@ -20,14 +20,10 @@ class GatewayHandler:
     async def apply(self, resource: Resource, commit: str) -> Applied:
         spec = resource.spec
         assert isinstance(spec, GatewaySpec)
-        functions = self._site.targets["function"]
-        routes = [
-            (key, Integration(functions, route.function, route.payload_format_version, float(route.timeout)))
-            for key, route in spec.routes.items()
-        ]
-        app = GatewayApp(resource.name, self._site.scope().account, routes)
-        listener = await self._listeners.serve(resource.name, spec.port, app)
-        return Applied(f"{len(routes)} route{'s' if len(routes) != 1 else ''}", (listener.url,))
+        bindings = Builder(self._site, resource.name, spec).bindings()
+        listener = await self._listeners.serve(resource.name, spec.port, bindings)
+        count = len(spec.routes)
+        return Applied(f"{count} route{'s' if count != 1 else ''}", (listener.url,))
 
     async def delete(self, name: str) -> None:
         await self._listeners.release(name)

@@ -1,16 +1,33 @@
 """The spec of an API gateway: `gateways/<name>.json`."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from owsgit.gateway.table import parse_key
+from owsgit.gateway.table import DEFAULT, parse_key
 from owsgit.model.core import Port
-from owsgit.model.spec import Claim, Document, Name, Reference, Suspendable
+from owsgit.model.names import unqualified
+from owsgit.model.spec import Claim, Document, Reference, Suspendable
 from owsgit.model.strictjson import join
+from owsgit.services.gateways.stages import StageSpec, resolved
 
 ROUTES_MAX = 10_000
+DOMAINS_MAX = 100
+STAGES_MAX = 20
+
+FunctionName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9._${}-]+([:@][A-Za-z0-9._${}-]+)?$", max_length=256)
+]
+HostName = Annotated[
+    str,
+    StringConstraints(pattern=r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"),
+]
+BasePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$", max_length=300)]
+
+INTEGRATIONS = ("function",)
+"""The fields of a route that say what answers; a route has exactly one of them."""
 
 
 def _route_key(text: str) -> str:
@@ -19,20 +36,53 @@ def _route_key(text: str) -> str:
 
 
 class RouteSpec(Document):
-    """Where the requests of a route go."""
+    """Where the requests of a route go, and what is asked of them."""
 
-    function: Name = Field(description="The function that answers.")
+    function: FunctionName | None = Field(
+        None, description="The function that answers: f, f:alias or f@commit; ${stageVariables.name} is replaced."
+    )
     payload_format_version: Literal["1.0", "2.0"] = Field(
         "2.0", description="Format of event and answer: 1.0 as of REST APIs, 2.0 as of HTTP APIs."
     )
     timeout: int = Field(29, ge=1, le=900, description="Seconds after which the client gets an error.")
 
+    @model_validator(mode="after")
+    def _one_integration(self) -> Self:
+        given = [name for name in INTEGRATIONS if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = " and ".join(given) if given else "none"
+            raise ValueError(f"a route has exactly one of {', '.join(INTEGRATIONS)}; this one has {what}")
+        return self
+
+
+class DomainSpec(Document):
+    """A host name, or a part of one, that a stage answers for."""
+
+    name: HostName = Field(description="Host name in lower case, or *.domain for every name one label below.")
+    base_path: BasePath = Field("", description="What paths begin with, such as /v1; routes do not see it.")
+    stage: str = Field(DEFAULT, description="The stage that answers.")
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        return segments_of(self.base_path)
+
 
 class GatewaySpec(Suspendable):
-    """An HTTP API: a port of its own on every node, and the routes behind it."""
+    """A REST or HTTP API: a port on every node, and the routes behind it."""
 
     description: str | None = Field(None, max_length=1024, description="What the API is for.")
-    port: Port = Field(description="TCP port on which every node serves this API.")
+    port: Port = Field(description="TCP port on which every node serves this API; gateways may share one.")
+    domains: list[DomainSpec] = Field(
+        default_factory=list,
+        max_length=DOMAINS_MAX,
+        description="The host names that it answers for; without any, it answers for all that no other gateway has.",
+    )
+    stages: dict[Annotated[str, StringConstraints(pattern=r"^(\$default|[A-Za-z0-9_-]{1,128})$")], StageSpec] = Field(
+        default_factory=lambda: {DEFAULT: StageSpec()},
+        min_length=1,
+        max_length=STAGES_MAX,
+        description="Stages by name: each serves all routes, $default at /, the others at /<stage>.",
+    )
     routes: dict[Annotated[str, AfterValidator(_route_key)], RouteSpec] = Field(
         max_length=ROUTES_MAX,
         description="By route key: 'METHOD /path' with {parameter} and {parameter+}, 'ANY /path', or '$default'.",
@@ -42,14 +92,51 @@ class GatewaySpec(Suspendable):
     def _routes_differ(self) -> Self:
         seen: dict[object, str] = {}
         for text in self.routes:
-            other = seen.setdefault((parse_key(text).shape, text == "$default"), text)
+            other = seen.setdefault((parse_key(text).shape, text == DEFAULT), text)
             if other != text:
                 raise ValueError(f"the routes {other!r} and {text!r} match the same requests: remove one")
         return self
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for index, domain in enumerate(self.domains):
+            if domain.stage not in self.stages:
+                known = ", ".join(self.stages)
+                raise ValueError(f"domains[{index}] names the stage {domain.stage!r}; there are {known}")
+        places = [(host, base) for host, base, _ in self.places()]
+        for place in places:
+            if places.count(place) > 1:
+                raise ValueError(f"two stages are served at {'/' + '/'.join(place[1])} of {place[0] or 'every host'}")
+        for key, route in self.routes.items():
+            for stage, about in self.stages.items() if "$" in (route.function or "") else ():
+                name = resolved(route.function or "f", about.variables)
+                if re.fullmatch(r"[^${}]+", name) is None:
+                    raise ValueError(
+                        f"route {key!r}: {route.function!r} names a variable that the stage {stage!r} does not have"
+                    )
+        return self
+
+    def places(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
+        """Where it is served: host (empty: every host), base path, stage."""
+        for domain in self.domains:
+            yield domain.name, domain.segments, domain.stage
+        if not self.domains:
+            for stage in self.stages:
+                yield "", () if stage == DEFAULT else (stage,), stage
+
     def references(self) -> Iterator[Reference]:
         for key, route in self.routes.items():
-            yield Reference("function", route.function, join(join("$.routes", key), "function"))
+            path = join(join("$.routes", key), "function")
+            if route.function is not None:
+                names = {unqualified(resolved(route.function, stage.variables)) for stage in self.stages.values()}
+                for name in sorted(names):
+                    yield Reference("function", name, path)
 
     def claims(self) -> Iterator[Claim]:
-        yield Claim("port", str(self.port), "$.port")
+        for host, base_path, _ in self.places():
+            place = f"{host or 'every host'}/{'/'.join(base_path)}"
+            yield Claim("port", str(self.port) if place == "every host/" else f"{self.port} at {place}", "$.port")
+
+
+def segments_of(base_path: str) -> tuple[str, ...]:
+    return tuple(base_path[1:].split("/")) if base_path else ()

@@ -1,0 +1,127 @@
+"""Between exchanges and ASGI, for what speaks it: servers of other protocols, Starlette's own applications."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from owsgit.gateway.exchange import BODILESS, Application, Client, ClientGoneError, Exchange, Response
+
+_FRAMING = (b"content-length", b"transfer-encoding", b"connection")
+
+
+class _Received:
+    """The body of an ASGI request."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._over = False
+
+    async def next(self) -> bytes:
+        while not self._over:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            self._over = not message.get("more_body")
+            if piece := message.get("body"):
+                return bytes(piece)
+        return b""
+
+
+async def serve(application: Application, scope: Scope, receive: Receive, send: Send, client: Client) -> None:
+    """Answer one ASGI request (scope type http) with what answers exchanges."""
+    target = scope.get("raw_path") or scope["path"].encode()
+    if scope["query_string"]:
+        target += b"?" + scope["query_string"]
+    exchange = Exchange(
+        scope["method"],
+        target,
+        [(name.lower(), value) for name, value in scope["headers"]],
+        _Received(receive),
+        client,
+        scope.get("scheme", "http"),
+        f"HTTP/{scope['http_version']}",
+    )
+    try:
+        response = await application.handle(exchange)
+    except ClientGoneError:
+        return
+    bodiless = response.status in BODILESS
+    known = response.length is not None and not bodiless
+    length = [(b"content-length", str(response.length).encode())] if known else []
+    await send({"type": "http.response.start", "status": response.status, "headers": response.headers + length})
+    body = response.body
+    if bodiless or exchange.method == "HEAD":
+        await send({"type": "http.response.body", "body": b""})
+        if not isinstance(body, bytes) and (close := getattr(body, "aclose", None)) is not None:
+            await close()
+        return
+    if isinstance(body, bytes):
+        await send({"type": "http.response.body", "body": body})
+        return
+    async for piece in body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def scope_of(exchange: Exchange) -> Scope:
+    """The exchange as an ASGI scope; its path is the one below the mount."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": exchange.protocol.partition("/")[2],
+        "method": exchange.method,
+        "scheme": exchange.scheme,
+        "path": exchange.path,
+        "raw_path": exchange.path.encode(),
+        "root_path": "",
+        "query_string": exchange.query.encode("latin-1"),
+        "headers": exchange.headers,
+        "client": (exchange.client.address, exchange.client.port),
+        "server": (exchange.host, None),
+    }
+
+
+async def response_of(app: ASGIApp, exchange: Exchange, scope: Scope | None = None) -> Response:
+    """What an ASGI application answers; its body is passed on as it comes."""
+    messages: asyncio.Queue[Message] = asyncio.Queue(1)
+    incoming = exchange.pieces()
+
+    async def receive() -> Message:
+        piece = await anext(incoming, b"")
+        return {"type": "http.request", "body": piece, "more_body": bool(piece)}
+
+    running = asyncio.ensure_future(_run(app, scope or scope_of(exchange), receive, messages))
+    try:
+        start = await messages.get()
+    except BaseException:
+        running.cancel()
+        raise
+    if start["type"] != "http.response.start":
+        await running
+        raise RuntimeError("the application did not answer")
+    headers = [(bytes(name).lower(), bytes(value)) for name, value in start["headers"]]
+    length = next((int(value) for name, value in headers if name == b"content-length"), None)
+    kept = [pair for pair in headers if pair[0] not in _FRAMING]
+    return Response(start["status"], kept, _pieces(messages, running), length)
+
+
+async def _run(app: ASGIApp, scope: Scope, receive: Receive, messages: "asyncio.Queue[Message]") -> None:
+    over: dict[str, Any] = {"type": "http.response.body", "body": b""}
+    try:
+        await app(scope, receive, messages.put)
+    finally:
+        await messages.put(over)
+
+
+async def _pieces(messages: "asyncio.Queue[Message]", running: "asyncio.Future[None]") -> AsyncIterator[bytes]:
+    try:
+        while True:
+            message = await messages.get()
+            if piece := message.get("body"):
+                yield bytes(piece)
+            if not message.get("more_body"):
+                return
+    finally:
+        running.cancel()

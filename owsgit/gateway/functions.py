@@ -1,0 +1,60 @@
+"""The integration with what can be invoked: functions, in API Gateway's payload formats."""
+
+import asyncio
+import logging
+
+from owsgit.gateway import payload
+from owsgit.gateway.exchange import Exchange, RefusedError, Response, too_large
+from owsgit.gateway.payload import MalformedResponseError
+from owsgit.model.errors import OwsgitError
+from owsgit.model.service import Answer, Invocation, Target
+
+EVENT_BYTES_MAX = 6 * 1024 * 1024
+"""Lambda's limit for a synchronous event."""
+
+log = logging.getLogger("owsgit.gateway")
+
+
+class FunctionIntegration:
+    """Invokes resource `name` of `target`, in a payload format, and waits for its answer for `timeout` seconds."""
+
+    def __init__(self, target: Target, name: str, payload_version: str, timeout: float) -> None:
+        self._target, self._name, self._version, self._timeout = target, name, payload_version, timeout
+        self._calls: set[asyncio.Task[Answer]] = set()
+
+    async def __call__(self, exchange: Exchange) -> Response:
+        version = self._version
+        event = payload.event(version, exchange, await exchange.read())
+        if len(event) > EVENT_BYTES_MAX:
+            raise too_large()
+        invocation = Invocation(event, exchange.id, exchange.header(b"x-amzn-trace-id").decode("latin-1"))
+        call = asyncio.ensure_future(self._target.invoke(self._name, invocation))
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        try:
+            # the function goes on when the client is answered, as it does behind API Gateway
+            answer = await asyncio.wait_for(asyncio.shield(call), self._timeout)
+        except TimeoutError:
+            raise _failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
+        except OwsgitError as error:
+            log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
+            exchange.facts["integration.error"] = str(error)
+            raise _failure(version, 503, "INTEGRATION_FAILURE") from None
+        if answer.error is not None:
+            raise _failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
+        try:
+            return payload.response(version, answer.payload)
+        except MalformedResponseError as error:
+            log.warning("%s %s: %s answered badly: %s", exchange.mount.api, exchange.route_key, self._name, error)
+            exchange.facts["integration.error"] = str(error)
+            raise _failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE") from None
+
+
+def _failure(version: str, status: int, kind: str) -> RefusedError:
+    """API Gateway's own words: those of REST APIs for format 1.0, of HTTP APIs for 2.0."""
+    words = {
+        ("1.0", 504): "Endpoint request timed out",
+        ("1.0", 502): "Internal server error",
+        ("2.0", 500): "Internal Server Error",
+    }
+    return RefusedError(status, words.get((version, status), "Service Unavailable"), kind)

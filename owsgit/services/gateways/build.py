@@ -1,0 +1,51 @@
+"""A gateway's file, made into what serves it: here the order of all that a route can ask for is decided, once."""
+
+from collections.abc import Sequence
+
+from owsgit.gateway.app import Api, wrapped
+from owsgit.gateway.exchange import Handler, Mount, Step
+from owsgit.gateway.functions import FunctionIntegration
+from owsgit.gateway.hosts import Binding
+from owsgit.model.service import Site
+from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
+from owsgit.services.gateways.stages import StageSpec, resolved
+
+
+class Builder:
+    """Builds one deployment of one gateway."""
+
+    def __init__(self, site: Site, name: str, spec: GatewaySpec) -> None:
+        self._site, self._name, self._spec = site, name, spec
+
+    def bindings(self) -> list[Binding]:
+        """What to serve, and where."""
+        apis = {stage: self._api(stage, about) for stage, about in self._spec.stages.items()}
+        return [
+            Binding(host, base_path, apis[stage].below(base_path)) for host, base_path, stage in self._spec.places()
+        ]
+
+    def _api(self, stage: str, about: StageSpec) -> Api:
+        mount = Mount(self._name, self._site.scope().account, stage, (), about.variables)
+        routes = [
+            (key, wrapped(self._integration(route, about), self._route_steps(key, route, stage)))
+            for key, route in self._spec.routes.items()
+        ]
+        return Api(mount, routes, self._steps(stage), self._observers(stage))
+
+    def _integration(self, route: RouteSpec, stage: StageSpec) -> Handler:
+        functions = self._site.targets["function"]
+        assert route.function is not None
+        name = resolved(route.function, stage.variables)
+        return FunctionIntegration(functions, name, route.payload_format_version, float(route.timeout))
+
+    def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
+        """The steps of one route, the outermost first."""
+        return []
+
+    def _steps(self, stage: str) -> Sequence[Step]:
+        """The steps of the whole stage, which see every request before it is routed, the outermost first."""
+        return []
+
+    def _observers(self, stage: str) -> Sequence[Step]:
+        """What sees every request and its response, refusals included, the outermost first."""
+        return []

@@ -1,0 +1,33 @@
+"""Stages of a gateway: the same routes, served with other variables.
+
+https://docs.aws.amazon.com/apigateway/latest/developerguide/stage-variables.html
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from owsgit.model.spec import Document
+
+VARIABLES_MAX = 100
+_VARIABLE = re.compile(r"\$\{stageVariables\.([A-Za-z0-9_]+)\}")
+
+
+class StageSpec(Document):
+    """One stage."""
+
+    variables: dict[
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$", max_length=64)],
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~:/?#&=,-]*$", max_length=512)],
+    ] = Field(
+        default_factory=dict,
+        max_length=VARIABLES_MAX,
+        description="Stage variables: ${stageVariables.name} in integrations; functions see them in the event.",
+    )
+
+
+def resolved(text: str, variables: Mapping[str, str]) -> str:
+    """`text` with the variables of a stage in it; what names none stays."""
+    return _VARIABLE.sub(lambda match: variables.get(match[1], match[0]), text)
