@@ -1,76 +1,18 @@
 """The gateway through real HTTP, in front of a target that is a small real class."""
 
-import asyncio
 import base64
 import json
 import socket
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Mount
 from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import ANY_HOST, Binding
-from owsgit.gateway.listener import Listeners
 from owsgit.model.errors import UnavailableError
-from owsgit.model.service import Answer, Invocation
-from tests.support.nodes import free_port
-
-
-class Echo:
-    """A target: 'echo' answers with its event, 'say' with what the body says, others fail in their way."""
-
-    async def invoke(self, name: str, invocation: Invocation) -> Answer:
-        event = json.loads(invocation.payload)
-        if name == "echo":
-            return Answer(json.dumps({"statusCode": 200, "body": json.dumps(event)}).encode())
-        if name == "say":
-            return Answer(event["body"].encode())
-        if name == "slow":
-            await asyncio.sleep(30)
-        if name == "gone":
-            raise UnavailableError("not running")
-        return Answer(b'{"errorType": "X"}', "Unhandled")
-
-    def logs(self, name: str) -> Path:
-        raise NotImplementedError
-
-
-class Served:
-    """A gateway in an event loop of its own thread."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.loop = asyncio.new_event_loop()
-        self.listeners = Listeners("127.0.0.1")
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")
-        self.serve({})
-
-    def do(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
-
-    def serve(self, routes: dict[str, tuple[str, str]], timeout: float = 5.0) -> None:
-        target = Echo()
-        api = Api(
-            Mount("api", "123456789012"),
-            [(key, FunctionIntegration(target, name, version, timeout)) for key, (name, version) in routes.items()],
-        )
-        self.do(self.listeners.serve("api", self.port, [Binding(ANY_HOST, (), api)]))
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Served]:
-    made = Served()
-    yield made
-    made.client.close()
-    made.do(made.listeners.close())
-    made.loop.call_soon_threadsafe(made.loop.stop)
+from tests.gateway.served import Echo, Served, raw
 
 
 def test_format_2_events(gateway: Served) -> None:
@@ -185,18 +127,6 @@ def test_bodies_and_paths_are_bounded_and_dots_refused(gateway: Served) -> None:
         assert raw(gateway.port, b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(
             (b"HTTP/1.1 400", b"HTTP/1.1 431")
         ), path
-
-
-def raw(port: int, data: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), 5) as client:
-        client.sendall(data)
-        pieces = b""
-        try:
-            while piece := client.recv(65536):
-                pieces += piece
-        except ConnectionError:
-            pass
-        return pieces
 
 
 @pytest.mark.parametrize(
