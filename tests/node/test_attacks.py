@@ -97,8 +97,7 @@ def field(
         assert cluster.push("a").status == 0
         yield Field(cluster, played, folder, bob, carol, dora, mallory, genesis, permissive)
     finally:
-        for node in two.values():
-            node.stop()
+        clusters.stop(two)
         played.stop()
 
 

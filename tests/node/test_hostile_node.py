@@ -78,8 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, alice: Person) -> Iterator[tu
         cluster = clusters.found(folder, alice, two, {"nodes/c.json": _spec(three["c"])})
         yield cluster, played
     finally:
-        for node in two.values():
-            node.stop()
+        clusters.stop(two)
         played.stop()
 
 

@@ -24,8 +24,7 @@ def three(
         cluster.all_at(cluster.project.head())
         yield cluster
     finally:
-        for node in made.values():
-            node.stop()
+        clusters.stop(made)
 
 
 class Desk:

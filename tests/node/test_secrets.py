@@ -60,8 +60,7 @@ def three(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) 
             cluster.project.git("remote", "add", name, node.url())
         yield cluster
     finally:
-        for node in made.values():
-            node.stop()
+        clusters.stop(made)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,9 @@
 """Several nodes of one project, each a process with a home and an address of its own."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,9 @@ class Cluster:
 def found(folder: Path, alice: Person, made: dict[str, Node], more: dict[str, Any] | None = None) -> Cluster:
     """A project whose genesis names all the nodes, pushed to the first of them; the others find it by themselves."""
     http = free_port()
-    documents: dict[str, Any] = {f"nodes/{name}.json": node.init() for name, node in made.items()}
+    with ThreadPoolExecutor(len(made)) as threads:
+        specs = threads.map(lambda node: node.init(), made.values())
+    documents: dict[str, Any] = {f"nodes/{name}.json": spec for name, spec in zip(made, specs, strict=True)}
     documents |= {
         "functions/hello/function.json": projects.function(),
         "functions/hello/app.py": projects.HELLO,
@@ -61,11 +65,25 @@ def found(folder: Path, alice: Person, made: dict[str, Node], more: dict[str, An
     }
     project = projects.create(folder / "shop", alice, files=documents | (more or {}))
     cluster = Cluster(project, made, http)
-    for node in made.values():
-        node.start()
+    start(made)
     pushed = cluster.push(next(iter(made)))
     assert pushed.status == 0, pushed.text
     return cluster
+
+
+def start(made: dict[str, Node]) -> None:
+    """Start all of them at once."""
+    for serves in [node.begin() for node in made.values()]:
+        serves()
+
+
+def stop(made: dict[str, Node]) -> None:
+    """Stop all of them at once."""
+    for node in made.values():
+        node.end()
+    for node in made.values():
+        with contextlib.suppress(Exception):
+            node.stop()
 
 
 def on_loopback(folder: Path, alice: Person, count: int) -> dict[str, Node]:
@@ -83,12 +101,42 @@ def running(folder: Path, alice: Person, count: int, network: Network | None = N
     made = on_loopback(folder, alice, count)
     for name, node in made.items() if network is not None else ():
         node.address, node.prefix = network.addresses[name], network.prefix(name)
-    cluster = None
     try:
-        cluster = found(folder, alice, made)
+        cluster = _again(folder, alice, made)
         cluster.all_at(cluster.project.head())
         yield cluster
     finally:
-        for node in made.values():
-            with contextlib.suppress(Exception):
-                node.stop()
+        stop(made)
+
+
+@dataclass
+class _Founded:
+    """A cluster that was founded once, stopped, and is never started itself."""
+
+    folder: Path
+    port: int
+    http: int
+
+
+_founded: dict[tuple[object, ...], _Founded] = {}
+
+
+def _again(folder: Path, alice: Person, made: dict[str, Node]) -> Cluster:
+    """A running copy of a cluster of these addresses: founding one takes longer than most of the tests of it."""
+    key = (alice.public, *(node.address for node in made.values()))
+    before = _founded.get(key)
+    if before is None:
+        cluster = found(folder, alice, made)
+        cluster.all_at(cluster.project.head())
+        stop(made)
+        before = _founded[key] = _Founded(folder / "founded", next(iter(made.values())).port, cluster.http)
+        before.folder.mkdir()
+        for each in (cluster.project.folder, *(node.home for node in made.values())):
+            shutil.copytree(each, before.folder / each.name, symlinks=True)
+    else:
+        for path in before.folder.iterdir():
+            shutil.copytree(path, folder / path.name, symlinks=True)
+    for node in made.values():
+        node.port = before.port
+    start(made)
+    return Cluster(Project(folder / "shop", alice), made, before.http)

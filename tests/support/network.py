@@ -20,6 +20,8 @@ from pathlib import Path
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_WITHOUT_HEADER = 0x1001
 HOST = "host"
+_PREFIX = "10.{}.{}".format(*os.urandom(2))
+"""The same for all networks of this process, as there is one at a time: a founded cluster's addresses come again."""
 
 
 def possible() -> bool:
@@ -36,8 +38,7 @@ class Network:
     def __init__(self, names: str, seed: int = 0) -> None:
         self._random = random.Random(seed)
         self._id = os.urandom(3).hex()
-        second, third = os.urandom(2)
-        self._prefix = f"10.{second}.{third}"
+        self._prefix = _PREFIX
         self._fds: dict[str, int] = {}
         self._by_address: dict[bytes, str] = {}
         self._names = [HOST, *names]

@@ -1,12 +1,15 @@
 """Real nodes, each a process with a home of its own."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +24,12 @@ OWSGIT = [sys.executable, "-m", "owsgit"]
 
 
 def free_port() -> int:
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """A port of none of the ranges that the kernel gives to clients: nobody takes it in passing before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with closing(socket.socket()) as taken, contextlib.suppress(OSError):
+            taken.bind(("", port))
+            return port
 
 
 @dataclass
@@ -53,6 +59,11 @@ class Node:
         return self.home.with_suffix(".log")
 
     def start(self) -> "Node":
+        self.begin()()
+        return self
+
+    def begin(self) -> Callable[[], None]:
+        """Start it; what is returned waits until it serves."""
         file = self.log.open("ab")
         size = file.tell()
         self.process = subprocess.Popen(
@@ -62,12 +73,15 @@ class Node:
             stderr=file,
             start_new_session=True,
         )
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while b"serves on" not in self.log.read_bytes()[size:]:
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.02)
-        return self
+        process, deadline = self.process, time.monotonic() + START_SECONDS_MAX
+
+        def serves() -> None:
+            while b"serves on" not in self.log.read_bytes()[size:]:
+                assert process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.02)
+
+        return serves
 
     def kill(self) -> None:
         assert self.process is not None
@@ -75,12 +89,17 @@ class Node:
         self.process.wait()
 
     def stop(self) -> None:
+        self.end()
         if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
             try:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+    def end(self) -> None:
+        """Tell it to stop, if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
 
     def url(self, project: str = "shop") -> str:
         return f"ssh://{self.address}:{self.port}/{project}"
