@@ -5,8 +5,10 @@ client wrote in two ways.
 """
 
 import asyncio
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp
@@ -69,20 +71,65 @@ class VirtualHosts:
 def read_target(exchange: Exchange) -> None:
     """Set the exchange's segments, query and host. Raises RefusedError for what has no one meaning.
 
-    The path is split before it is decoded: an encoded slash stays inside its segment.
+    The path is split before it is decoded: an encoded slash stays inside its segment. Empty segments are left out, as
+    most servers behind a gateway do; a path that climbs, however it is written, is refused. RFC 9112 3.2, RFC 3986 3.3.
     """
-    target, _, query = exchange.target.partition(b"?")
-    if not target.startswith(b"/") or len(target) > PATH_BYTES_MAX:
-        raise RefusedError(400, "Bad Request")
-    try:
-        if b"%" in target:
-            segments = [unquote_to_bytes(part).decode("utf-8") for part in target[1:].split(b"/")]
-        else:
-            segments = target[1:].decode("utf-8").split("/")
-    except UnicodeDecodeError:
-        raise RefusedError(400, "Bad Request") from None
-    if any(segment in (".", "..") or "\0" in segment for segment in segments):
-        raise RefusedError(400, "Bad Request")
-    exchange.segments = segments
+    target, hosts = exchange.target, [value for name, value in exchange.headers if name == b"host"]
+    if not target.startswith(b"/"):
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is None:
+            raise _bad()
+        target, hosts = absolute["rest"] or b"/", [absolute["host"]]  # RFC 9112 3.2.2: the field is ignored
+    if len(hosts) > 1 or (not hosts and exchange.protocol != "HTTP/1.0"):
+        raise _bad()
+    exchange.host = host_of(hosts[0]) if hosts else ""
+    path, _, query = target.partition(b"?")
+    if len(path) > PATH_BYTES_MAX:
+        raise RefusedError(414, "URI Too Long")
+    if _CLEAN.fullmatch(path):
+        exchange.segments = path[1:].decode("ascii").split("/")
+    else:
+        exchange.segments = _segments(path)
     exchange.query = query.decode("latin-1")
-    exchange.host = exchange.header(b"host").decode("latin-1").rsplit(":", 1)[0].lower()
+
+
+def _segments(path: bytes) -> list[str]:
+    if not _PATH.fullmatch(path):
+        raise _bad()
+    *before, last = path[1:].split(b"/")
+    pieces = [*(piece for piece in before if piece), last]
+    try:
+        segments = [unquote_to_bytes(piece).decode("utf-8") for piece in pieces]
+    except UnicodeDecodeError:
+        raise _bad() from None
+    for segment in segments:
+        if _CONTROLS.search(segment) or any(part.partition(";")[0] in _CLIMBS for part in _SLASHES.split(segment)):
+            raise _bad()
+    return segments
+
+
+@lru_cache(1024)
+def host_of(value: bytes) -> str:
+    """The host name of a Host field, as it is compared: lower case, without port and final dot. Raises RefusedError."""
+    match = _HOST.fullmatch(value)
+    if match is None:
+        raise _bad()
+    return match["name"].decode("ascii").lower().removesuffix(".")
+
+
+def _bad() -> RefusedError:
+    return RefusedError(400, "Bad Request")
+
+
+_ABSOLUTE = re.compile(rb"https?://(?P<host>[^/?#@]+)(?P<rest>/[^#]*)?", re.IGNORECASE)
+_HOST = re.compile(rb"(?P<name>[A-Za-z0-9._-]{0,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
+_CLEAN = re.compile(rb"/|(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")
+"""A path that means what it says. Most are such, and then nothing is looked at twice."""
+
+_PATH = re.compile(rb"/([\x21-\x22\x24\x26-\x5b\x5d-\x7e]|%[0-9A-Fa-f]{2})*")
+"""Printable ASCII but # and backslash; % only before two hexadecimal digits."""
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_SLASHES = re.compile(r"[/\\]")
+_CLIMBS = (".", "..")
+"""As what is before a semicolon too: some servers take `..;` for `..`."""

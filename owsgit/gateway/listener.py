@@ -6,6 +6,7 @@ takes its port over without closing it.
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator, Sequence
 
@@ -24,6 +25,9 @@ DRAIN_SECONDS_MAX = 10
 CONNECTIONS_MAX = 10_000
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s of common load balancers, so that it is never we who close first."""
+
+
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # a line for every malformed request is a way to fill a disk
 
 
 class _Server(uvicorn.Server):

@@ -29,6 +29,10 @@ WAITING_BYTES_MAX = 64 * 1024
 """Of a body that nobody has read yet; then the client has to wait."""
 
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_BAD = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 25\r\nconnection: close\r\n\r\n"
+    b'{"message":"Bad Request"}'
+)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 log = logging.getLogger("owsgit.gateway")
@@ -108,6 +112,8 @@ class Cycle:
                 started = True
                 await self._stream(response, response.body)
         except ClientGoneError:
+            if not started:
+                self.connection.transport.write(self.connection.refusal)
             self.connection.transport.close()
         except asyncio.CancelledError:
             self.connection.transport.abort()
@@ -191,6 +197,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._all_body_bytes = 0  # of all requests of the connection
         self._timer: asyncio.TimerHandle | None = None
         self._upgrading = False
+        self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -203,14 +210,36 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.refusal:
+            return
         before = self._all_body_bytes
         super().data_received(data)
         self._framing_bytes += len(data) - (self._all_body_bytes - before)
         # bytes of the head that came with the body are counted as well, hence twice the bound
         bound = HEAD_BYTES_MAX if self._in_head else 2 * HEAD_BYTES_MAX + CHUNK_OVERHEAD_MAX * self._body_bytes
         if self._framing_bytes > bound and not self.transport.is_closing():
-            self.transport.write(_TOO_LARGE)
+            self._refuse(_TOO_LARGE)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(_BAD)
+
+    def _refuse(self, answer: bytes) -> None:
+        """Take no more of this connection. What came before gets its own answer, and no other."""
+        self._stop()
+        self.transport.pause_reading()
+        self.refusal = answer
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(answer)
             self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+            if not self.cycle.body.complete:
+                self.cycle.set()
+
+    def _odd_coding(self, version: str) -> bool:
+        """Whether the body is framed in a way that another server may read otherwise."""
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        return bool(codings) and (version == "1.0" or codings[0].strip().lower() != b"chunked")
 
     def on_message_begin(self) -> None:
         self.url = b""
@@ -228,11 +257,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._upgrading:
             self.scope = {"method": method, "headers": self.headers}  # type: ignore[typeddict-item]
             return
+        if version not in ("1.1", "1.0") or self._odd_coding(version):
+            self._refuse(_BAD)
+            return
         body = Incoming(self, self.expect_100_continue)
         exchange = Exchange(
             method, self.url, self.headers, body, self._client, self.scheme or "http", f"HTTP/{version}"
         )
-        cycle = Cycle(self, exchange, body, parser.should_keep_alive())
+        # after an upgrade that is not made, the parser takes nothing more
+        cycle = Cycle(self, exchange, body, parser.should_keep_alive() and not parser.should_upgrade())
         previous, self.cycle = self.cycle, cycle
         if previous is None or previous.response_complete:
             self._run(cycle)
@@ -249,6 +282,8 @@ class BoundedProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
 
     def on_body(self, body: bytes) -> None:
+        if self.refusal:
+            return
         self._body_bytes += len(body)
         self._all_body_bytes += len(body)
         if not self._upgrading and not self.cycle.response_complete:
@@ -257,7 +292,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._framing_bytes = self._body_bytes = 0
         self._stop()
-        if not self._upgrading:
+        if not self._upgrading and not self.refusal:
             incoming = self.cycle.body
             incoming.complete = True
             incoming.wake()

@@ -1,0 +1,109 @@
+"""Several gateways on one port, told apart by host name and by the start of the path; stages."""
+
+import json
+from typing import Any
+
+import pytest
+
+from owsgit.gateway.app import Api
+from owsgit.gateway.exchange import Exchange, Handler, Mount, Response
+from owsgit.gateway.hosts import ANY_HOST, Binding
+from owsgit.model.errors import InvalidError
+from owsgit.services.gateways.spec import GatewaySpec
+from tests.gateway.served import Served
+
+
+def spec_of(document: dict[str, Any]) -> GatewaySpec:
+    return GatewaySpec.parse(json.dumps(document).encode(), "gateways/api.json")
+
+
+def says(word: str) -> Handler:
+    async def handler(exchange: Exchange) -> Response:
+        return Response(200, [], f"{word} {exchange.mount.stage} {exchange.path}".encode())
+
+    return handler
+
+
+def binding(word: str, host: str, *base_path: str, stage: str = "$default") -> Binding:
+    api = Api(Mount(word, "1", stage), [("$default", says(word))])
+    return Binding(host, base_path, api.below(base_path))
+
+
+def get(gateway: Served, host: str, path: str) -> str:
+    found = gateway.client.get(path, headers={"host": host})
+    return found.text if found.status_code == 200 else str(found.status_code)
+
+
+def test_the_most_exact_host_and_the_longest_base_path_answer(gateway: Served) -> None:
+    bindings = [
+        binding("shop", "shop.example.com"),
+        binding("orders", "shop.example.com", "v1", "orders"),
+        binding("v1", "shop.example.com", "v1"),
+        binding("any", "*.example.com"),
+    ]
+    gateway.do(gateway.listeners.serve("api", gateway.port, bindings))
+    for host, path, answer in [
+        ("shop.example.com", "/x", "shop $default /x"),
+        ("SHOP.example.com:80", "/v1", "v1 $default /"),
+        ("shop.example.com", "/v1/orders/7", "orders $default /7"),
+        ("shop.example.com", "/v1/ordersx", "v1 $default /ordersx"),
+        ("shop.example.com", "/v%31/orders", "orders $default /"),
+        ("other.example.com", "/", "any $default /"),
+        ("a.b.example.com", "/", "404"),
+        ("example.com", "/", "404"),
+        ("", "/", "404"),
+    ]:
+        assert get(gateway, host, path) == answer, (host, path)
+
+
+def test_gateways_of_several_owners_share_a_port_and_come_and_go(gateway: Served) -> None:
+    serve = gateway.listeners.serve
+    gateway.do(serve("api", gateway.port, [binding("api", "a.example")]))
+    listener = gateway.do(serve("other", gateway.port, [binding("other", ANY_HOST)]))
+    assert get(gateway, "a.example", "/") == "api $default /" and get(gateway, "b.example", "/") == "other $default /"
+    gateway.do(gateway.listeners.release("api"))
+    assert get(gateway, "a.example", "/") == "other $default /"
+    gateway.do(serve("api", gateway.port, []))
+    gateway.do(gateway.listeners.release("other"))
+    assert not listener.is_open
+    gateway.serve({})
+
+
+def test_stages_are_served_below_their_names(gateway: Served) -> None:
+    spec = spec_of({"port": gateway.port, "stages": {"$default": {}, "dev": {}}, "routes": {}})
+    places = [binding("api", host, *base, stage=stage) for host, base, stage in spec.places()]
+    gateway.do(gateway.listeners.serve("api", gateway.port, places))
+    assert get(gateway, "x", "/dev/a") == "api dev /a" and get(gateway, "x", "/a") == "api $default /a"
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"domains": [{"name": "Shop.example"}]}, "name"),
+        ({"domains": [{"name": "a.example", "stage": "dev"}]}, r"names the stage 'dev'; there are \$default"),
+        ({"domains": [{"name": "a.example"}, {"name": "a.example"}]}, "two stages are served at / of a.example"),
+        ({"domains": [{"name": "a.example", "basePath": "v1/"}]}, "basePath"),
+        ({"routes": {"GET /": {"function": "${stageVariables.f}"}}}, "a variable that the stage .* does not have"),
+        ({"routes": {"GET /": {}}}, "exactly one of"),
+        ({"stages": {}}, "stages"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(document: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidError, match=words):
+        spec_of({"port": 80, "routes": {}, **document})
+
+
+def test_references_and_claims_are_those_of_every_stage_and_place() -> None:
+    spec = spec_of(
+        {
+            "port": 80,
+            "stages": {"live": {"variables": {"f": "shop:live"}}, "dev": {"variables": {"f": "shop-dev"}}},
+            "domains": [
+                {"name": "a.example", "stage": "live"},
+                {"name": "a.example", "basePath": "/dev", "stage": "dev"},
+            ],
+            "routes": {"GET /": {"function": "${stageVariables.f}"}},
+        },
+    )
+    assert [reference.name for reference in spec.references()] == ["shop", "shop-dev"]
+    assert [claim.value for claim in spec.claims()] == ["80 at a.example/", "80 at a.example/dev"]
