@@ -67,6 +67,7 @@ def _table(data: dict[str, Any]) -> Table:
                     resource["message"],
                     *([f"last drift: {resource['drift']}"] if resource["drift"] else []),
                     *_counts(resource["live"]),
+                    *_canaries(resource["live"]),
                 ]
             ),
         ]
@@ -84,6 +85,24 @@ def _counts(live: dict[str, Any]) -> list[str]:
     told = [f"{live[name]} {name}" for name in ("invocations", "errors", "throttles") if live[name]]
     told += [f"{name} {value:g} ms" for name, value in live.get("durationMs", {}).items()]
     return [", ".join([*told, f"{live['workers']} workers ({live['busy']} busy)"])]
+
+
+def _canaries(live: dict[str, Any]) -> list[str]:
+    """How both sides of each canary release of a gateway do on this node, a line each."""
+    return [
+        f"{route}: {side} {_side(found[side])}"
+        for route, found in live.get("canaries", {}).items()
+        for side in ("main", "canary")
+    ]
+
+
+def _side(found: dict[str, Any]) -> str:
+    told = [f"{found['requests']} requests, {found['errors']} failed"]
+    if "errorRate" in found:
+        told.append(
+            f"of late {found['errorRate'] * 100:g} % failed, p50 {found['p50Ms']:g} ms, p99 {found['p99Ms']:g} ms"
+        )
+    return "; ".join(told)
 
 
 def _nodes(nodes: list[dict[str, Any]]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from owsgit.gateway.app import Api, wrapped
+from owsgit.gateway.canary import CanaryIntegration, Releases
 from owsgit.gateway.exchange import Handler, Mount, Step
 from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import Binding
@@ -14,8 +15,8 @@ from owsgit.services.gateways.stages import StageSpec, resolved
 class Builder:
     """Builds one deployment of one gateway."""
 
-    def __init__(self, site: Site, name: str, spec: GatewaySpec) -> None:
-        self._site, self._name, self._spec = site, name, spec
+    def __init__(self, site: Site, name: str, spec: GatewaySpec, releases: Releases) -> None:
+        self._site, self._name, self._spec, self._releases = site, name, spec, releases
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
@@ -27,16 +28,25 @@ class Builder:
     def _api(self, stage: str, about: StageSpec) -> Api:
         mount = Mount(self._name, self._site.scope().account, stage, (), about.variables)
         routes = [
-            (key, wrapped(self._integration(route, about), self._route_steps(key, route, stage)))
+            (key, wrapped(self._integration(key, route, stage, about), self._route_steps(key, route, stage)))
             for key, route in self._spec.routes.items()
         ]
         return Api(mount, routes, self._steps(stage), self._observers(stage))
 
-    def _integration(self, route: RouteSpec, stage: StageSpec) -> Handler:
-        functions = self._site.targets["function"]
+    def _integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
         assert route.function is not None
-        name = resolved(route.function, stage.variables)
-        return FunctionIntegration(functions, name, route.payload_format_version, float(route.timeout))
+        name = resolved(route.function, about.variables)
+        main = self._function(name, route)
+        if route.canary is None:
+            return main
+        other = resolved(route.canary.function, about.variables)
+        release = self._releases.of((self._name, stage, key), (name, other))
+        canary = route.canary
+        return CanaryIntegration(main, self._function(other, route), canary.percent_traffic, canary.patterns(), release)
+
+    def _function(self, name: str, route: RouteSpec) -> Handler:
+        target = self._site.targets["function"]
+        return FunctionIntegration(target, name, route.payload_format_version, float(route.timeout))
 
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from owsgit.gateway.canary import Releases
 from owsgit.gateway.listener import Listeners
 from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site
@@ -16,24 +17,27 @@ class GatewayHandler:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._listeners = Listeners(site.listen)
+        self._releases = Releases()
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         spec = resource.spec
         assert isinstance(spec, GatewaySpec)
-        bindings = Builder(self._site, resource.name, spec).bindings()
+        bindings = Builder(self._site, resource.name, spec, self._releases).bindings()
+        self._releases.keep(resource.name, [key for key, route in spec.routes.items() if route.canary is not None])
         listener = await self._listeners.serve(resource.name, spec.port, bindings)
         count = len(spec.routes)
         return Applied(f"{count} route{'s' if count != 1 else ''}", (listener.url,))
 
     async def delete(self, name: str) -> None:
         await self._listeners.release(name)
+        self._releases.keep(name, [])
 
     async def observe(self, resource: Resource) -> str | None:
         listener = self._listeners.of(resource.name)
         return None if listener is not None and listener.is_open else "the port is not open"
 
     def details(self, name: str) -> Mapping[str, Any]:
-        return {}
+        return self._releases.details(name)
 
     async def close(self) -> None:
         await self._listeners.close()

@@ -11,6 +11,7 @@ from owsgit.model.core import Port
 from owsgit.model.names import unqualified
 from owsgit.model.spec import Claim, Document, Reference, Suspendable
 from owsgit.model.strictjson import join
+from owsgit.services.gateways.canary import CanarySpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 
 ROUTES_MAX = 10_000
@@ -46,13 +47,24 @@ class RouteSpec(Document):
     )
     timeout: int = Field(29, ge=1, le=900, description="Seconds after which the client gets an error.")
 
+    canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
+
     @model_validator(mode="after")
     def _one_integration(self) -> Self:
         given = [name for name in INTEGRATIONS if getattr(self, name) is not None]
         if len(given) != 1:
             what = " and ".join(given) if given else "none"
             raise ValueError(f"a route has exactly one of {', '.join(INTEGRATIONS)}; this one has {what}")
+        if self.canary is not None and self.function is None:
+            raise ValueError("a canary is another version of the route's function, and this route has no function")
         return self
+
+    def functions(self) -> Iterator[tuple[str, str]]:
+        """The functions that it names: path of the field, and what is written there."""
+        if self.function is not None:
+            yield "function", self.function
+        if self.canary is not None:
+            yield "canary.function", self.canary.function
 
 
 class DomainSpec(Document):
@@ -108,12 +120,12 @@ class GatewaySpec(Suspendable):
             if places.count(place) > 1:
                 raise ValueError(f"two stages are served at {'/' + '/'.join(place[1])} of {place[0] or 'every host'}")
         for key, route in self.routes.items():
-            for stage, about in self.stages.items() if "$" in (route.function or "") else ():
-                name = resolved(route.function or "f", about.variables)
-                if re.fullmatch(r"[^${}]+", name) is None:
-                    raise ValueError(
-                        f"route {key!r}: {route.function!r} names a variable that the stage {stage!r} does not have"
-                    )
+            for _, name in route.functions():
+                for stage, about in self.stages.items() if "$" in name else ():
+                    if re.fullmatch(r"[^${}]+", resolved(name, about.variables)) is None:
+                        raise ValueError(
+                            f"route {key!r}: {name!r} names a variable that the stage {stage!r} does not have"
+                        )
         return self
 
     def places(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -126,11 +138,10 @@ class GatewaySpec(Suspendable):
 
     def references(self) -> Iterator[Reference]:
         for key, route in self.routes.items():
-            path = join(join("$.routes", key), "function")
-            if route.function is not None:
-                names = {unqualified(resolved(route.function, stage.variables)) for stage in self.stages.values()}
+            for field, written in route.functions():
+                names = {unqualified(resolved(written, stage.variables)) for stage in self.stages.values()}
                 for name in sorted(names):
-                    yield Reference("function", name, path)
+                    yield Reference("function", name, f"{join('$.routes', key)}.{field}")
 
     def claims(self) -> Iterator[Claim]:
         for host, base_path, _ in self.places():
