@@ -1,7 +1,7 @@
 """Between exchanges and ASGI, for what speaks it: servers of other protocols, Starlette's own applications."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +17,28 @@ class _Received:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._over = False
+        self._leaving: Callable[[], object] | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    def on_gone(self, act: Callable[[], object] | None) -> None:
+        self._leaving = act
+        self._watch()
+
+    def _watch(self) -> None:
+        """What comes after the body is that the client leaves; before, `next` learns of it."""
+        if self._over and self._leaving is not None and self._watching is None:
+            self._watching = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._leaving is not None:
+            self._leaving()
+
+    def close(self) -> None:
+        """The response is over: nobody wants to know any more."""
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def next(self) -> bytes:
         while not self._over:
@@ -24,6 +46,7 @@ class _Received:
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             self._over = not message.get("more_body")
+            self._watch()
             if piece := message.get("body"):
                 return bytes(piece)
         return b""
@@ -31,6 +54,14 @@ class _Received:
 
 async def serve(application: Application, scope: Scope, receive: Receive, send: Send, client: Client) -> None:
     """Answer one ASGI request (scope type http) with what answers exchanges."""
+    received = _Received(receive)
+    try:
+        await _serve(application, scope, received, send, client)
+    finally:
+        received.close()
+
+
+async def _serve(application: Application, scope: Scope, received: _Received, send: Send, client: Client) -> None:
     target = scope.get("raw_path") or scope["path"].encode()
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
@@ -38,7 +69,7 @@ async def serve(application: Application, scope: Scope, receive: Receive, send: 
         scope["method"],
         target,
         [(name.lower(), value) for name, value in scope["headers"]],
-        _Received(receive),
+        received,
         client,
         scope.get("scheme", "http"),
         f"HTTP/{scope['http_version']}",
@@ -69,7 +100,7 @@ def scope_of(exchange: Exchange) -> Scope:
     """The exchange as an ASGI scope; its path is the one below the mount."""
     return {
         "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": exchange.protocol.partition("/")[2],
         "method": exchange.method,
         "scheme": exchange.scheme,
@@ -87,9 +118,14 @@ async def response_of(app: ASGIApp, exchange: Exchange, scope: Scope | None = No
     """What an ASGI application answers; its body is passed on as it comes."""
     messages: asyncio.Queue[Message] = asyncio.Queue(1)
     incoming = exchange.pieces()
+    over = False
 
     async def receive() -> Message:
+        nonlocal over
+        if over:  # the application is ended when the client leaves
+            await asyncio.Event().wait()
         piece = await anext(incoming, b"")
+        over = not piece
         return {"type": "http.request", "body": piece, "more_body": bool(piece)}
 
     running = asyncio.ensure_future(_run(app, scope or scope_of(exchange), receive, messages))

@@ -40,11 +40,19 @@ class ClientGoneError(Exception):
     """The client closed its connection in the middle of its request."""
 
 
+class BrokenError(Exception):
+    """What answers broke off in the middle of its response: the client is cut off, so that it notices."""
+
+
 class Body(Protocol):
     """The body of a request as it comes in."""
 
     async def next(self) -> bytes:
         """The next piece; empty at the end, and from then on. Raises ClientGoneError."""
+        ...
+
+    def on_gone(self, act: Callable[[], object] | None) -> None:
+        """Have `act` called once when the client closes its connection, or now if it has; None for nothing."""
         ...
 
 
@@ -157,6 +165,10 @@ class Exchange:
                 return await self._body.next()
         except TimeoutError:
             raise RefusedError(408, "Request Timeout") from None
+
+    def on_gone(self, act: Callable[[], object] | None) -> None:
+        """Have `act` called when the client closes its connection, in place of what was to be called before."""
+        self._body.on_gone(act)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes, for whoever passes it on. Raises ClientGoneError, RefusedError if it stalls."""

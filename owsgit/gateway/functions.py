@@ -1,12 +1,15 @@
-"""The integration with what can be invoked: functions, in API Gateway's payload formats."""
+"""The integrations with what can be invoked: functions, in API Gateway's payload formats, now or later."""
 
 import asyncio
 import logging
 
+import orjson
+
 from owsgit.gateway import payload
 from owsgit.gateway.exchange import Exchange, RefusedError, Response, too_large
 from owsgit.gateway.payload import MalformedResponseError
-from owsgit.model.errors import OwsgitError
+from owsgit.gateway.refusals import JSON
+from owsgit.model.errors import InvalidError, OwsgitError
 from owsgit.model.service import Answer, Invocation, Target
 
 EVENT_BYTES_MAX = 6 * 1024 * 1024
@@ -24,10 +27,7 @@ class FunctionIntegration:
 
     async def __call__(self, exchange: Exchange) -> Response:
         version = self._version
-        event = payload.event(version, exchange, await exchange.read())
-        if len(event) > EVENT_BYTES_MAX:
-            raise too_large()
-        invocation = Invocation(event, exchange.id, exchange.header(b"x-amzn-trace-id").decode("latin-1"))
+        invocation = await _invocation(version, exchange)
         call = asyncio.ensure_future(self._target.invoke(self._name, invocation))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -48,6 +48,35 @@ class FunctionIntegration:
             log.warning("%s %s: %s answered badly: %s", exchange.mount.api, exchange.route_key, self._name, error)
             exchange.facts["integration.error"] = str(error)
             raise _failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE") from None
+
+
+class EventIntegration:
+    """Has resource `name` of `target` invoked later: what is answered with 202 survives a crash.
+
+    The body names the request id under which it runs. What cannot be written is refused, so that the client comes back.
+    """
+
+    def __init__(self, target: Target, name: str, payload_version: str) -> None:
+        self._target, self._name, self._version = target, name, payload_version
+
+    async def __call__(self, exchange: Exchange) -> Response:
+        invocation = await _invocation(self._version, exchange)
+        try:
+            request_id = await self._target.enqueue(self._name, invocation)
+        except InvalidError as error:
+            raise RefusedError(413, str(error), "REQUEST_TOO_LARGE") from None
+        except OwsgitError as error:
+            log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
+            exchange.facts["integration.error"] = str(error)
+            raise _failure(self._version, 503, "INTEGRATION_FAILURE") from None
+        return Response(202, [JSON], orjson.dumps({"requestId": request_id}))
+
+
+async def _invocation(version: str, exchange: Exchange) -> Invocation:
+    event = payload.event(version, exchange, await exchange.read())
+    if len(event) > EVENT_BYTES_MAX:
+        raise too_large()
+    return Invocation(event, exchange.id, exchange.header(b"x-amzn-trace-id").decode("latin-1"))
 
 
 def _failure(version: str, status: int, kind: str) -> RefusedError:

@@ -6,12 +6,21 @@ between a request's bytes and its response's is one Exchange, one task and one w
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from owsgit.gateway.exchange import BODILESS, Application, Client, ClientGoneError, Exchange, Headers, Response
+from owsgit.gateway.exchange import (
+    BODILESS,
+    Application,
+    BrokenError,
+    Client,
+    ClientGoneError,
+    Exchange,
+    Headers,
+    Response,
+)
 
 HEAD_BYTES_MAX = 64 * 1024
 """Request line and headers: six times what API Gateway takes (10,240 bytes), as others have larger cookies."""
@@ -41,7 +50,7 @@ log = logging.getLogger("owsgit.gateway")
 class Incoming:
     """The body of a request, fed by its connection."""
 
-    __slots__ = ("_connection", "_pieces", "_size", "_wanted", "awaited", "complete", "gone")
+    __slots__ = ("_connection", "_leaving", "_pieces", "_size", "_wanted", "awaited", "complete", "gone")
 
     def __init__(self, connection: "BoundedProtocol", awaited: bool) -> None:
         """`awaited`: the client sends nothing before it is told to continue."""
@@ -49,6 +58,7 @@ class Incoming:
         self._pieces: list[bytes] = []
         self._size = 0
         self._wanted: asyncio.Future[None] | None = None
+        self._leaving: Callable[[], object] | None = None
         self.awaited = awaited
         self.complete = self.gone = False
 
@@ -62,6 +72,19 @@ class Incoming:
     def wake(self) -> None:
         if self._wanted is not None and not self._wanted.done():
             self._wanted.set_result(None)
+
+    def on_gone(self, act: Callable[[], object] | None) -> None:
+        self._leaving = act
+        if self.gone:
+            self.lose()
+
+    def lose(self) -> None:
+        """The connection is lost."""
+        self.gone = True
+        self.wake()
+        if self._leaving is not None:
+            act, self._leaving = self._leaving, None
+            act()
 
     async def next(self) -> bytes:
         while not self._pieces:
@@ -99,8 +122,7 @@ class Cycle:
         return self
 
     def set(self) -> None:
-        self.body.gone = True
-        self.body.wake()
+        self.body.lose()
 
     async def run(self, application: Application) -> None:
         started = False
@@ -115,13 +137,15 @@ class Cycle:
             if not started:
                 self.connection.transport.write(self.connection.refusal)
             self.connection.transport.close()
+        except BrokenError:
+            self.connection.transport.abort()  # the client must not take half of it for the whole
         except asyncio.CancelledError:
             self.connection.transport.abort()
             raise
         except Exception:
             log.exception("a request failed")
             if started:
-                self.connection.transport.abort()  # the client must not take half of it for the whole
+                self.connection.transport.abort()
             else:
                 self._write(Response(500, [], b""), b"")
         self.response_complete = True

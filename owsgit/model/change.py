@@ -131,7 +131,7 @@ class Change:
         resource = self.after
         former = self.before.references if self.before else ()
         old = {(ref.kind, ref.name) for ref in former if ref.passes}
-        for ref in (ref for ref in resource.references if ref.passes):
+        for ref in (ref for ref in resource.references if ref.passes and ref.kind in kinds.by_name):
             target = kinds[ref.kind]
             passing = target.passes
             if passing is not None and resource.kind.principal and (ref.kind, ref.name) not in old:

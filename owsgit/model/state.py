@@ -298,7 +298,7 @@ class State:
         return state
 
     def _targets(self, resource: Resource) -> set[str]:
-        return {self.kinds[ref.kind].key(ref.name) for ref in resource.references}
+        return {self.kinds[ref.kind].key(ref.name) for ref in resource.references if ref.kind in self.kinds.by_name}
 
     @staticmethod
     def _claimed(what: str, value: str, file: str, path: str, holder: Resource) -> Problem:
@@ -409,8 +409,12 @@ class State:
 
     def _dangling(self, resource: Resource) -> Iterator[Problem]:
         for ref in resource.references:
-            kind = self.kinds[ref.kind]
-            if kind.key(ref.name) not in self.resources:
+            kind = self.kinds.by_name.get(ref.kind)
+            if kind is None:
+                known = list(self.kinds.by_name)
+                remedy = nearest(ref.kind, known, "kind", "kinds")
+                yield Problem(f"there is no kind {ref.kind!r} of resources", resource.file, ref.path, remedy)
+            elif kind.key(ref.name) not in self.resources:
                 known = [other.name for other in self.of_kind(ref.kind)]
                 added = f"make it: {kind.made_by.format(name=ref.name)}" if kind.made_by else "add it"
                 yield Problem(

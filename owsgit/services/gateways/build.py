@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from owsgit.gateway.app import Api, wrapped
 from owsgit.gateway.canary import CanaryIntegration, Releases
+from owsgit.gateway.cors import Cors
 from owsgit.gateway.exchange import Handler, Mount, Step
-from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import Binding
 from owsgit.model.service import Site
+from owsgit.services.gateways.integrate import Integrations, keys_of
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 
@@ -15,8 +16,11 @@ from owsgit.services.gateways.stages import StageSpec, resolved
 class Builder:
     """Builds one deployment of one gateway."""
 
-    def __init__(self, site: Site, name: str, spec: GatewaySpec, releases: Releases) -> None:
+    def __init__(
+        self, site: Site, name: str, spec: GatewaySpec, releases: Releases, integrations: Integrations
+    ) -> None:
         self._site, self._name, self._spec, self._releases = site, name, spec, releases
+        self._integrations = integrations
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
@@ -28,13 +32,18 @@ class Builder:
     def _api(self, stage: str, about: StageSpec) -> Api:
         mount = Mount(self._name, self._site.scope().account, stage, (), about.variables)
         routes = [
-            (key, wrapped(self._integration(key, route, stage, about), self._route_steps(key, route, stage)))
+            (name, wrapped(self._integration(name, route, stage, about), self._route_steps(name, route, stage)))
             for key, route in self._spec.routes.items()
+            for name in keys_of(key, route, self._spec.routes)
         ]
         return Api(mount, routes, self._steps(stage), self._observers(stage))
 
     def _integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
-        assert route.function is not None
+        return self._integrations.shown(key, route, about, self._answering(key, route, stage, about))
+
+    def _answering(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
+        if route.function is None:
+            return self._integrations.of(key, route, about)
         name = resolved(route.function, about.variables)
         main = self._function(name, route)
         if route.canary is None:
@@ -45,8 +54,7 @@ class Builder:
         return CanaryIntegration(main, self._function(other, route), canary.percent_traffic, canary.patterns(), release)
 
     def _function(self, name: str, route: RouteSpec) -> Handler:
-        target = self._site.targets["function"]
-        return FunctionIntegration(target, name, route.payload_format_version, float(route.timeout))
+        return self._integrations.invoked("function", name, route)
 
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
@@ -58,4 +66,4 @@ class Builder:
 
     def _observers(self, stage: str) -> Sequence[Step]:
         """What sees every request and its response, refusals included, the outermost first."""
-        return []
+        return [Cors(self._spec.cors.sharing())] if self._spec.cors is not None else []

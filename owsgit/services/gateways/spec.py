@@ -12,6 +12,19 @@ from owsgit.model.names import unqualified
 from owsgit.model.spec import Claim, Document, Reference, Suspendable
 from owsgit.model.strictjson import join
 from owsgit.services.gateways.canary import CanarySpec
+from owsgit.services.gateways.cors import CorsSpec
+from owsgit.services.gateways.integrations import (
+    FilesSpec,
+    HttpSpec,
+    InvokeSpec,
+    Mapped,
+    Path,
+    RedirectSpec,
+    ResponseSpec,
+    check,
+    mapped,
+    mapped_responses,
+)
 from owsgit.services.gateways.stages import StageSpec, resolved
 
 ROUTES_MAX = 10_000
@@ -27,7 +40,7 @@ HostName = Annotated[
 ]
 BasePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$", max_length=300)]
 
-INTEGRATIONS = ("function",)
+INTEGRATIONS = ("function", "http", "response", "redirect", "files", "invoke")
 """The fields of a route that say what answers; a route has exactly one of them."""
 
 
@@ -45,7 +58,40 @@ class RouteSpec(Document):
     payload_format_version: Literal["1.0", "2.0"] = Field(
         "2.0", description="Format of event and answer: 1.0 as of REST APIs, 2.0 as of HTTP APIs."
     )
-    timeout: int = Field(29, ge=1, le=900, description="Seconds after which the client gets an error.")
+    invocation_type: Literal["RequestResponse", "Event"] = Field(
+        "RequestResponse",
+        description="Event: the function is invoked later, and the client has its answer (202) once that is durable.",
+    )
+    http: HttpSpec | None = Field(None, description="Another HTTP service that answers.")
+    response: ResponseSpec | None = Field(None, description="A fixed response.")
+    redirect: RedirectSpec | None = Field(None, description="Where clients are sent.")
+    files: FilesSpec | None = Field(None, description="Static files.")
+    invoke: InvokeSpec | None = Field(None, description="Anything that can be invoked.")
+    rewrite: Path | None = Field(
+        None,
+        description="The path that a function sees, or that is added to the uri of http, in place of the request's: "
+        "/internal/{id}.",
+    )
+    request_parameters: Annotated[Mapped, AfterValidator(mapped)] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="What the integration is shown: 'append:header.x', 'overwrite:querystring.y', 'remove:header.z' to "
+        "values such as $request.header.a, $request.path.id, $context.requestId, ${stageVariables.b}-text.",
+    )
+    response_parameters: Annotated[
+        dict[Annotated[str, StringConstraints(pattern="^[2-5][0-9]{2}$")], Mapped], AfterValidator(mapped_responses)
+    ] = Field(
+        default_factory=dict,
+        max_length=20,
+        description="By status of the integration's response, changes of it: 'overwrite:header.x', 'remove:header.y', "
+        "'overwrite:statuscode'.",
+    )
+    timeout: int = Field(
+        29,
+        ge=1,
+        le=900,
+        description="Seconds after which the client gets an error; for http, of silence before and within a response.",
+    )
 
     canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
 
@@ -57,6 +103,15 @@ class RouteSpec(Document):
             raise ValueError(f"a route has exactly one of {', '.join(INTEGRATIONS)}; this one has {what}")
         if self.canary is not None and self.function is None:
             raise ValueError("a canary is another version of the route's function, and this route has no function")
+        called = self.function is not None or self.invoke is not None
+        if self.invocation_type == "Event" and not called:
+            raise ValueError(f"invocationType is for function and invoke, not for {given[0]}: remove it")
+        if self.rewrite is not None and not (called or self.http):
+            raise ValueError(f"rewrite is for function, invoke and http, not for {given[0]}: remove it")
+        if self.request_parameters and not (called or self.http):
+            raise ValueError(f"requestParameters are for function, invoke and http, not for {given[0]}: remove them")
+        if self.rewrite is not None and self.http is not None and ("?" in self.http.uri or "{proxy" in self.http.uri):
+            raise ValueError("with rewrite, http.uri has no query and no {parameter}: rewrite is added to it")
         return self
 
     def functions(self) -> Iterator[tuple[str, str]]:
@@ -89,6 +144,7 @@ class GatewaySpec(Suspendable):
         max_length=DOMAINS_MAX,
         description="The host names that it answers for; without any, it answers for all that no other gateway has.",
     )
+    cors: CorsSpec | None = Field(None, description="What pages of other origins may do.")
     stages: dict[Annotated[str, StringConstraints(pattern=r"^(\$default|[A-Za-z0-9_-]{1,128})$")], StageSpec] = Field(
         default_factory=lambda: {DEFAULT: StageSpec()},
         min_length=1,
@@ -120,6 +176,8 @@ class GatewaySpec(Suspendable):
             if places.count(place) > 1:
                 raise ValueError(f"two stages are served at {'/' + '/'.join(place[1])} of {place[0] or 'every host'}")
         for key, route in self.routes.items():
+            for stage, about in self.stages.items():
+                check(key, route, about.variables, stage)
             for _, name in route.functions():
                 for stage, about in self.stages.items() if "$" in name else ():
                     if re.fullmatch(r"[^${}]+", resolved(name, about.variables)) is None:
@@ -142,6 +200,10 @@ class GatewaySpec(Suspendable):
                 names = {unqualified(resolved(written, stage.variables)) for stage in self.stages.values()}
                 for name in sorted(names):
                     yield Reference("function", name, f"{join('$.routes', key)}.{field}")
+            if route.files is not None:
+                yield Reference("website", route.files.website, f"{join('$.routes', key)}.files.website")
+            if route.invoke is not None:
+                yield Reference(route.invoke.kind, route.invoke.name, f"{join('$.routes', key)}.invoke.name")
 
     def claims(self) -> Iterator[Claim]:
         for host, base_path, _ in self.places():
