@@ -49,7 +49,7 @@ class Expression:
 
     def __init__(self, text: str, side: Side = "request") -> None:
         """Raises ValueError for a variable that there is not."""
-        whole = re.fullmatch(r"\$(?!\{)(.+)", text)
+        whole = re.fullmatch(r"\$([A-Za-z]+(?:\..+)?)", text)
         names = [whole[1]] if whole else _EMBEDDED.findall(text)
         self.needs_body = any(name.startswith("request.body") for name in names)
         self.is_fixed = not names

@@ -1,6 +1,7 @@
 """The integration with another HTTP service: requests and responses are passed on as they come, in both directions."""
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import re
@@ -104,7 +105,7 @@ def _session() -> "ClientSession":
         ) -> list[ResolveResult]:
             found = [each for each in await self._inner.resolve(host, port, family) if not is_forbidden(each["host"])]
             if not found:
-                raise OSError(f"{host} is at no address that a gateway may connect to")
+                raise OSError(errno.EADDRNOTAVAIL, f"{host} is at no address that a gateway may connect to")
             return found
 
         async def close(self) -> None:

@@ -1,12 +1,14 @@
 """Cross-origin resource sharing of a gateway, as HTTP APIs have it."""
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from owsgit.gateway.cors import Sharing
 from owsgit.gateway.table import METHODS
 from owsgit.model.spec import Document
+
+if TYPE_CHECKING:
+    from owsgit.gateway.cors import Sharing
 
 Origin = Annotated[
     str,
@@ -46,7 +48,9 @@ class CorsSpec(Document):
                     raise ValueError(f"browsers take no * in {name} with allowCredentials: name them one by one")
         return self
 
-    def sharing(self) -> Sharing:
+    def sharing(self) -> "Sharing":
+        from owsgit.gateway.cors import Sharing  # noqa: PLC0415 - whoever only reads a ledger needs no web server
+
         return Sharing(
             self.allow_origins,
             METHODS if "*" in self.allow_methods else self.allow_methods,

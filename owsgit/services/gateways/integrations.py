@@ -1,26 +1,32 @@
-"""What can answer a route, other than a function: the fields of a route, and what has to be true of them together."""
+"""What can answer a route, other than a function: the fields of a route, and what has to be true of them together.
+
+Whoever reads a ledger imports this file, the hook too: what checks a field is loaded where a file has that field.
+"""
 
 import base64
 import binascii
+import ipaddress
 import re
-import ssl
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from owsgit.gateway.mapping import HEADER_NAME, RESERVED, Changes, Expression
 from owsgit.gateway.table import parse_key
-from owsgit.gateway.template import PathTemplate
-from owsgit.gateway.upstream import is_forbidden
 from owsgit.model.names import NAME
 from owsgit.model.spec import Document, Name
 from owsgit.services.gateways.stages import resolved
+
+if TYPE_CHECKING:
+    import ssl
+
+    from owsgit.services.gateways.spec import RouteSpec
 
 BODY_CHARACTERS_MAX = 1024 * 1024
 _ADDRESS = re.compile(
     r"https?://(?P<host>[A-Za-z0-9]([A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(?P<rest>[/?][\x21-\x7e]*)?"
 )
+_NUMERIC = re.compile(r"(.*\.)?([0-9]+|0[xX][0-9A-Fa-f]*)")
 _PATH = r"^/[\x21-\x7e]*$"
 
 Path = Annotated[str, StringConstraints(pattern=_PATH, max_length=2048)]
@@ -34,6 +40,8 @@ Mapped = dict[Annotated[str, StringConstraints(max_length=256)], Annotated[str, 
 
 
 def _header_names(headers: dict[str, str]) -> dict[str, str]:
+    from owsgit.gateway.mapping import HEADER_NAME, RESERVED, Expression  # noqa: PLC0415 - see above
+
     for name, value in headers.items():
         if not HEADER_NAME.fullmatch(name) or name.lower() in RESERVED:
             raise ValueError(f"{name!r} is no header that a response can set")
@@ -59,8 +67,10 @@ class TlsSpec(Document):
             self.context()
         return self
 
-    def context(self) -> ssl.SSLContext | bool:
+    def context(self) -> "ssl.SSLContext | bool":
         """Raises ValueError if the certificates cannot be read."""
+        import ssl  # noqa: PLC0415 - see above
+
         if self.ca is None:
             return self.verify
         try:
@@ -105,7 +115,9 @@ class ResponseSpec(Document):
 
     @model_validator(mode="after")
     def _body(self) -> Self:
-        self.content()
+        from owsgit.gateway.fixed import FixedResponse  # noqa: PLC0415 - see above
+
+        FixedResponse(self.status_code, self.headers, self.content())
         return self
 
     def content(self) -> bytes | dict[str, Any] | list[Any]:
@@ -166,15 +178,27 @@ class InvokeSpec(Document):
 
 def checked_address(text: str, what: str) -> None:
     """Raises ValueError if it is no http address whose host is a fixed one that a gateway may connect to."""
+    from owsgit.gateway.upstream import is_forbidden  # noqa: PLC0415 - see above
+
     match = _ADDRESS.fullmatch(text)
     if match is None or (what == "http.uri" and "#" in text):
         raise ValueError(f"{what} {text!r} is not http(s)://host:port/path, with parameters in path and query alone")
     host = match["host"].strip("[]")
+    if not match["host"].startswith("[") and _NUMERIC.fullmatch(host) and not _is_address(host):
+        raise ValueError(f"{what} {text!r}: {host} is neither a name nor an IPv4 address of four numbers")
     if is_forbidden(host):
         raise ValueError(f"{what} {text!r}: no gateway connects to {host}, a link-local or multicast address")
 
 
-def templates(route: Any) -> Iterator[tuple[str, str]]:
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def templates(route: "RouteSpec") -> Iterator[tuple[str, str]]:
     """The texts of a route that may hold parameters of its path, each with the name of its field."""
     if route.http is not None:
         yield "http.uri", route.http.uri
@@ -184,9 +208,11 @@ def templates(route: Any) -> Iterator[tuple[str, str]]:
         yield "rewrite", route.rewrite
 
 
-def check(key: str, route: Any, variables: Mapping[str, str], stage: str) -> None:
+def check(key: str, route: "RouteSpec", variables: Mapping[str, str], stage: str) -> None:
     """Raises ValueError for what does not fit a route's key, or a stage's variables."""
     for field, written in templates(route):
+        from owsgit.gateway.template import PathTemplate  # noqa: PLC0415 - see above
+
         text = resolved(written, variables)
         if "${" in text:
             raise ValueError(f"route {key!r}: {field} names a variable that the stage {stage!r} does not have")
@@ -201,11 +227,16 @@ def check(key: str, route: Any, variables: Mapping[str, str], stage: str) -> Non
 
 
 def mapped(written: dict[str, str]) -> dict[str, str]:
-    Changes.of(written, "request")
+    if written:
+        from owsgit.gateway.mapping import Changes  # noqa: PLC0415 - see above
+
+        Changes.of(written, "request")
     return written
 
 
 def mapped_responses(written: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
     for changes in written.values():
+        from owsgit.gateway.mapping import Changes  # noqa: PLC0415 - see above
+
         Changes.of(changes, "response")
     return written

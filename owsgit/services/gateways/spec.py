@@ -110,7 +110,7 @@ class RouteSpec(Document):
             raise ValueError(f"rewrite is for function, invoke and http, not for {given[0]}: remove it")
         if self.request_parameters and not (called or self.http):
             raise ValueError(f"requestParameters are for function, invoke and http, not for {given[0]}: remove them")
-        if self.rewrite is not None and self.http is not None and ("?" in self.http.uri or "{proxy" in self.http.uri):
+        if self.rewrite is not None and self.http is not None and re.search(r"\?|(?<!\$)\{", self.http.uri):
             raise ValueError("with rewrite, http.uri has no query and no {parameter}: rewrite is added to it")
         return self
 
