@@ -42,16 +42,3 @@ def test_a_pushed_website_is_served_with_the_commit_that_it_came_with(served: Pr
     second = httpx.get(f"{url}/", headers={"if-none-match": first.headers["etag"]})
     assert second.status_code == 200 and second.text == "<h1>two</h1>"
 
-
-def test_publishing_a_website_needs_the_right_to(served: Project, node: Node, bob: projects.Person) -> None:
-    api = json.loads((served.folder / "gateways/api.json").read_text())
-    served.write("websites/www/website.json", {})
-    served.write("websites/www/index.html", "draft")
-    served.write("policies/code.json", projects.allow("apigateway:*", "ows:UpdateWebsite"))
-    served.commit("A draft; bob keeps the gateway")
-    assert push(served, node).status == 0
-    api["routes"]["GET /"] = {"files": {"website": "www"}}
-    served.write("gateways/api.json", api)
-    served.commit("Publish", by=bob)
-    done = push(served, node, by=bob)
-    assert done.status != 0 and "ows:PublishWebsite" in done.text, done.text

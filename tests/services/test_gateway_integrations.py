@@ -12,6 +12,7 @@ import pytest
 
 from owsgit.model.change import Change
 from owsgit.model.errors import InvalidError, OwsgitError
+from owsgit.model.names import Scope
 from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Invocation
 from owsgit.model.state import State
@@ -125,6 +126,16 @@ def test_what_a_route_invokes_has_to_be_there_and_be_of_a_kind_that_there_is(tmp
         with pytest.raises(InvalidError) as caught:
             State.empty(KINDS).after([_added(parsed({"GET /a": route}))])
         assert says in " ".join(each.message for each in caught.value.problems)
+
+
+def test_publishing_a_website_needs_the_right_to() -> None:
+    changes = {
+        "ows:PublishWebsite": _added(parsed({"GET /a": {"files": {"website": "www"}}})),
+        "lambda:AddPermission": _added(parsed({"GET /a": {"invoke": {"kind": "function", "name": "f"}}})),
+    }
+    for action, change in changes.items():
+        needs = {need.action for need in change.needs(Scope("us-east-1", "1" * 12), KINDS)}
+        assert needs == {"apigateway:POST", action}
 
 
 def _added(spec: GatewaySpec) -> Change:
