@@ -134,7 +134,7 @@ class Cycle:
                 started = True
                 await self._stream(response, response.body)
         except ClientGoneError:
-            if not started:
+            if not started and not self.disconnected:
                 self.connection.transport.write(self.connection.refusal)
             self.connection.transport.close()
         except BrokenError:
@@ -152,6 +152,8 @@ class Cycle:
         self.connection.on_response_complete()
 
     def _write(self, response: Response, body: bytes) -> None:
+        if self.disconnected:  # uvloop's transports raise what nobody can act on
+            return
         bodiless = response.status in BODILESS
         if self.body.awaited:  # RFC 9110 10.1.1: what it holds back is no request
             self.keep_alive = False
@@ -173,9 +175,12 @@ class Cycle:
         if (response.length is None and not chunked) or self.body.awaited:
             self.keep_alive = False
         framing = b"" if bodiless or response.length is None else b"content-length: %d\r\n" % response.length
-        connection.transport.write(self._head(response, b"transfer-encoding: chunked\r\n" if chunked else framing))
+        head = self._head(response, b"transfer-encoding: chunked\r\n" if chunked else framing)
         sent = 0
         try:
+            if self.disconnected:
+                raise ClientGoneError
+            connection.transport.write(head)
             async for piece in _nothing() if bodiless or method == "HEAD" else pieces:
                 if self.disconnected:
                     raise ClientGoneError
@@ -187,6 +192,8 @@ class Cycle:
             close = getattr(pieces, "aclose", None)
             if close is not None:
                 await close()
+        if self.disconnected:
+            return
         if chunked and method != "HEAD":
             connection.transport.write(b"0\r\n\r\n")
         elif response.length is not None and sent != response.length and method != "HEAD" and not bodiless:

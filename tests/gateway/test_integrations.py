@@ -62,9 +62,9 @@ def test_what_a_client_wrote_is_safe_in_a_fixed_response(gateway: Served) -> Non
         ("https://x.example/{proxy}?fixed=1#top", "/old/a?q=1", "https://x.example/a?fixed=1&q=1#top"),
         ("https://x.example/?next={proxy}", "/old/a&b=c%3D", "https://x.example/?next=a%26b%3Dc%3D"),
         ("/new/{proxy}", "/old/%40evil.example", "/new/@evil.example"),
-        ("/{proxy}", "/old//evil.example/x", None),
+        ("/{proxy}", "/old//evil.example/x", "/evil.example/x"),
         ("/{proxy}", "/old/%5C%5Cevil.example", "/%5C%5Cevil.example"),
-        ("/{proxy}", "/old/a%0D%0Ab", "/a%0D%0Ab"),
+        ("/{proxy}", "/old/a%0D%0Ab", None),
         ("/{proxy}", "/old/%2Fevil.example", "/%2Fevil.example"),
     ],
 )

@@ -5,7 +5,6 @@ import json
 import httpx
 
 from tests.conftest import gateway_url
-from tests.support import projects
 from tests.support.nodes import Node, push
 from tests.support.projects import Project
 
@@ -41,4 +40,3 @@ def test_a_pushed_website_is_served_with_the_commit_that_it_came_with(served: Pr
     assert push(served, node).status == 0  # the gateway's own file did not change
     second = httpx.get(f"{url}/", headers={"if-none-match": first.headers["etag"]})
     assert second.status_code == 200 and second.text == "<h1>two</h1>"
-
