@@ -117,6 +117,12 @@ def test_sharing_that_browsers_would_not_understand_is_refused(cors: dict[str, A
     assert says in " ".join(f"{each.path} {each.message}" for each in caught.value.problems)
 
 
+def test_the_example_of_the_how_to_is_taken() -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/integrate-with-a-gateway.md").read_text()
+    document = page.partition("```json\n")[2].partition("```")[0]
+    assert len(GatewaySpec.parse(document.encode(), "gateways/shop.json").routes) == 7
+
+
 def test_what_a_route_invokes_has_to_be_there_and_be_of_a_kind_that_there_is(tmp_path: Path) -> None:
     for route, says in [
         ({"invoke": {"kind": "functoin", "name": "f"}}, "there is no kind 'functoin' of resources"),
