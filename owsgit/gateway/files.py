@@ -17,8 +17,6 @@ from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
-from starlette.responses import FileResponse
-
 from owsgit.gateway import asgi
 from owsgit.gateway.exchange import Exchange, Headers, RefusedError, Response
 from owsgit.gateway.table import RouteKey
@@ -216,6 +214,8 @@ def _unchanged(exchange: Exchange, stored: Stored) -> bool:
 
 
 async def _ranges(exchange: Exchange, stored: Stored, headers: Headers) -> Response:
+    from starlette.responses import FileResponse  # noqa: PLC0415 - with anyio, which only this needs
+
     status = await asyncio.to_thread(stored.path.stat)
     kind = next(value.decode() for name, value in headers if name == b"content-type")
     texts = {name.decode(): value.decode() for name, value in headers if name != b"content-type"}

@@ -342,22 +342,25 @@ def forwarded(exchange: Exchange, *, preserve_host: bool) -> list[tuple[str, str
     A client's own X-Forwarded-For and Forwarded are kept, and what this gateway saw is added at the end, as all
     proxies do: only as many of the last entries can be trusted as there are trusted proxies.
     """
-    dropped = _dropped(exchange.headers) | _OWN
-    headers = [(_text(name), _text(value)) for name, value in exchange.headers if name not in dropped]
-    host = _text(exchange.header(b"host"))
-    address = exchange.client.address
-    node = f'"[{address}]"' if ":" in address else address or "unknown"
-    via = _all(exchange, b"via")
+    before: dict[bytes, str] = {}  # of the headers that a proxy writes itself, what came
+    headers: list[tuple[str, str]] = []
+    dropped = _dropped(exchange.headers)
+    for name, value in exchange.headers:
+        if name in _OWN:
+            before[name] = _after(before.get(name, ""), _text(value))
+        elif name not in dropped:
+            headers.append((_text(name), _text(value)))
+    via = before.get(b"via", "")
     if via.count(_NAMED) >= LOOPS_MAX:
         raise RefusedError(508, "Loop Detected", "INTEGRATION_FAILURE")
+    host, address = _text(exchange.header(b"host")), exchange.client.address
+    node = f'"[{address}]"' if ":" in address else address or "unknown"
+    element = f'for={node};host="{_quoted(host)}";proto={exchange.scheme}'
     headers += [
-        ("x-forwarded-for", _after(_all(exchange, b"x-forwarded-for"), address)),
+        ("x-forwarded-for", _after(before.get(b"x-forwarded-for", ""), address)),
         ("x-forwarded-proto", exchange.scheme),
         ("x-forwarded-host", host),
-        (
-            "forwarded",
-            _after(_all(exchange, b"forwarded"), f'for={node};host="{_quoted(host)}";proto={exchange.scheme}'),
-        ),
+        ("forwarded", _after(before.get(b"forwarded", ""), element)),
         ("via", _after(via, _NAMED)),
     ]
     if preserve_host and host:
@@ -374,10 +377,6 @@ def returned(raw: tuple[tuple[bytes, bytes], ...]) -> Headers | None:
         return None
     via = ", ".join(_text(value) for name, value in headers if name == b"via")
     return [*kept, (b"via", _after(via, _NAMED).encode())]
-
-
-def _all(exchange: Exchange, name: bytes) -> str:
-    return ", ".join(_text(value) for key, value in exchange.headers if key == name)
 
 
 def _after(before: str, added: str) -> str:
