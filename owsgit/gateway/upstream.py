@@ -224,8 +224,8 @@ class _Call:
         announced = exchange.header(b"content-length")
         short = announced.isdigit() and int(announced) <= REPLAY_BYTES_MAX
         if short and upstream.retries and self._method in IDEMPOTENT:
-            self._body = await exchange.read(REPLAY_BYTES_MAX)
-        elif announced != b"0" and (announced or exchange.header(b"transfer-encoding") or _may_be_silent(exchange)):
+            self._body = await exchange.read()
+        elif announced != b"0":  # from HTTP/2 on, and after a step that decoded it, nothing need announce a body
             self._first = await anext(self._pieces, b"")
         self._began = True
 
@@ -321,11 +321,6 @@ class _Streamed:
     async def aclose(self) -> None:
         self._response.close()
         await self._pieces.aclose()  # type: ignore[attr-defined]
-
-
-def _may_be_silent(exchange: Exchange) -> bool:
-    """From HTTP/2 on a body needs no header that announces it."""
-    return not exchange.protocol.startswith("HTTP/1")
 
 
 def _dropped(headers: Headers) -> frozenset[bytes]:
