@@ -504,17 +504,17 @@ def test_a_container_that_nobody_waits_for_any_more_is_removed_although_it_was_m
     async def cancelled_when_it_is_made() -> None:
         engine = await lab.containers.engine()
         await engine.open()
-        before = len(lab.engine.api.containers(all=True))
-        making = asyncio.ensure_future(engine.create_of(lab.image, {}))
+        made = {"all": True, "filters": {"label": "mine"}}
+        making = asyncio.ensure_future(engine.create_of(lab.image, {"labels": {"mine": "yes"}}))
         await asyncio.sleep(0)
         making.cancel()
-        while len(lab.engine.api.containers(all=True)) == before:
+        while not lab.engine.api.containers(**made):
             time.sleep(0.01)  # the loop stands still: the engine answers before the cancelled one is told
         time.sleep(0.2)
         await asyncio.wait({making})
         assert making.cancelled()
         await engine.settled()
-        assert len(lab.engine.api.containers(all=True)) == before
+        assert not lab.engine.api.containers(**made)
 
     lab.loop.run_until_complete(asyncio.wait_for(cancelled_when_it_is_made(), 30))
 
