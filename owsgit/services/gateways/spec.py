@@ -11,6 +11,16 @@ from owsgit.model.core import Port
 from owsgit.model.names import unqualified
 from owsgit.model.spec import Claim, Document, Reference, Suspendable
 from owsgit.model.strictjson import join
+from owsgit.services.gateways.authorizers import (
+    AUTHORIZERS_MAX,
+    NONE,
+    SCOPES_MAX,
+    Auth,
+    AuthorizerName,
+    AuthorizerSpec,
+    Scope,
+    check_auth,
+)
 from owsgit.services.gateways.canary import CanarySpec
 from owsgit.services.gateways.cors import CorsSpec
 from owsgit.services.gateways.integrations import (
@@ -95,6 +105,17 @@ class RouteSpec(Document):
 
     canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
 
+    auth: Auth | None = Field(
+        None,
+        description="Who may call it: none (everybody), iam (AWS signatures), or an authorizer's name; without it, "
+        "what the gateway says.",
+    )
+    scopes: list[Scope] = Field(
+        default_factory=list,
+        max_length=SCOPES_MAX,
+        description="One of these has to be in the token's scope (authorizationScopes); for jwt authorizers.",
+    )
+
     @model_validator(mode="after")
     def _one_integration(self) -> Self:
         given = [name for name in INTEGRATIONS if getattr(self, name) is not None]
@@ -151,6 +172,12 @@ class GatewaySpec(Suspendable):
         max_length=STAGES_MAX,
         description="Stages by name: each serves all routes, $default at /, the others at /<stage>.",
     )
+    authorizers: dict[AuthorizerName, AuthorizerSpec] = Field(
+        default_factory=dict, max_length=AUTHORIZERS_MAX, description="Authorizers by name, for routes to name."
+    )
+    auth: Auth = Field(
+        NONE, description="What routes that do not say have as auth: none, iam, or an authorizer's name."
+    )
     routes: dict[Annotated[str, AfterValidator(_route_key)], RouteSpec] = Field(
         max_length=ROUTES_MAX,
         description="By route key: 'METHOD /path' with {parameter} and {parameter+}, 'ANY /path', or '$default'.",
@@ -164,6 +191,15 @@ class GatewaySpec(Suspendable):
             if other != text:
                 raise ValueError(f"the routes {other!r} and {text!r} match the same requests: remove one")
         return self
+
+    @model_validator(mode="after")
+    def _authorizers_are_there(self) -> Self:
+        check_auth(self.authorizers, self.auth, self.routes)
+        return self
+
+    def auth_of(self, route: RouteSpec) -> str:
+        """Who may call a route: none, iam, or an authorizer's name."""
+        return self.auth if route.auth is None else route.auth
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
