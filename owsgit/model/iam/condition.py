@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Protocol
 
 from owsgit.model.iam import pattern
@@ -79,6 +80,7 @@ def _binary(text: str) -> bytes:
         raise ValueError(f"{text!r:.40} is not base64") from None
 
 
+@lru_cache(maxsize=4096)  # a policy of a hundred networks reads the one address of a request once
 def _network(text: str) -> Any:
     """An address is a network of one. An IPv4 address in IPv6's clothes (::ffff:10.0.0.1) is the IPv4 address."""
     network = ipaddress.ip_network(text, strict=False)

@@ -5,10 +5,10 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-access-con
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Protocol
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from owsgit.gateway.addresses import LOOPBACK, is_safe
 from owsgit.model.spec import Document, nearest
 
 AUTHORIZERS_MAX = 100
@@ -20,16 +20,13 @@ IAM = "iam"
 RESERVED = (NONE, IAM)
 """What `auth` can say beside the names of authorizers."""
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""Hosts that may be asked over http: nobody is in between."""
-
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username or parts.fragment:
-        raise ValueError(f"{text!r:.120} is no https address, such as https://login.example.com/realm")
-    if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-        raise ValueError(f"{text!r:.120} could be changed on its way: write https (http is for {', '.join(LOOPBACK)})")
+    if not is_safe(text) or "@" in text or "#" in text:
+        raise ValueError(
+            f"{text!r:.120} is not taken: write an https address, such as https://login.example.com/realm "
+            f"(http is for {', '.join(LOOPBACK)} alone)"
+        )
     return text
 
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from owsgit.gateway.table import DEFAULT, parse_key
 from owsgit.model.core import Port
+from owsgit.model.iam.document import Guarded
 from owsgit.model.names import unqualified
 from owsgit.model.spec import Claim, Document, Reference, Suspendable
 from owsgit.model.strictjson import join
@@ -35,6 +36,7 @@ from owsgit.services.gateways.integrations import (
     mapped,
     mapped_responses,
 )
+from owsgit.services.gateways.policy import GatewayPolicy
 from owsgit.services.gateways.stages import StageSpec, resolved
 
 ROUTES_MAX = 10_000
@@ -155,10 +157,11 @@ class DomainSpec(Document):
         return segments_of(self.base_path)
 
 
-class GatewaySpec(Suspendable):
+class GatewaySpec(Suspendable, Guarded):
     """A REST or HTTP API: a port on every node, and the routes behind it."""
 
     description: str | None = Field(None, max_length=1024, description="What the API is for.")
+    policy: GatewayPolicy | None = Field(None, description="The resource policy: who may call it, and from where.")
     port: Port = Field(description="TCP port on which every node serves this API; gateways may share one.")
     domains: list[DomainSpec] = Field(
         default_factory=list,
@@ -231,6 +234,7 @@ class GatewaySpec(Suspendable):
                 yield "", () if stage == DEFAULT else (stage,), stage
 
     def references(self) -> Iterator[Reference]:
+        yield from super().references()
         for key, route in self.routes.items():
             for field, written in route.functions():
                 names = {unqualified(resolved(written, stage.variables)) for stage in self.stages.values()}
