@@ -1,9 +1,12 @@
 """AWS signatures and resource policies at a gateway: signed by botocore, and what is tried with them."""
 
 import hashlib
+import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -481,3 +484,11 @@ def test_a_policy_is_checked_with_the_ledger(served: Gateways) -> None:
     arn = f"arn:aws:execute-api:us-east-1:{account.state.scope.account}:api/$default/GET/pets"
     bob(account)
     assert account.state.decide("bob", "execute-api:Invoke", arn).allowed, "owsgit why sees the gateway's policy"
+
+
+def test_the_how_to_pages_examples_are_taken() -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/authorize-requests.md").read_text()
+    documents = [json.loads(text) for text in re.findall(r"^```json\n(.*?)^```", page, re.M | re.S)]
+    account = Account()
+    account.change({("policy", "orders"): next(each for each in documents if "Statement" in each)})
+    assert [account.resource("gateway", "shop", each).name for each in documents if "port" in each]
