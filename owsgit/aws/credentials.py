@@ -75,7 +75,7 @@ class _Statement:
     access_key: str
     secret: str = field(repr=False)
     node: str = ""  # fingerprint of the key that signed
-    project: str = ""
+    project: str = ""  # the id of its genesis commit
     issued: int = 0
     expires: int = 0
 
@@ -93,7 +93,7 @@ def give(holder: Holder, key: Ed25519PrivateKey, own: keys.SshKey, state: State,
         "role": holder.session.role if holder.session else None,
         "session": holder.session.name if holder.session else None,
         "node": own.fingerprint,
-        "project": state.project_id,
+        "project": state.genesis,
         "issued": int(now),
         "expires": expires,
         "secret": base64.b64encode(pyrage.encrypt(secret.encode(), recipients)).decode(),
@@ -139,13 +139,13 @@ class Desk:
     def _hold_against(self, said: _Statement, state: State) -> None:
         """Raises CredentialError unless the ledger still knows all that the statement rests on."""
         now = time.time()
-        if said.project != state.project_id:
+        if said.project != state.genesis:
             raise CredentialError("they are of another project")
         if now >= said.expires:
             raise CredentialError("they have expired", expired=True)
         if said.issued > now + SKEW_SECONDS_MAX or said.expires > said.issued + SECONDS:
             raise CredentialError("they are good for longer than credentials are")
-        _signer(said.node, state)
+        _node(said.node, state)
         if self._user_of(said.holder.key) != said.holder.user:
             raise CredentialError(f"the key that {said.holder.user} logged in with is not in the ledger any more")
         session = said.holder.session
@@ -161,7 +161,8 @@ class Desk:
         text, signature = data[:-SIGNATURE_BYTES], data[-SIGNATURE_BYTES:]
         said = _parsed(text)
         try:
-            sshsig.verify_bare(_signer(str(said.get("node")), state), NAMESPACE, text, signature)
+            key = keys.parse_ssh(_node(str(said.get("node")), state).key)
+            sshsig.verify_bare(key, NAMESPACE, text, signature)
         except sshsig.BadSignatureError:
             raise CredentialError("the token is not signed by the node that it names") from None
         return self._stated(said)
@@ -204,12 +205,12 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return said
 
 
-def _signer(fingerprint: str, state: State) -> keys.SshKey:
-    """The key of a node of the ledger. Raises CredentialError."""
+def _node(fingerprint: str, state: State) -> NodeSpec:
+    """The node of the ledger that has a key. Raises CredentialError."""
     node = state.holder("key", fingerprint)
     if node is None or not isinstance(node.spec, NodeSpec):
         raise CredentialError("the node that gave them is not in the ledger")
-    return keys.parse_ssh(node.spec.key)
+    return node.spec
 
 
 def _credential(said: _Statement, state: State) -> Credential:

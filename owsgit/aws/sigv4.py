@@ -3,12 +3,14 @@
 Pure: no clock, no state. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
 
+import contextlib
 import hashlib
 import hmac
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -26,6 +28,7 @@ UNRESERVED = "-_.~"
 _CREDENTIAL = re.compile(r"([A-Za-z0-9_]{16,128})/([0-9]{8})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/aws4_request")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _NAMES = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+(;[a-z0-9!#$%&'*+.^_`|~-]+)*")
+_DATE = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
 _SPACES = re.compile(rb"[ \t]+")
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -58,6 +61,7 @@ class Signed:
     day: str
     region: str
     service: str
+    date: str  # as it was written
     at: datetime
     headers: tuple[str, ...]
     signature: str
@@ -155,16 +159,16 @@ def _signed(
         )
     names = tuple(headers.split(";"))
     return Signed(
-        match[1], match[2], match[3], match[4], at, names, signature, token, payload, expires, presigned=presigned
+        match[1], match[2], match[3], match[4], date, at, names, signature, token, payload, expires, presigned=presigned
     )
 
 
 def _date(text: str) -> datetime:
-    try:
-        if re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", text):
-            return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        pass
+    match = _DATE.fullmatch(text)
+    with contextlib.suppress(ValueError):
+        if match is not None:
+            year, month, day, hour, minute, second = map(int, match.groups())
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     raise _incomplete(f"Date must be in ISO-8601 'basic format'. Got '{text[:40]}'.")
 
 
@@ -172,13 +176,14 @@ def check_time(signed: Signed, now: datetime) -> None:
     """Raises SignatureError for what was signed too long ago, or will be."""
     age = (now - signed.at).total_seconds()
     limit = signed.expires if signed.expires is not None else SKEW_SECONDS_MAX
-    at, today = signed.at.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%dT%H%M%SZ")
+    if -SKEW_SECONDS_MAX <= age <= limit:
+        return
+    at, today = signed.date, now.strftime("%Y%m%dT%H%M%SZ")
     if age < -SKEW_SECONDS_MAX:
         raise SignatureError(
             "InvalidSignatureException", f"Signature not yet current: {at} is still later than {today}"
         )
-    if age > limit:
-        raise SignatureError("InvalidSignatureException", f"Signature expired: {at} is now earlier than {today}")
+    raise SignatureError("InvalidSignatureException", f"Signature expired: {at} is now earlier than {today}")
 
 
 def check_scope(signed: Signed, region: str, service: str) -> None:
@@ -206,11 +211,11 @@ def check_headers(signed: Signed, request: Request) -> None:
 
 def check_signature(signed: Signed, request: Request, secret: str, body_hash: str) -> None:
     """Raises SignatureError unless the signature is the one that `secret` makes of all of this. In constant time."""
-    key = _signing_key(secret, signed)
+    key = _signing_key(secret, signed.day, signed.region, signed.service)
     for query in _canonical_queries(request.query, presigned=signed.presigned):
         canonical = _canonical(signed, request, query, body_hash)
         digest = hashlib.sha256(canonical).hexdigest()
-        text = f"{ALGORITHM}\n{signed.at:%Y%m%dT%H%M%SZ}\n{signed.scope}\n{digest}"
+        text = f"{ALGORITHM}\n{signed.date}\n{signed.scope}\n{digest}"
         if hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), signed.signature):
             return
     raise mismatch()
@@ -224,9 +229,10 @@ def mismatch() -> SignatureError:
     )
 
 
-def _signing_key(secret: str, signed: Signed) -> bytes:
+@lru_cache(maxsize=4096)
+def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
     key = f"AWS4{secret}".encode()
-    for part in (signed.day, signed.region, signed.service, "aws4_request"):
+    for part in (day, region, service, "aws4_request"):
         key = hmac.digest(key, part.encode(), "sha256")
     return key
 
