@@ -19,6 +19,7 @@ COMMANDS = {
     "clone": "Clone the ledger of a project, trusting nothing but its project id.",
     "completion": "Print the completion script for a shell.",
     "connect": "Set this clone up for the project's nodes: host keys, remotes, allowed signers.",
+    "credentials": "Print AWS credentials that are yours for an hour.",
     "dev": "Run one function of the working tree locally, with a debugger.",
     "doctor": "Check this machine, this clone and its nodes; say what to do about what is wrong.",
     "events": "List what waits for a function, and try dead letters again.",

@@ -94,7 +94,7 @@ def _check_request(action: str, arn: str, context: Context) -> None:
 def _unknown(state: State, arn: str) -> str | None:
     """A word on a resource that this project does not have."""
     for kind in KINDS:
-        name = kind.name_of(arn, state.scope)
+        name = kind.name_of(arn, state.scope) or kind.called(arn, state.scope)
         if name is not None:
             return None if state.get(kind.name, name) is not None else f"there is no {kind.name} {name!r} (yet)"
     return None if arn == "*" else f"{arn} is no resource of this project (account {state.scope.account})"

@@ -30,10 +30,22 @@ class RefusedError(Exception):
     https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
     """
 
+    field = "message"
+    """What the text is called in the answer."""
+
     def __init__(self, status: int, message: str, kind: str = "", headers: Headers | None = None) -> None:
         super().__init__(message)
         self.status, self.message, self.headers = status, message, headers or []
         self.kind = kind or ("DEFAULT_4XX" if status < 500 else "DEFAULT_5XX")
+
+
+class DeniedError(RefusedError):
+    """Refused by a policy, in IAM's words, which come as "Message"."""
+
+    field = "Message"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(403, message, "ACCESS_DENIED")
 
 
 class ClientGoneError(Exception):

@@ -8,4 +8,4 @@ JSON = (b"content-type", b"application/json")
 
 
 def response(refusal: RefusedError) -> Response:
-    return Response(refusal.status, [JSON, *refusal.headers], orjson.dumps({"message": refusal.message}))
+    return Response(refusal.status, [JSON, *refusal.headers], orjson.dumps({refusal.field: refusal.message}))

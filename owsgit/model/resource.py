@@ -85,6 +85,7 @@ class Kind:
     principal: str = ""  # the service that its resources act as: lambda.amazonaws.com
     condition_keys: Mapping[str, Callable[[Any], list[str]]] = field(default_factory=lambda: MappingProxyType({}))
     calls: tuple[str, ...] = ()  # the actions of calls to its resources: lambda:InvokeFunction
+    calls_arn: str = ""  # what ARNs of calls begin with, where these have ARNs of their own; a template
     copied: bool = False  # what refers to it holds a copy of it, and is applied again when it changes
     opaque: frozenset[str] = frozenset()  # fields whose values tell people nothing
     made_by: str = ""  # the command that makes the file of one, if nobody writes it by hand: owsgit secret set {name}
@@ -111,6 +112,15 @@ class Kind:
         if self.arn.endswith("-{suffix}"):
             name = name.rpartition("-")[0]
         return name if scope.arn(self.arn, name) == arn else None
+
+    def called(self, arn: str, scope: Scope) -> str | None:
+        """The name of the resource that a call with an ARN of its own is to; None if it is to none of this kind."""
+        before, _, after = self.calls_arn.partition("{name}")
+        start = scope.arn(before, "")
+        if not after or not arn.startswith(start):
+            return None
+        name, found, _ = arn[len(start) :].partition(after)
+        return name if found else None
 
     def key(self, name: str) -> str:
         """What the resource is called in status, plans and inventories: unique in a project."""
@@ -191,7 +201,7 @@ class Kinds:
         }
         self.guarded = tuple(kind for kind in self.by_name.values() if issubclass(kind.spec, Guarded))
         """Kinds whose resources may have policies of their own."""
-        self.arns = tuple(kind.arn for kind in self.by_name.values())
+        self.arns = tuple(arn for kind in self.by_name.values() for arn in (kind.arn, kind.calls_arn) if arn)
         self.principals = tuple(sorted({kind.principal for kind in self.by_name.values() if kind.principal}))
         """The services that act for resources here: lambda.amazonaws.com."""
 

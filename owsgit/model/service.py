@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from owsgit.model.errors import UnavailableError
+from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.model.iam.context import Context
+from owsgit.model.iam.decision import Decision, ResourcePolicy, Session
 from owsgit.model.names import Scope
 from owsgit.model.resource import Kind, Resource
 
@@ -138,6 +140,26 @@ class SecretValue:
 
 
 @dataclass(frozen=True)
+class Credential:
+    """What temporary credentials stand for: who signs with them. The repr does not tell the secret."""
+
+    access_key: str
+    secret: str = field(repr=False)
+    who: str | Session  # a user, or a session of a role
+    arn: str
+    user_id: str
+    issued: int  # seconds since 1970
+
+
+class CredentialError(OwsgitError):
+    """Credentials that are not (or no longer) good."""
+
+    def __init__(self, message: str, *, expired: bool = False) -> None:
+        super().__init__(message)
+        self.expired = expired
+
+
+@dataclass(frozen=True)
 class LaidOut:
     """The files of a resource as they lie on this node; `key` names their content."""
 
@@ -148,6 +170,15 @@ class LaidOut:
 def no_history(kind: str, name: str, commit: str) -> Resource:
     """For a node without commits, as `owsgit up` is one."""
     raise UnavailableError("versions of other commits run on nodes alone", remedy="push it to a node")
+
+
+def no_credentials(token: str) -> Credential:
+    """For a node that nobody logs in to, as `owsgit up` is one."""
+    raise CredentialError("credentials are given by the nodes of a project alone")
+
+
+Decide = Callable[[str | Session | None, str, str, Context, ResourcePolicy | None], Decision]
+"""Whether somebody (None: nobody that is known) may do an action on an ARN, given the policy of what it is done to."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +198,12 @@ class Site:
     websites: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the websites' handler
     resource_at: Callable[[str, str, str], Resource] = no_history
     """A resource, by kind and name, as it was at a commit of main. Raises InvalidError, UnavailableError."""
+
+    decide: Decide = lambda who, action, arn, context, policy: Decision(False, "nobody decides here", explicit=False)
+    """Decides by the state at the head."""
+
+    credential: Callable[[str], Credential] = no_credentials
+    """What a session token stands for now. Raises CredentialError."""
 
     report: Callable[[str, str], None] = lambda key, text: None
     """Tells whoever waits how it goes with a resource (by key) that takes long to apply."""

@@ -35,6 +35,9 @@ from owsgit.model.spec import Spec, nearest
 NODE_NAMES_RESERVED = ("votes", "recovery", "reviews")
 """Names of other notes under refs/notes/owsgit."""
 
+ANONYMOUS = Caller("anonymous")
+"""Somebody of whom nothing is known."""
+
 ASSUME_ROLE = "sts:AssumeRole"
 GENESIS_UNKNOWN = "0" * 40
 """Stands in for the genesis commit's id while that commit is not made yet."""
@@ -171,12 +174,36 @@ class State:
         """
         if isinstance(who, str) and self.is_root(who):
             return Decision(True, f"allowed: {who} is a root of the project")
+        known = context.with_values(self.identity(who))
         if action.lower() == ASSUME_ROLE.lower() and (role := self.kinds["role"].name_of(arn, self.scope)):
             trust = self.trust_of(role)
             if trust is None:
                 return self._trusts_nobody(role)
-            return self._decide(who, action, arn, context, trust, trusted_only=True)
-        return self._decide(who, action, arn, context, self.policy_on(arn))
+            return self._decide(who, action, arn, known, trust, trusted_only=True)
+        return self._decide(who, action, arn, known, self.policy_on(arn))
+
+    def decide_call(
+        self, who: str | Session | None, action: str, arn: str, context: Context, policy: ResourcePolicy | None
+    ) -> Decision:
+        """As `decide`, for a call to something that has `policy` as its own where it runs: what the head says may not
+        be there yet. Who is not known (None) may do what that policy allows for everybody.
+        """
+        if isinstance(who, str) and self.is_root(who):
+            return Decision(True, f"allowed: {who} is a root of the project")
+        if who is not None:
+            return self._decide(who, action, arn, context.or_values(self.identity(who)), policy)
+        if policy is None:
+            return Decision(True, "allowed: no policy says who may")
+        account = self.scope.account
+        known = {
+            "aws:PrincipalType": "Anonymous",
+            "aws:PrincipalIsAWSService": "false",
+            "aws:ViaAWSService": "false",
+            "aws:RequestedRegion": self.scope.region,
+            "aws:ResourceAccount": account,
+        }
+        nobody = compile_policies(())
+        return decide(ANONYMOUS, nobody, action, arn, context.or_values(known), resource=policy, trusted_only=True)
 
     def _trusts_nobody(self, role: str) -> Decision:
         return Decision(False, f"{self.kinds['role'].file(role)} trusts nobody ($.trust)", explicit=False)
@@ -197,7 +224,7 @@ class State:
             compile_policies(self.policies_of(kind, name)),
             action,
             arn,
-            context.with_values(self.identity(who)),
+            context,
             boundary=self.boundary_of(kind, name),
             session=self._session_policies(who),
             resource=resource,
@@ -227,7 +254,7 @@ class State:
     def policy_on(self, arn: str) -> ResourcePolicy | None:
         """The policy of the resource that has an ARN, if it has one of its own."""
         for kind in self.kinds.guarded:
-            name = kind.name_of(arn, self.scope)
+            name = kind.name_of(arn, self.scope) or kind.called(arn, self.scope)
             resource = self.get(kind.name, name) if name is not None else None
             if resource is not None and isinstance(resource.spec, Guarded) and resource.spec.policy is not None:
                 return ResourcePolicy(AttachedPolicy(resource.file, "$.policy", resource.spec.policy))

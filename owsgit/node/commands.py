@@ -15,6 +15,7 @@ from typing import Any
 import asyncssh
 
 from owsgit import __version__
+from owsgit.aws.credentials import Given, Holder
 from owsgit.model.change import project_arn
 from owsgit.model.core import NodeSpec
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, UnavailableError
@@ -69,6 +70,7 @@ class Facts:
     recover: Callable[[bytes], Awaitable[dict[str, Any]]]  # raises OwsgitError
     unseal: Callable[[Resource], SecretValue]  # raises OwsgitError
     sign_rewrapped: Callable[[bytes], dict[str, str]]  # this node's word on what it sealed anew
+    give: Callable[[Holder, State], Given]  # credentials; raises OwsgitError
     metrics: Callable[[], bytes]  # as Prometheus' text
 
 
@@ -145,6 +147,7 @@ class Commands:
             "recover": self._recover,
             "secret": self._secret,
             "rewrap": self._rewrap,
+            "credentials": self._credentials,
         }
 
     async def run(self, session: Session, words: list[str], process: Process) -> int:
@@ -281,6 +284,24 @@ class Commands:
             )
             answer = {"name": name, "version": value.version, "readers": readers, "sealed": sealed, "rewrapped": word}
             process.stdout.write(json.dumps(answer).encode() + b"\n")
+        return 0
+
+    async def _credentials(self, session: Session, words: list[str], process: Process) -> int:
+        """Words: role=NAME if wanted. Credentials for an hour, as the SDKs' credential_process prints them."""
+        state = self._state()
+        if self._facts.user_of(session.key) != session.user:
+            raise NotAllowedError("your key is not in the ledger any more", remedy="log in with the one that is")
+        role = _role(words)
+        taken = _take_on(state, session.user, role, _context(process)) if role is not None else None
+        given = await asyncio.to_thread(self._facts.give, Holder(session.user, session.key, taken), state)
+        answer = {
+            "Version": 1,
+            "AccessKeyId": given.access_key,
+            "SecretAccessKey": given.secret,
+            "SessionToken": given.token,
+            "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(given.expires)),
+        }
+        process.stdout.write(json.dumps(answer).encode() + b"\n")
         return 0
 
     async def _applied(self, session: Session, words: list[str], process: Process) -> int:

@@ -22,6 +22,8 @@ from immutables import Map
 from prometheus_client import CollectorRegistry
 
 from owsgit import __version__
+from owsgit.aws import credentials
+from owsgit.aws.credentials import Desk, Given, Holder
 from owsgit.ledger import signatures, sshsig
 from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.receive import RefUpdate
@@ -31,6 +33,9 @@ from owsgit.ledger.verify import Report
 from owsgit.model import keys
 from owsgit.model.core import NodeSpec, UserSpec
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
+from owsgit.model.iam.context import Context
+from owsgit.model.iam.decision import Decision, ResourcePolicy
+from owsgit.model.iam.decision import Session as RoleSession
 from owsgit.model.names import Scope
 from owsgit.model.service import Handler, Site
 from owsgit.model.state import State
@@ -102,6 +107,7 @@ class Node:
         home, settings = self.home, self.settings
         repository = Repository.create(home.ledger, hooks_folder())
         self._reviews = Reviews(home.reviews)
+        self._desk = Desk(home.key.read_bytes(), self._state, self._user_of)
         self._watch = Watch(Vault(home.key.read_bytes()), self._public_key.fingerprint)
         self._ledger = Ledger(repository, KINDS, home.verified, self._reviews, self._watch.inspect)
         self._store = Store(home.votes)
@@ -189,9 +195,19 @@ class Node:
             },
             unseal=self._watch.unseal,
             resource_at=self._ledger.resource_at,
+            decide=self._decide_call,
+            credential=self._desk.check,
             registry=self._registry,
             report=self._report,
         )
+
+    def _decide_call(
+        self, who: str | RoleSession | None, action: str, arn: str, context: Context, policy: ResourcePolicy | None
+    ) -> Decision:
+        state = self._state()
+        if state is None:
+            return Decision(False, "the ledger is empty", explicit=False)
+        return state.decide_call(who, action, arn, context, policy)
 
     def _report(self, key: str, text: str) -> None:
         """How it goes with a resource. The reconciler is made after the handlers, which tell of it."""
@@ -342,6 +358,7 @@ class Node:
                 recover=self._recover,
                 unseal=self._watch.unseal,
                 sign_rewrapped=self._sign_rewrapped,
+                give=self._give,
                 metrics=lambda: metrics.exposition(self._registry),
             )
         )
@@ -349,6 +366,9 @@ class Node:
     def _sign_rewrapped(self, statement: bytes) -> dict[str, str]:
         signature = sshsig.sign_bare(self.home.private_key(), sealing.NAMESPACE, statement)
         return {"by": self._public_key.fingerprint, "signature": base64.b64encode(signature).decode()}
+
+    def _give(self, holder: Holder, state: State) -> Given:
+        return credentials.give(holder, self.home.private_key(), self._public_key, state, time.time())
 
     def _state(self) -> State | None:
         return self._ledger.head.state if self._ledger.head else None

@@ -14,6 +14,8 @@ from owsgit.ledger import ledger, verify
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError, UnavailableError
+from owsgit.model.iam.context import Context
+from owsgit.model.iam.decision import Decision, ResourcePolicy, Session
 from owsgit.model.names import Scope
 from owsgit.model.resource import Resource
 from owsgit.model.service import CodeFile, SecretValue, Site
@@ -87,8 +89,15 @@ class WorkingTree:
             targets=targets,
             settings={"instance": instance, "node": NAME, **settings},
             unseal=self._unseal,
+            decide=self._decide,
             report=report,
         )
+
+    def _decide(
+        self, who: str | Session | None, action: str, arn: str, context: Context, policy: ResourcePolicy | None
+    ) -> Decision:
+        assert self.state is not None
+        return self.state.decide_call(who, action, arn, context, policy)
 
     def _scope(self) -> Scope:
         assert self.state is not None

@@ -50,6 +50,7 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "clone": [place.node.url(), str(tmp_path / "cloned"), "--project", project],
         "completion": ["bash"],
         "connect": [],
+        "credentials": [],
         "dev": ["hello", "--once", "--payload", '{"pathParameters": {"name": "you"}}'],
         "doctor": ["--home", str(place.node.home)],
         "events": ["hello"],

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Protocol
 
 from owsgit.model.iam import pattern
@@ -79,16 +80,18 @@ def _binary(text: str) -> bytes:
         raise ValueError(f"{text!r:.40} is not base64") from None
 
 
-def _network(text: str) -> Any:
-    """An address is a network of one. An IPv4 address in IPv6's clothes (::ffff:10.0.0.1) is the IPv4 address."""
+@lru_cache(maxsize=4096)  # a policy of a hundred networks reads the one address of a request once
+def _network(text: str) -> tuple[int, int, int]:
+    """IP version, first and last address; an address is a network of one. An IPv4 address in IPv6's clothes
+    (::ffff:10.0.0.1) is the IPv4 address."""
     network = ipaddress.ip_network(text, strict=False)
     if isinstance(network, ipaddress.IPv6Network) and network.prefixlen == 128 and network.network_address.ipv4_mapped:
-        return ipaddress.ip_network(network.network_address.ipv4_mapped)
-    return network
+        network = ipaddress.ip_network(network.network_address.ipv4_mapped)
+    return network.version, int(network.network_address), int(network.broadcast_address)
 
 
-def _in_network(address: Any, network: Any) -> bool:
-    return bool(address.version == network.version and address.subnet_of(network))
+def _in_network(address: tuple[int, int, int], network: tuple[int, int, int]) -> bool:
+    return address[0] == network[0] and network[1] <= address[1] and address[2] <= network[2]
 
 
 Maker = Callable[[str, bool], Matcher]

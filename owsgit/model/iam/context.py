@@ -46,6 +46,10 @@ class Context:
         """This context with more keys; given ones win."""
         return Context({**self.values, **Context.of(values).values}, self.unknowable)
 
+    def or_values(self, values: Mapping[str, str | Iterable[str]]) -> "Context":
+        """This context with more keys; its own win."""
+        return Context({**Context.of(values).values, **self.values}, self.unknowable)
+
     def get(self, key: str) -> Values | Unknowable | None:
         """The values of `key` (lower case); None if the request does not have it."""
         if key in self.unknowable:

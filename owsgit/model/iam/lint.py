@@ -25,7 +25,7 @@ OTHER_KEYS = (
     "aws:SourceArn", "aws:SourceIdentity", "aws:SourceOrgID", "aws:SourceOrgPaths", "aws:SourceVpc",
     "aws:SourceVpcArn", "aws:SourceVpce", "aws:TagKeys", "aws:TokenIssueTime", "aws:UserAgent", "aws:VpcSourceIp",
 )  # fmt: skip
-"""AWS's other global keys: accepted, and absent from every request as they may be on AWS."""
+"""AWS's other global keys: accepted, and absent from requests as they may be on AWS (some have them at gateways)."""
 
 KEY_PREFIXES = ("aws:principaltag/", "aws:requesttag/", "aws:resourcetag/")
 APPROVAL_KEYS = ("ows:ApprovalCount", "ows:Approver", "ows:ApproverGroup")

@@ -2,7 +2,7 @@
 
 from types import MappingProxyType
 
-from owsgit.model.resource import Actions, Kind
+from owsgit.model.resource import Actions, FieldActions, Kind
 from owsgit.model.service import Service
 from owsgit.services.gateways.spec import GatewaySpec
 
@@ -11,8 +11,17 @@ KIND = Kind(
     "gateways",
     GatewaySpec,
     "arn:aws:apigateway:{region}::/apis/{name}",
-    Actions(create="apigateway:POST", update="apigateway:PATCH", delete="apigateway:DELETE"),
+    Actions(
+        create="apigateway:POST",
+        update="apigateway:PATCH",
+        delete="apigateway:DELETE",
+        fields=MappingProxyType(
+            {"policy": FieldActions("apigateway:UpdateRestApiPolicy", "apigateway:UpdateRestApiPolicy")}
+        ),
+    ),
     principal="apigateway.amazonaws.com",
+    calls=("execute-api:Invoke",),
+    calls_arn="arn:aws:execute-api:{region}:{account}:{name}/",
     condition_keys=MappingProxyType(
         {
             "apigateway:Port": lambda spec: [str(spec.port)],

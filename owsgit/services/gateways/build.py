@@ -8,6 +8,7 @@ from owsgit.gateway.cors import Cors
 from owsgit.gateway.exchange import Handler, Mount, Step
 from owsgit.gateway.hosts import Binding
 from owsgit.model.service import Site
+from owsgit.services.gateways.authorization import Authorization, AuthorizerState
 from owsgit.services.gateways.integrate import Integrations, keys_of
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
@@ -17,10 +18,17 @@ class Builder:
     """Builds one deployment of one gateway."""
 
     def __init__(
-        self, site: Site, name: str, spec: GatewaySpec, releases: Releases, integrations: Integrations
+        self,
+        site: Site,
+        name: str,
+        spec: GatewaySpec,
+        releases: Releases,
+        integrations: Integrations,
+        authorizers: AuthorizerState,
     ) -> None:
         self._site, self._name, self._spec, self._releases = site, name, spec, releases
         self._integrations = integrations
+        self._authorization = Authorization(site, name, spec, authorizers)
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
@@ -58,11 +66,11 @@ class Builder:
 
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
-        return []
+        return [*self._authorization.route_steps(route)]
 
     def _steps(self, stage: str) -> Sequence[Step]:
         """The steps of the whole stage, which see every request before it is routed, the outermost first."""
-        return []
+        return [*self._authorization.stage_steps()]
 
     def _observers(self, stage: str) -> Sequence[Step]:
         """What sees every request and its response, refusals included, the outermost first."""

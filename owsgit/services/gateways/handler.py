@@ -7,6 +7,7 @@ from owsgit.gateway.canary import Releases
 from owsgit.gateway.listener import Listeners
 from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site
+from owsgit.services.gateways.authorization import AuthorizerState
 from owsgit.services.gateways.build import Builder
 from owsgit.services.gateways.integrate import Integrations
 from owsgit.services.gateways.spec import GatewaySpec
@@ -20,12 +21,15 @@ class GatewayHandler:
         self._listeners = Listeners(site.listen)
         self._releases = Releases()
         self._integrations = Integrations(site)
+        self._authorizers = AuthorizerState()
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         spec = resource.spec
         assert isinstance(spec, GatewaySpec)
         await self._integrations.prepare(spec)
-        bindings = Builder(self._site, resource.name, spec, self._releases, self._integrations).bindings()
+        bindings = Builder(
+            self._site, resource.name, spec, self._releases, self._integrations, self._authorizers
+        ).bindings()
         self._releases.keep(resource.name, [key for key, route in spec.routes.items() if route.canary is not None])
         listener = await self._listeners.serve(resource.name, spec.port, bindings)
         count = len(spec.routes)
@@ -45,3 +49,4 @@ class GatewayHandler:
     async def close(self) -> None:
         await self._listeners.close()
         await self._integrations.close()
+        await self._authorizers.close()

@@ -8,9 +8,20 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from owsgit.gateway.table import DEFAULT, parse_key
 from owsgit.model.core import Port
+from owsgit.model.iam.document import Guarded
 from owsgit.model.names import unqualified
 from owsgit.model.spec import Claim, Document, Reference, Suspendable
 from owsgit.model.strictjson import join
+from owsgit.services.gateways.authorizers import (
+    AUTHORIZERS_MAX,
+    NONE,
+    SCOPES_MAX,
+    Auth,
+    AuthorizerName,
+    AuthorizerSpec,
+    Scope,
+    check_auth,
+)
 from owsgit.services.gateways.canary import CanarySpec
 from owsgit.services.gateways.cors import CorsSpec
 from owsgit.services.gateways.integrations import (
@@ -25,6 +36,7 @@ from owsgit.services.gateways.integrations import (
     mapped,
     mapped_responses,
 )
+from owsgit.services.gateways.policy import GatewayPolicy
 from owsgit.services.gateways.stages import StageSpec, resolved
 
 ROUTES_MAX = 10_000
@@ -95,6 +107,17 @@ class RouteSpec(Document):
 
     canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
 
+    auth: Auth | None = Field(
+        None,
+        description="Who may call it: none (everybody), iam (AWS signatures), or an authorizer's name; without it, "
+        "what the gateway says.",
+    )
+    scopes: list[Scope] = Field(
+        default_factory=list,
+        max_length=SCOPES_MAX,
+        description="One of these has to be in the token's scope (authorizationScopes); for jwt authorizers.",
+    )
+
     @model_validator(mode="after")
     def _one_integration(self) -> Self:
         given = [name for name in INTEGRATIONS if getattr(self, name) is not None]
@@ -134,10 +157,11 @@ class DomainSpec(Document):
         return segments_of(self.base_path)
 
 
-class GatewaySpec(Suspendable):
+class GatewaySpec(Suspendable, Guarded):
     """A REST or HTTP API: a port on every node, and the routes behind it."""
 
     description: str | None = Field(None, max_length=1024, description="What the API is for.")
+    policy: GatewayPolicy | None = Field(None, description="The resource policy: who may call it, and from where.")
     port: Port = Field(description="TCP port on which every node serves this API; gateways may share one.")
     domains: list[DomainSpec] = Field(
         default_factory=list,
@@ -150,6 +174,12 @@ class GatewaySpec(Suspendable):
         min_length=1,
         max_length=STAGES_MAX,
         description="Stages by name: each serves all routes, $default at /, the others at /<stage>.",
+    )
+    authorizers: dict[AuthorizerName, AuthorizerSpec] = Field(
+        default_factory=dict, max_length=AUTHORIZERS_MAX, description="Authorizers by name, for routes to name."
+    )
+    auth: Auth = Field(
+        NONE, description="What routes that do not say have as auth: none, iam, or an authorizer's name."
     )
     routes: dict[Annotated[str, AfterValidator(_route_key)], RouteSpec] = Field(
         max_length=ROUTES_MAX,
@@ -164,6 +194,15 @@ class GatewaySpec(Suspendable):
             if other != text:
                 raise ValueError(f"the routes {other!r} and {text!r} match the same requests: remove one")
         return self
+
+    @model_validator(mode="after")
+    def _authorizers_are_there(self) -> Self:
+        check_auth(self.authorizers, self.auth, self.routes)
+        return self
+
+    def auth_of(self, route: RouteSpec) -> str:
+        """Who may call a route: none, iam, or an authorizer's name."""
+        return self.auth if route.auth is None else route.auth
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -195,6 +234,7 @@ class GatewaySpec(Suspendable):
                 yield "", () if stage == DEFAULT else (stage,), stage
 
     def references(self) -> Iterator[Reference]:
+        yield from super().references()
         for key, route in self.routes.items():
             for field, written in route.functions():
                 names = {unqualified(resolved(written, stage.variables)) for stage in self.stages.values()}

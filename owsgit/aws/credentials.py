@@ -1,0 +1,225 @@
+"""Temporary credentials: AWS's three values, which every node can check by itself.
+
+The session token is a statement of the node that gave it: who it is for, until when, and the secret key, sealed (age)
+to the keys of all nodes of the ledger. The node signs it with its own key. So there is nothing to keep and nothing to
+carry between nodes; and who is taken out of the ledger, or whose node is, is out at once, as each request is held
+against the ledger.
+
+    base64url( JSON statement + 64 bytes of signature )
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyrage
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from owsgit.aws.sigv4 import TOKEN_CHARACTERS_MAX
+from owsgit.ledger import sshsig
+from owsgit.model import keys
+from owsgit.model.core import NodeSpec
+from owsgit.model.errors import UnavailableError
+from owsgit.model.iam.decision import Session
+from owsgit.model.service import Credential, CredentialError
+from owsgit.model.state import State
+
+NAMESPACE = b"owsgit-credentials"
+"""Keeps a node's word on credentials from being taken for anything else."""
+
+SECONDS = 3600
+"""For how long credentials are good."""
+
+SKEW_SECONDS_MAX = 300
+"""How far nodes' clocks may differ."""
+
+OPENED_MAX = 10_000
+"""Tokens that a node remembers."""
+
+SIGNATURE_BYTES = 64
+PREFIX = "ASIA"
+"""What the access keys of temporary credentials begin with on AWS."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Credentials as they go to their user. The repr tells no secret."""
+
+    access_key: str
+    secret: str = field(repr=False)
+    token: str = field(repr=False)
+    expires: int  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Whom credentials are for: a user, what logged in (a key's fingerprint), and the role that was taken on."""
+
+    user: str
+    key: str
+    session: Session | None = None
+
+
+@dataclass(frozen=True)
+class _Statement:
+    """What a token says, once its signature was found to be good."""
+
+    holder: Holder
+    access_key: str
+    secret: str = field(repr=False)
+    node: str = ""  # fingerprint of the key that signed
+    project: str = ""  # the id of its genesis commit
+    issued: int = 0
+    expires: int = 0
+
+
+def give(holder: Holder, key: Ed25519PrivateKey, own: keys.SshKey, state: State, now: float) -> Given:
+    """New credentials, by the node with `key`. Raises UnavailableError if the project has too many nodes for them."""
+    access_key = PREFIX + base64.b32encode(secrets.token_bytes(10)).decode()
+    secret = base64.b64encode(secrets.token_bytes(30)).decode()
+    recipients = [pyrage.ssh.Recipient.from_str(line) for line in _nodes(state)]
+    expires = int(now) + SECONDS
+    said = {
+        "accessKey": access_key,
+        "user": holder.user,
+        "key": holder.key,
+        "role": holder.session.role if holder.session else None,
+        "session": holder.session.name if holder.session else None,
+        "node": own.fingerprint,
+        "project": state.genesis,
+        "issued": int(now),
+        "expires": expires,
+        "secret": base64.b64encode(pyrage.encrypt(secret.encode(), recipients)).decode(),
+    }
+    text = json.dumps(said, separators=(",", ":")).encode()
+    token = base64.urlsafe_b64encode(text + sshsig.sign_bare(key, NAMESPACE, text)).decode()
+    if len(token) > TOKEN_CHARACTERS_MAX:
+        raise UnavailableError("the project has too many nodes for credentials that all of them can check")
+    return Given(access_key, secret, token, expires)
+
+
+def _nodes(state: State) -> Iterable[str]:
+    for node in state.of_kind("node"):
+        assert isinstance(node.spec, NodeSpec)
+        yield node.spec.key
+
+
+class Desk:
+    """Checks credentials at one node."""
+
+    def __init__(self, private: bytes, state: Callable[[], State | None], user_of: Callable[[str], str | None]) -> None:
+        """`private` is the node's key as OpenSSH writes it; `user_of` says whose a key is now, by its fingerprint."""
+        self._identity = pyrage.ssh.Identity.from_buffer(private)
+        self._state, self._user_of = state, user_of
+        self._opened: OrderedDict[bytes, _Statement] = OrderedDict()
+
+    def check(self, token: str) -> Credential:
+        """What a session token stands for now. Raises CredentialError."""
+        state = self._state()
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        said = self._opened.get(digest)
+        if state is None:
+            raise CredentialError("the ledger is empty")
+        if said is None:
+            said = self._opened[digest] = self._open(token, state)
+            if len(self._opened) > OPENED_MAX:
+                self._opened.popitem(last=False)
+        else:
+            self._opened.move_to_end(digest)
+        self._hold_against(said, state)
+        return _credential(said, state)
+
+    def _hold_against(self, said: _Statement, state: State) -> None:
+        """Raises CredentialError unless the ledger still knows all that the statement rests on."""
+        now = time.time()
+        if said.project != state.genesis:
+            raise CredentialError("they are of another project")
+        if now >= said.expires:
+            raise CredentialError("they have expired", expired=True)
+        if said.issued > now + SKEW_SECONDS_MAX or said.expires > said.issued + SECONDS:
+            raise CredentialError("they are good for longer than credentials are")
+        _node(said.node, state)
+        if self._user_of(said.holder.key) != said.holder.user:
+            raise CredentialError(f"the key that {said.holder.user} logged in with is not in the ledger any more")
+        session = said.holder.session
+        if session is not None and state.get("role", session.role) is None:
+            raise CredentialError(f"the role {session.role} is not there any more")
+
+    def _open(self, token: str, state: State) -> _Statement:
+        """Whoever brings a token is not trusted. Raises CredentialError."""
+        try:
+            data = base64.b64decode(token, altchars=b"-_", validate=True)
+        except (binascii.Error, ValueError):
+            raise CredentialError("the token is no base64") from None
+        text, signature = data[:-SIGNATURE_BYTES], data[-SIGNATURE_BYTES:]
+        said = _parsed(text)
+        try:
+            key = keys.parse_ssh(_node(str(said.get("node")), state).key)
+            sshsig.verify_bare(key, NAMESPACE, text, signature)
+        except sshsig.BadSignatureError:
+            raise CredentialError("the token is not signed by the node that it names") from None
+        return self._stated(said)
+
+    def _stated(self, said: dict[str, Any]) -> _Statement:
+        match said:
+            case {
+                "accessKey": str(access_key),
+                "user": str(user),
+                "key": str(key),
+                "role": str() | None as role,
+                "session": str() | None as session,
+                "node": str(node),
+                "project": str(project),
+                "issued": int(issued),
+                "expires": int(expires),
+                "secret": str(sealed),
+            }:
+                taken = Session(role, session) if role is not None and session is not None else None
+                return _Statement(
+                    Holder(user, key, taken), access_key, self._unsealed(sealed), node, project, issued, expires
+                )
+        raise CredentialError("the token is no statement about credentials")
+
+    def _unsealed(self, sealed: str) -> str:
+        try:
+            secret: bytes = pyrage.decrypt(base64.b64decode(sealed, validate=True), [self._identity])
+            return secret.decode("ascii")
+        except Exception:  # pyrage's own
+            raise CredentialError("this node was not there when they were given: get new ones") from None
+
+
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise CredentialError("the token is no statement about credentials")
+    return said
+
+
+def _node(fingerprint: str, state: State) -> NodeSpec:
+    """The node of the ledger that has a key. Raises CredentialError."""
+    node = state.holder("key", fingerprint)
+    if node is None or not isinstance(node.spec, NodeSpec):
+        raise CredentialError("the node that gave them is not in the ledger")
+    return node.spec
+
+
+def _credential(said: _Statement, state: State) -> Credential:
+    who = said.holder.session or said.holder.user
+    return Credential(
+        access_key=said.access_key,
+        secret=said.secret,
+        who=who,
+        arn=state.caller(who).arn,
+        user_id=state.identity(who)["aws:userid"],
+        issued=said.issued,
+    )

@@ -1,0 +1,285 @@
+"""AWS Signature Version 4: what a signed request says, and whether its signature is the one that its secret makes.
+
+Pure: no clock, no state. https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+"""
+
+import contextlib
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from urllib.parse import quote, unquote_to_bytes
+
+ALGORITHM = "AWS4-HMAC-SHA256"
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+SKEW_SECONDS_MAX = 300
+"""How far the client's clock may be from this one's."""
+
+EXPIRES_SECONDS_MAX = 604_800
+"""For how long a request can be signed in advance: a week."""
+
+TOKEN_CHARACTERS_MAX = 32_768
+HEADERS_MAX = 100
+UNRESERVED = "-_.~"
+
+_CREDENTIAL = re.compile(r"([A-Za-z0-9_]{16,128})/([0-9]{8})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/aws4_request")
+_SIGNATURE = re.compile(r"[0-9a-f]{64}")
+_NAMES = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+(;[a-z0-9!#$%&'*+.^_`|~-]+)*")
+_DATE = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
+_SPACES = re.compile(rb"[ \t]+")
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, in the order of the wire."""
+
+
+class SignatureError(Exception):
+    """A request that is not signed as it has to be. The text is for the client, in AWS's words; `code` is AWS's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came: path and query undecoded."""
+
+    method: str
+    path: bytes
+    query: bytes
+    headers: Headers
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What a request says of its signature."""
+
+    access_key: str
+    day: str
+    region: str
+    service: str
+    date: str  # as it was written
+    at: datetime
+    headers: tuple[str, ...]
+    signature: str
+    token: str
+    payload: str  # what it says of its body: a SHA-256 in hex, UNSIGNED-PAYLOAD, '' if nothing
+    expires: int | None = None  # in seconds after `at`, for what is signed in advance
+    presigned: bool = False
+
+    @property
+    def scope(self) -> str:
+        return f"{self.day}/{self.region}/{self.service}/aws4_request"
+
+
+def read(request: Request) -> Signed | None:
+    """What `request` says of its signature; None if it has none. Raises SignatureError for what is not whole."""
+    query: dict[str, str] = {}
+    for name, value in _query(request.query):
+        if name.startswith("X-Amz-") and query.setdefault(name, value) is not value:
+            raise _incomplete(f"the query has {name[:40]} more than once")
+    authorization = _only(request.headers, b"authorization")
+    if authorization is not None and authorization.startswith("AWS"):
+        if "X-Amz-Algorithm" in query:
+            raise _incomplete("the request is signed twice, in its headers and in its query")
+        return _of_header(authorization, request)
+    return _of_query(query, request) if "X-Amz-Algorithm" in query else None
+
+
+def _incomplete(message: str) -> SignatureError:
+    return SignatureError("IncompleteSignatureException", message)
+
+
+def _only(headers: Headers, name: bytes) -> str | None:
+    values = [value for key, value in headers if key == name]
+    if len(values) > 1:
+        raise _incomplete(f"the header {name.decode()} is there more than once")
+    return values[0].decode("latin-1").strip() if values else None
+
+
+def _of_header(text: str, request: Request) -> Signed:
+    algorithm, _, rest = text.partition(" ")
+    if algorithm != ALGORITHM:
+        raise _incomplete(f"Unsupported AWS 'algorithm': '{algorithm[:40]}'.")
+    parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+    if set(parts) != {"Credential", "SignedHeaders", "Signature"}:
+        raise _incomplete("Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters.")
+    date = _only(request.headers, b"x-amz-date")
+    if date is None:
+        raise _incomplete("Authorization header requires existence of a 'X-Amz-Date' header.")
+    token = _only(request.headers, b"x-amz-security-token") or ""
+    payload = _only(request.headers, b"x-amz-content-sha256") or ""
+    return _signed(parts["Credential"], date, parts["SignedHeaders"], parts["Signature"], token, payload)
+
+
+def _of_query(query: dict[str, str], request: Request) -> Signed:
+    if query["X-Amz-Algorithm"] != ALGORITHM:
+        raise _incomplete(f"Unsupported AWS 'algorithm': '{query['X-Amz-Algorithm'][:40]}'.")
+    needed = ("X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature")
+    if missing := [name for name in needed if name not in query]:
+        raise _incomplete(f"AWS query-string parameters must include {', '.join(missing)}.")
+    expires = query["X-Amz-Expires"]
+    if re.fullmatch(r"[0-9]{1,6}", expires) is None or not 1 <= int(expires) <= EXPIRES_SECONDS_MAX:
+        raise _incomplete(f"X-Amz-Expires must be from 1 to {EXPIRES_SECONDS_MAX} seconds.")
+    payload = _only(request.headers, b"x-amz-content-sha256") or query.get("X-Amz-Content-Sha256", "")
+    credential, date, headers, signature = (query[name] for name in needed if name != "X-Amz-Expires")
+    token = query.get("X-Amz-Security-Token", "")
+    return _signed(credential, date, headers, signature, token, payload, int(expires), presigned=True)
+
+
+def _signed(
+    credential: str,
+    date: str,
+    headers: str,
+    signature: str,
+    token: str,
+    payload: str,
+    expires: int | None = None,
+    *,
+    presigned: bool = False,
+) -> Signed:
+    match = _CREDENTIAL.fullmatch(credential)
+    if match is None:
+        raise _incomplete("Credential must have the form KEY/YYYYMMDD/REGION/SERVICE/aws4_request.")
+    if _NAMES.fullmatch(headers) is None or headers.count(";") >= HEADERS_MAX:
+        raise _incomplete("SignedHeaders must be names of headers in lower case, with ';' in between.")
+    if _SIGNATURE.fullmatch(signature) is None:
+        raise _incomplete("Signature must be 64 hexadecimal digits.")
+    if len(token) > TOKEN_CHARACTERS_MAX:
+        raise SignatureError("UnrecognizedClientException", "The security token included in the request is invalid.")
+    at = _date(date)
+    if match[2] != date[:8]:
+        raise SignatureError(
+            "InvalidSignatureException",
+            f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{match[2]}' "
+            f"!= '{date[:8]}', from '{date}'.",
+        )
+    names = tuple(headers.split(";"))
+    return Signed(
+        match[1], match[2], match[3], match[4], date, at, names, signature, token, payload, expires, presigned=presigned
+    )
+
+
+def _date(text: str) -> datetime:
+    match = _DATE.fullmatch(text)
+    with contextlib.suppress(ValueError):
+        if match is not None:
+            year, month, day, hour, minute, second = map(int, match.groups())
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+    raise _incomplete(f"Date must be in ISO-8601 'basic format'. Got '{text[:40]}'.")
+
+
+def check_time(signed: Signed, now: datetime) -> None:
+    """Raises SignatureError for what was signed too long ago, or will be."""
+    age = (now - signed.at).total_seconds()
+    limit = signed.expires if signed.expires is not None else SKEW_SECONDS_MAX
+    if -SKEW_SECONDS_MAX <= age <= limit:
+        return
+    at, today = signed.date, now.strftime("%Y%m%dT%H%M%SZ")
+    if age < -SKEW_SECONDS_MAX:
+        raise SignatureError(
+            "InvalidSignatureException", f"Signature not yet current: {at} is still later than {today}"
+        )
+    raise SignatureError("InvalidSignatureException", f"Signature expired: {at} is now earlier than {today}")
+
+
+def check_scope(signed: Signed, region: str, service: str) -> None:
+    """Raises SignatureError for what was signed for another region or service."""
+    if signed.service != service:
+        message = f"Credential should be scoped to correct service: '{service}'. "
+        raise SignatureError("InvalidSignatureException", message)
+    if signed.region != region:
+        message = f"Credential should be scoped to a valid region, not '{signed.region}'. "
+        raise SignatureError("InvalidSignatureException", message)
+
+
+def check_headers(signed: Signed, request: Request) -> None:
+    """Raises SignatureError unless the host and all of AWS's own headers are signed, and are there."""
+    present = {name.decode("latin-1") for name, _ in request.headers}
+    wanted = {"host", *(name for name in present if name.startswith("x-amz-"))}
+    if missing := wanted - set(signed.headers):
+        raise SignatureError(
+            "InvalidSignatureException",
+            f"'{sorted(missing)[0]}' must be a 'SignedHeader' in the AWS Authorization.",
+        )
+    if list(signed.headers) != sorted(set(signed.headers)) or not present.issuperset(signed.headers):
+        raise mismatch()
+
+
+def check_signature(signed: Signed, request: Request, secret: str, body_hash: str) -> None:
+    """Raises SignatureError unless the signature is the one that `secret` makes of all of this. In constant time."""
+    key = _signing_key(secret, signed.day, signed.region, signed.service)
+    for query in _canonical_queries(request.query, presigned=signed.presigned):
+        canonical = _canonical(signed, request, query, body_hash)
+        digest = hashlib.sha256(canonical).hexdigest()
+        text = f"{ALGORITHM}\n{signed.date}\n{signed.scope}\n{digest}"
+        if hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), signed.signature):
+            return
+    raise mismatch()
+
+
+def mismatch() -> SignatureError:
+    return SignatureError(
+        "InvalidSignatureException",
+        "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access "
+        "Key and signing method. Consult the service documentation for details.",
+    )
+
+
+@lru_cache(maxsize=4096)
+def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
+    key = f"AWS4{secret}".encode()
+    for part in (day, region, service, "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+def _canonical(signed: Signed, request: Request, query: bytes, body_hash: str) -> bytes:
+    lines = [request.method.encode(), _canonical_path(request.path), query]
+    for name in signed.headers:
+        wire = name.encode()
+        values = [_SPACES.sub(b" ", value.strip()) for key, value in request.headers if key == wire]
+        lines.append(wire + b":" + b",".join(values))
+    lines += [b"", ";".join(signed.headers).encode(), body_hash.encode()]
+    return b"\n".join(lines)
+
+
+def _canonical_path(path: bytes) -> bytes:
+    """Encoded once more than it came, as for every service but S3; without empty and relative segments."""
+    kept: list[bytes] = []
+    for segment in path.split(b"/"):
+        if segment == b"..":
+            del kept[-1:]
+        elif segment not in (b"", b"."):
+            kept.append(segment)
+    normal = b"/" + b"/".join(kept) + (b"/" if kept and path.endswith(b"/") else b"")
+    return quote(normal, safe="/" + UNRESERVED).encode()
+
+
+def _query(query: bytes) -> Iterator[tuple[str, str]]:
+    for part in query.split(b"&") if query else ():
+        name, _, value = part.partition(b"=")
+        yield unquote_to_bytes(name).decode("latin-1"), unquote_to_bytes(value).decode("latin-1")
+
+
+def _canonical_queries(query: bytes, *, presigned: bool) -> Iterator[bytes]:
+    """The query in the forms that clients sign: every octet encoded in one way, as AWS says; and sorted as it came, as
+    botocore does it, which leaves a plus or a comma of the address as it is."""
+    parts = [part for part in query.split(b"&") if part and not (presigned and _name(part) == b"X-Amz-Signature")]
+    pairs = sorted(tuple(_encoded(each) for each in part.partition(b"=")[::2]) for part in parts)
+    first = b"&".join(name + b"=" + value for name, value in pairs)
+    yield first
+    raw = b"&".join(name + b"=" + value for name, value in sorted(part.partition(b"=")[::2] for part in parts))
+    if raw != first:
+        yield raw
+
+
+def _name(part: bytes) -> bytes:
+    return unquote_to_bytes(part.partition(b"=")[0])
+
+
+def _encoded(text: bytes) -> bytes:
+    return quote(unquote_to_bytes(text), safe=UNRESERVED).encode()

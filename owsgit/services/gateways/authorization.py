@@ -1,0 +1,260 @@
+"""Who may call a route: the steps that ask tokens, signatures and the gateway's policy.
+
+How these add up is API Gateway's: a policy decides together with the policies of who signs; anybody else it has to
+allow by itself, before an authorizer is asked.
+https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-authorization-flow.html
+"""
+
+import hashlib
+import hmac
+import ipaddress
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from owsgit.aws import sigv4
+from owsgit.aws.sigv4 import Request, SignatureError, Signed
+from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
+from owsgit.model.iam.context import Context
+from owsgit.model.iam.decision import AttachedPolicy, Decision, ResourcePolicy
+from owsgit.model.names import Scope
+from owsgit.model.service import Credential, CredentialError, Site
+from owsgit.services.gateways.authorizers import IAM, NONE, AuthorizerSpec
+from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
+
+if TYPE_CHECKING:
+    from owsgit.gateway.issuers import Issuers
+
+ACTION = "execute-api:Invoke"
+SERVICE = "execute-api"
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class AuthorizerState:
+    """What authorizers know for longer than a deployment: the keys of issuers."""
+
+    def __init__(self) -> None:
+        self._issuers: Issuers | None = None
+
+    @property
+    def issuers(self) -> "Issuers":
+        if self._issuers is None:
+            from owsgit.gateway.issuers import Issuers  # noqa: PLC0415 - an HTTP client, for who has issuers
+
+            self._issuers = Issuers()
+        return self._issuers
+
+    async def close(self) -> None:
+        if self._issuers is not None:
+            await self._issuers.close()
+
+
+class Authorization:
+    """The steps of one deployment of a gateway."""
+
+    def __init__(self, site: Site, name: str, spec: GatewaySpec, state: AuthorizerState) -> None:
+        self._site, self._spec, self._state = site, spec, state
+        attached = AttachedPolicy(f"gateways/{name}.json", "$.policy", spec.policy) if spec.policy else None
+        self._policy = ResourcePolicy(attached) if attached is not None else None
+        self._signs = any(spec.auth_of(route) == IAM for route in spec.routes.values())
+        self._authorizers = {each: self._authorizer(about) for each, about in spec.authorizers.items()}
+
+    def stage_steps(self) -> list[Step]:
+        """The policy, before anything is routed: where no route asks who signs, which would have to be known first."""
+        return [self._guarded] if self._policy is not None and not self._signs else []
+
+    def route_steps(self, route: RouteSpec) -> list[Step]:
+        """What a route asks of its callers, the outermost first."""
+        auth = self._spec.auth_of(route)
+        if auth == IAM:
+            return [_SignedStep(self._site, self._policy, route.payload_format_version)]
+        steps: list[Step] = [self._guarded] if self._policy is not None and self._signs else []
+        return steps if auth == NONE else [*steps, self._authorizers[auth](route)]
+
+    def _guarded(self, inner: Handler) -> Handler:
+        site, policy = self._site, self._policy
+
+        async def handle(exchange: Exchange) -> Response:
+            scope = site.scope()
+            arn = arn_of(exchange, scope)
+            decision = site.decide(None, ACTION, arn, context_of(exchange), policy)
+            if not decision.allowed:
+                raise denied(exchange, "anonymous", arn, scope, decision)
+            return await inner(exchange)
+
+        return handle
+
+    def _authorizer(self, about: AuthorizerSpec) -> "Callable[[RouteSpec], Step]":
+        from owsgit.gateway import tokens  # noqa: PLC0415 - PyJWT, for who has tokens
+
+        issuer = self._state.issuers.get(about.issuer, about.jwks_uri)
+        verifier = tokens.TokenVerifier(issuer, about.issuer, about.audience, about.clock_skew)
+        found = tokens.source(about.identity_source)
+        return lambda route: tokens.bearer_step(verifier, found, route.scopes, route.payload_format_version)
+
+
+class _SignedStep:
+    """Lets requests pass that are signed, by whom policies allow it."""
+
+    def __init__(self, site: Site, policy: ResourcePolicy | None, payload_version: str) -> None:
+        self._site, self._policy, self._version = site, policy, payload_version
+
+    def __call__(self, inner: Handler) -> Handler:
+        async def handle(exchange: Exchange) -> Response:
+            credential = await self._signer(exchange)
+            self._decide(exchange, credential)
+            self._tell(exchange, credential)
+            return await inner(exchange)
+
+        return handle
+
+    async def _signer(self, exchange: Exchange) -> Credential:
+        """Whose signature a request has. Raises RefusedError."""
+        path, _, query = exchange.target.partition(b"?")
+        request = Request(exchange.method, path, query, exchange.headers)
+        try:
+            signed = sigv4.read(request)
+            if signed is None:
+                raise SignatureError("MissingAuthenticationTokenException", "Missing Authentication Token")
+            sigv4.check_scope(signed, self._site.scope().region, SERVICE)
+            sigv4.check_time(signed, datetime.now(UTC))
+            sigv4.check_headers(signed, request)
+            credential = self._credential(signed)
+            _check_payload(signed, exchange)
+            body_hash = signed.payload or hashlib.sha256(await exchange.read()).hexdigest()
+            sigv4.check_signature(signed, request, credential.secret, body_hash)
+            if signed.payload not in ("", sigv4.UNSIGNED_PAYLOAD):
+                await _check_body(signed.payload, exchange)
+        except CredentialError as error:
+            exchange.facts["authorize.error"] = f"the credentials are not good: {error}"
+            raise _unsigned(_EXPIRED if error.expired else _INVALID) from None
+        except SignatureError as error:
+            exchange.facts["authorize.error"] = str(error)
+            raise _unsigned(error) from None
+        return credential
+
+    def _credential(self, signed: Signed) -> Credential:
+        """Raises CredentialError."""
+        credential = self._site.credential(signed.token)
+        if not hmac.compare_digest(credential.access_key, signed.access_key):
+            raise CredentialError("the access key is not the one that the token is for")
+        return credential
+
+    def _decide(self, exchange: Exchange, credential: Credential) -> None:
+        """Raises RefusedError."""
+        scope = self._site.scope()
+        arn = arn_of(exchange, scope)
+        context = context_of(exchange, {"aws:TokenIssueTime": _iso(credential.issued)})
+        decision = self._site.decide(credential.who, ACTION, arn, context, self._policy)
+        if decision.allowed:
+            return
+        if self._policy is not None:
+            raise denied(exchange, credential.arn, arn, scope, decision)
+        exchange.facts["authorize.error"] = f"{credential.arn} may not {ACTION} on {arn}: {decision.reason}"
+        raise RefusedError(403, "Forbidden", "ACCESS_DENIED")
+
+    def _tell(self, exchange: Exchange, credential: Credential) -> None:
+        """Who signed, as events show it."""
+        account = exchange.mount.account
+        exchange.identity.update(
+            accessKey=credential.access_key,
+            accountId=account,
+            caller=credential.user_id,
+            user=credential.user_id,
+            userArn=credential.arn,
+        )
+        if self._version == "2.0":
+            exchange.authorizer = {
+                "iam": {
+                    "accessKey": credential.access_key,
+                    "accountId": account,
+                    "callerId": credential.user_id,
+                    "cognitoIdentity": None,
+                    "principalOrgId": None,
+                    "userArn": credential.arn,
+                    "userId": credential.user_id,
+                }
+            }
+
+
+_INVALID = SignatureError("UnrecognizedClientException", "The security token included in the request is invalid.")
+_EXPIRED = SignatureError("ExpiredTokenException", "The security token included in the request is expired")
+_KINDS = {
+    "MissingAuthenticationTokenException": "MISSING_AUTHENTICATION_TOKEN",
+    "ExpiredTokenException": "EXPIRED_TOKEN",
+    "InvalidSignatureException": "INVALID_SIGNATURE",
+}
+"""AWS's errors, as API Gateway calls their responses."""
+
+
+def _unsigned(error: SignatureError) -> RefusedError:
+    headers = [(b"x-amzn-errortype", error.code.encode())]
+    return RefusedError(403, str(error), _KINDS.get(error.code, "ACCESS_DENIED"), headers)
+
+
+def _check_payload(signed: Signed, exchange: Exchange) -> None:
+    """Whether what a request says of its body can be held against it. Raises SignatureError."""
+    if signed.payload == sigv4.UNSIGNED_PAYLOAD:
+        if exchange.scheme != "https":
+            raise SignatureError("InvalidSignatureException", "A body that is not signed is taken over https alone.")
+    elif signed.payload and _HASH.fullmatch(signed.payload) is None:
+        raise SignatureError("InvalidSignatureException", "x-amz-content-sha256 must be the SHA-256 of the body.")
+
+
+async def _check_body(wanted: str, exchange: Exchange) -> None:
+    """Raises SignatureError."""
+    if not hmac.compare_digest(hashlib.sha256(await exchange.read()).hexdigest(), wanted):
+        raise SignatureError(
+            "InvalidSignatureException", "The provided 'x-amz-content-sha256' header does not match what was computed."
+        )
+
+
+def arn_of(exchange: Exchange, scope: Scope) -> str:
+    """What a request is a call of: a slash within a segment of its path stays encoded, and one at its end counts for
+    nothing, as in routes."""
+    segments = exchange.segments[:-1] if exchange.segments[-1] == "" else exchange.segments
+    path = "/".join(segment.replace("/", "%2F") for segment in segments)
+    mount = exchange.mount
+    return f"arn:aws:{SERVICE}:{scope.region}:{scope.account}:{mount.api}/{mount.stage}/{exchange.method}/{path}"
+
+
+def context_of(exchange: Exchange, more: Mapping[str, str] | None = None) -> Context:
+    """The condition keys of a request. A private network is what a VPC is on AWS."""
+    now = time.time()
+    address = exchange.client.address
+    known = {
+        "aws:currenttime": (_iso(now),),
+        "aws:epochtime": (str(int(now)),),
+        "aws:sourceip": (address,),
+        "aws:securetransport": ("true" if exchange.scheme == "https" else "false",),
+    }
+    if _is_private(address):
+        known["aws:vpcsourceip"] = (address,)
+    for key, name in (("aws:useragent", b"user-agent"), ("aws:referer", b"referer")):
+        if value := exchange.header(name):
+            known[key] = (value.decode("latin-1"),)
+    context = Context(known)
+    return context.with_values(more) if more else context
+
+
+@lru_cache(maxsize=4096)
+def _is_private(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return False
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def denied(exchange: Exchange, who: str, arn: str, scope: Scope, decision: Decision) -> DeniedError:
+    """The refusal of a gateway with a policy, in IAM's words: of the account it tells four digits."""
+    exchange.facts["authorize.error"] = f"{who} may not {ACTION} on {arn}: {decision.reason}"
+    shown = arn.replace(f":{scope.account}:", f":{'*' * 8}{scope.account[-4:]}:", 1)
+    ending = " with an explicit deny" if decision.explicit else ""
+    return DeniedError(f"User: {who} is not authorized to perform: {ACTION} on resource: {shown}{ending}")
