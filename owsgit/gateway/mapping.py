@@ -116,10 +116,18 @@ def context(exchange: Exchange, name: str) -> str:
         return found(exchange)
     scope, _, rest = name.partition(".")
     if scope == "authorizer":
-        return _text(_within(exchange.authorizer, rest))
+        return _text(_authorized(exchange.authorizer, rest))
     if scope == "identity":
         return _text(exchange.identity.get(rest))
     return _text(exchange.facts.get(name))
+
+
+def _authorized(authorizer: Mapping[str, Any], name: str) -> Any:
+    """In format 2.0 what an authorizer found stands below its kind, which $context.authorizer leaves out."""
+    for found in (authorizer, authorizer.get("jwt"), authorizer.get("lambda")):
+        if (value := _within(found, name)) is not None:
+            return value
+    return None
 
 
 _CONTEXT: dict[str, Callable[[Exchange], str]] = {

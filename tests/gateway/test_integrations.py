@@ -142,6 +142,30 @@ def test_requests_are_mapped(gateway: Served) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("authorizer", "name"),
+    [
+        ({"claims": {"sub": "ann"}}, "claims.sub"),
+        ({"jwt": {"claims": {"sub": "ann"}}}, "claims.sub"),
+        ({"lambda": {"user": "ann"}}, "user"),
+        ({"user": "ann"}, "user"),
+    ],
+)
+def test_what_an_authorizer_found_can_be_mapped(gateway: Served, authorizer: dict[str, Any], name: str) -> None:
+    async def authorized(exchange: Exchange) -> Response:
+        exchange.authorizer = authorizer
+        return await step(show)(exchange)
+
+    changes = {
+        "overwrite:header.x-user": f"$context.authorizer.{name}",
+        "append:header.x-none": "$context.authorizer.a",
+    }
+    step = Shown(None, Changes.of(changes, "request"))
+    gateway.handle([("GET /a", authorized)])
+    headers = gateway.client.get("/a", headers={"x-user": "forged"}).json()["headers"]
+    assert [pair for pair in headers if pair[0].startswith("x-")] == [["x-user", "ann"], ["x-none", ""]]
+
+
 def test_a_mapped_value_cannot_become_a_second_header(gateway: Served) -> None:
     shown(gateway, "GET /a", {"append:header.x": "$request.querystring.q"})
     assert gateway.client.get("/a?q=1%0d%0ahost:%20evil").status_code == 400
