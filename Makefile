@@ -4,7 +4,7 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 BIN     := $(VENV)/bin
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns
-TESTED  := docker.io gcc libc6-dev nodejs npm
+TESTED  := docker.io gcc libc6-dev nodejs npm pebble
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system tested demo test check format soak bench docs lock oracle names clean

@@ -68,6 +68,7 @@ def _table(data: dict[str, Any]) -> Table:
                     *([f"last drift: {resource['drift']}"] if resource["drift"] else []),
                     *_counts(resource["live"]),
                     *_canaries(resource["live"]),
+                    *_certificates(resource["live"]),
                 ]
             ),
         ]
@@ -85,6 +86,17 @@ def _counts(live: dict[str, Any]) -> list[str]:
     told = [f"{live[name]} {name}" for name in ("invocations", "errors", "throttles") if live[name]]
     told += [f"{name} {value:g} ms" for name, value in live.get("durationMs", {}).items()]
     return [", ".join([*told, f"{live['workers']} workers ({live['busy']} busy)"])]
+
+
+def _certificates(live: dict[str, Any]) -> list[str]:
+    """When the first certificate of a gateway ends; and those for which something has to be done, a line each."""
+    found = live.get("certificates", [])
+    ends = min((each["ends"] for each in found if "ends" in each), default="")
+    told = [f"{len(found)} certificate{'s' if len(found) > 1 else ''}, good until {ends[:10]}"] if ends else []
+    for each in found:
+        if said := [text for name in ("warning", "problem") if (text := each.get(name))]:
+            told.append(f"certificate for {each['host']}: {', '.join(said)}")
+    return told
 
 
 def _canaries(live: dict[str, Any]) -> list[str]:

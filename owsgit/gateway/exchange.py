@@ -7,9 +7,12 @@ wrapped in the steps that the route asks for and in no others. A step is a funct
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.types import ASGIApp
+
+if TYPE_CHECKING:
+    from owsgit.gateway.tls import Secured
 
 BODY_BYTES_MAX = 10 * 1024 * 1024
 """API Gateway's limit for a request."""
@@ -19,6 +22,9 @@ BODY_SECONDS_MAX = 30.0
 
 BODILESS = (204, 205, 304)
 """Statuses without a body (RFC 9110): bytes after their head would be read as the next response."""
+
+MISDIRECTED = 421
+"""RFC 9110 15.5.20: the connection was made for another host."""
 
 Headers = list[tuple[bytes, bytes]]
 """Names in lower case, in the order of the wire."""
@@ -86,6 +92,7 @@ class Client:
     address: str
     port: int = 0
     certificate: bytes = b""  # DER, verified by the listener; empty without mTLS
+    secured: "Secured | None" = None  # what the connection was made with; None without TLS
 
 
 class Exchange:
@@ -221,6 +228,10 @@ class Application(Protocol):
 
     async def handle(self, exchange: Exchange) -> Response:
         """Never raises but ClientGoneError and CancelledError."""
+        ...
+
+    def admits(self, exchange: Exchange) -> bool:
+        """Whether its connection may ask for its host: not for one that wants other proofs of its clients."""
         ...
 
     @property

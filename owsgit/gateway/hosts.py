@@ -15,8 +15,9 @@ from starlette.types import ASGIApp
 
 from owsgit.gateway import refusals
 from owsgit.gateway.app import Api
-from owsgit.gateway.exchange import Exchange, RefusedError, Response
+from owsgit.gateway.exchange import MISDIRECTED, Exchange, RefusedError, Response
 from owsgit.gateway.table import PATH_BYTES_MAX
+from owsgit.gateway.tls import Security
 
 ANY_HOST = ""
 
@@ -33,7 +34,9 @@ class Binding:
 class VirtualHosts:
     """What answers on one port: immutable, a deployment makes a new one and swaps it in whole."""
 
-    def __init__(self, bindings: Iterable[Binding]) -> None:
+    def __init__(self, bindings: Iterable[Binding], security: Security | None = None) -> None:
+        """`security` is that of a port with TLS."""
+        self._security = security
         self._hosts: dict[str, list[Binding]] = {}
         for binding in bindings:
             self._hosts.setdefault(binding.host, []).append(binding)
@@ -48,16 +51,28 @@ class VirtualHosts:
         exchange.began = asyncio.get_running_loop().time()
         try:
             read_target(exchange)
+            if self._security is not None and not self._security.admits(exchange.client.secured, exchange.host):
+                raise RefusedError(MISDIRECTED, "Misdirected Request")
             api = self._find(exchange)
         except RefusedError as refusal:
             return refusals.response(refusal)
         return await api.handle(exchange)
+
+    def admits(self, exchange: Exchange) -> bool:
+        """Whether its connection may ask for its host: not for one that wants other proofs of its clients."""
+        try:
+            read_target(exchange)
+        except RefusedError:
+            return False
+        return self._security is None or self._security.admits(exchange.client.secured, exchange.host)
 
     def _find(self, exchange: Exchange) -> Api:
         """The api that answers; its base path is taken off the exchange's path. Raises RefusedError."""
         hosts = self._hosts
         host = exchange.host
         for name in (host, f"*.{host.partition('.')[2]}", ANY_HOST):
+            if self._security is not None and not self._security.trusts(exchange.client.secured, name):
+                continue  # what is for every host may ask more of its clients than this one did
             for binding in hosts.get(name, ()):
                 length = len(binding.base_path)
                 if not length:

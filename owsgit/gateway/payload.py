@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 import orjson
 
+from owsgit.gateway import certificates
 from owsgit.gateway.exchange import Exchange, Response
 
 _TEXT_TYPES = re.compile(
@@ -114,6 +115,8 @@ def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
     }
     if exchange.authorizer:
         context["authorizer"] = exchange.authorizer
+    if exchange.client.certificate:
+        context["authentication"] = {"clientCert": certificates.of_client(exchange.client.certificate)}
     result: dict[str, Any] = {
         "version": "2.0",
         "routeKey": exchange.route_key,
@@ -174,6 +177,8 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
     }
     if exchange.authorizer:
         context["authorizer"] = exchange.authorizer
+    if exchange.client.certificate:
+        context["identity"]["clientCert"] = certificates.of_client(exchange.client.certificate)
     return {
         "version": "1.0",
         "resource": exchange.resource,

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from owsgit.gateway.exchange import (
     BODILESS,
+    MISDIRECTED,
     Application,
     BrokenError,
     Client,
@@ -42,6 +43,7 @@ _BAD = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 25\r\nconnection: close\r\n\r\n"
     b'{"message":"Bad Request"}'
 )
+_MISDIRECTED = b"HTTP/1.1 421 Misdirected Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 log = logging.getLogger("owsgit.gateway")
@@ -155,6 +157,8 @@ class Cycle:
         if self.disconnected:  # uvloop's transports raise what nobody can act on
             return
         bodiless = response.status in BODILESS
+        if response.status == MISDIRECTED:  # the client has to come over another connection
+            self.keep_alive = False
         if self.body.awaited:  # RFC 9110 10.1.1: what it holds back is no request
             self.keep_alive = False
         head = self._head(response, b"" if bodiless else b"content-length: %d\r\n" % (response.length or 0))
@@ -233,7 +237,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._client = _client(transport, self.client)
+        self._client = client_of(transport, self.client)
         self._start(HEAD_SECONDS_MAX)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -285,16 +289,19 @@ class BoundedProtocol(HttpToolsProtocol):
         parser = self.parser
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         self._upgrading = parser.should_upgrade() and self._should_upgrade()
+        body = Incoming(self, self.expect_100_continue)
+        exchange = Exchange(
+            method, self.url, self.headers, body, self._client, self.scheme or "http", f"HTTP/{version}"
+        )
+        if self._upgrading and not self.application.admits(exchange):
+            self._refuse(_MISDIRECTED)
+            return
         if self._upgrading:
             self.scope = {"method": method, "headers": self.headers}  # type: ignore[typeddict-item]
             return
         if version not in ("1.1", "1.0") or self._odd_coding(version):
             self._refuse(_BAD)
             return
-        body = Incoming(self, self.expect_100_continue)
-        exchange = Exchange(
-            method, self.url, self.headers, body, self._client, self.scheme or "http", f"HTTP/{version}"
-        )
         # after an upgrade that is not made, the parser takes nothing more
         cycle = Cycle(self, exchange, body, parser.should_keep_alive() and not parser.should_upgrade())
         previous, self.cycle = self.cycle, cycle
@@ -303,6 +310,10 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.config.loaded_app))  # type: ignore[arg-type]
+
+    def handle_websocket_upgrade(self) -> None:
+        if not self.refusal:
+            super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._run(cycle)
@@ -342,10 +353,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
 
-def _client(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Client:
+def client_of(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Client:
+    """Who is at the other end of a connection whose handshake, if it has one, is made."""
     ssl_object = transport.get_extra_info("ssl_object")
-    certificate = ssl_object.getpeercert(binary_form=True) if ssl_object is not None else None
-    return Client(peer[0] if peer else "", peer[1] if peer else 0, certificate or b"")
+    address, port = (peer[0], peer[1]) if peer else ("", 0)
+    if ssl_object is None:
+        return Client(address, port)
+    certificate = ssl_object.getpeercert(binary_form=True) or b""
+    return Client(address, port, certificate, getattr(ssl_object.context, "secured", None))
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -167,6 +167,50 @@ class LaidOut:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Told:
+    """What one node says to another for a service. Its repr does not say the body, which may be a key."""
+
+    fields: Mapping[str, Any]
+    body: bytes = field(default=b"", repr=False)
+
+
+class Neighbours(Protocol):
+    """The other nodes of the ledger, over the connections that they have: proven on both sides, and encrypted."""
+
+    @property
+    def own(self) -> str:
+        """This node's name."""
+        ...
+
+    def others(self) -> list[str]:
+        """The names of the other nodes, reachable or not."""
+        ...
+
+    async def ask(self, node: str, topic: str, told: Told) -> Told:
+        """What `node` answers. Raises OwsgitError if it does not, or not in time."""
+        ...
+
+    def answer(self, topic: str, answer: Callable[[str, Told], Awaitable[Told]]) -> None:
+        """Have questions about `topic` answered: `answer` gets who asks, and may raise OwsgitError."""
+        ...
+
+
+class Alone:
+    """For a node without others."""
+
+    own = "local"
+
+    def others(self) -> list[str]:
+        return []
+
+    async def ask(self, node: str, topic: str, told: Told) -> Told:
+        raise UnavailableError(f"there is no node {node}")
+
+    def answer(self, topic: str, answer: Callable[[str, Told], Awaitable[Told]]) -> None:
+        pass
+
+
 def no_history(kind: str, name: str, commit: str) -> Resource:
     """For a node without commits, as `owsgit up` is one."""
     raise UnavailableError("versions of other commits run on nodes alone", remedy="push it to a node")
@@ -205,6 +249,7 @@ class Site:
     credential: Callable[[str], Credential] = no_credentials
     """What a session token stands for now. Raises CredentialError."""
 
+    neighbours: Neighbours = field(default_factory=Alone)
     report: Callable[[str, str], None] = lambda key, text: None
     """Tells whoever waits how it goes with a resource (by key) that takes long to apply."""
 

@@ -52,11 +52,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class Claim:
-    """Something that only one resource of a project may have, such as a port or a public key."""
+    """Something that only one resource of a project may have, such as a port or a public key.
+
+    One that is `shared` may be had by several resources that say the same there, such as "with TLS".
+    """
 
     what: str  # how an error calls it: "port", "key"
     value: str
     path: str
+    shared: str = ""
 
 
 class Document(BaseModel):

@@ -30,7 +30,7 @@ from owsgit.model.iam.lint import AnyDocument
 from owsgit.model.iam.principal import Caller
 from owsgit.model.names import Scope, account_id, project_id
 from owsgit.model.resource import Kinds, Resource
-from owsgit.model.spec import Spec, nearest
+from owsgit.model.spec import Claim, Spec, nearest
 
 NODE_NAMES_RESERVED = ("votes", "recovery", "reviews")
 """Names of other notes under refs/notes/owsgit."""
@@ -51,7 +51,8 @@ class State:
     genesis: str = GENESIS_UNKNOWN
     resources: "Map[str, Resource]" = field(default_factory=Map)
     referrers: "Map[str, frozenset[str]]" = field(default_factory=Map)  # key → keys of the resources that name it
-    claims: "Map[tuple[str, str], str]" = field(default_factory=Map)  # (what, value) → key of the holder
+    claims: "Map[tuple[str, str], frozenset[tuple[str, str]]]" = field(default_factory=Map)
+    """(what, value) → keys of the holders, each with how it shares it ("": not at all)."""
 
     @classmethod
     def empty(cls, kinds: Kinds) -> "State":
@@ -85,8 +86,8 @@ class State:
 
     def holder(self, what: str, value: str) -> Resource | None:
         """The resource that claims `value`, such as the user who has a key."""
-        key = self.claims.get((what, value))
-        return self.resources[key] if key is not None else None
+        holders = self.claims.get((what, value))
+        return self.resources[min(holders)[1]] if holders else None
 
     def _holding(self, what: str, value: str) -> Spec | None:
         found = self.holder(what, value)
@@ -304,17 +305,20 @@ class State:
         for before in (change.before for change in changes if change.before):
             del resources[before.key]
             for claim in before.spec.claims():
-                claims.pop((claim.what, claim.value), None)
+                left = claims.pop((claim.what, claim.value), frozenset()) - {(claim.shared, before.key)}
+                if left:
+                    claims[claim.what, claim.value] = left
             for key in self._targets(before):
                 referrers[key] = referrers[key] - {before.key}
         problems: list[Problem] = []
         for after in (change.after for change in changes if change.after):
             resources[after.key] = after
             for claim in after.spec.claims():
-                holder = claims.get((claim.what, claim.value))
-                if holder is not None:
-                    problems.append(self._claimed(claim.what, claim.value, after.file, claim.path, resources[holder]))
-                claims[claim.what, claim.value] = after.key
+                holders = claims.get((claim.what, claim.value), frozenset())
+                others = [key for shared, key in sorted(holders) if not shared or shared != claim.shared]
+                if others:
+                    problems.append(self._claimed(claim, after.file, resources[others[0]]))
+                claims[claim.what, claim.value] = holders | {(claim.shared, after.key)}
             for key in self._targets(after):
                 referrers[key] = referrers.get(key, frozenset()) | {after.key}
         state = replace(self, resources=resources.finish(), referrers=referrers.finish(), claims=claims.finish())
@@ -328,13 +332,17 @@ class State:
         return {self.kinds[ref.kind].key(ref.name) for ref in resource.references if ref.kind in self.kinds.by_name}
 
     @staticmethod
-    def _claimed(what: str, value: str, file: str, path: str, holder: Resource) -> Problem:
-        shown = value if len(value) < 80 else value[:77] + "..."
+    def _claimed(claim: Claim, file: str, holder: Resource) -> Problem:
+        shown = f"{claim.what} {claim.value if len(claim.value) < 80 else claim.value[:77] + '...'}"
+        if claim.shared:
+            return Problem(
+                f"{shown} is served in another way by {holder.file}",
+                file,
+                claim.path,
+                f"write the same in {file} and there, or choose another port",
+            )
         return Problem(
-            f"{what} {shown} is used by {holder.file} already",
-            file,
-            path,
-            f"choose another in {file}, or free it there",
+            f"{shown} is used by {holder.file} already", file, claim.path, f"choose another in {file}, or free it there"
         )
 
     def _broken(self, changes: Sequence[Change], trusted: bool, unfinished: bool) -> Iterator[Problem]:
@@ -371,7 +379,10 @@ class State:
                 )
             port = resource.spec.ports.ssh
             holders = {
-                key for (what, value), key in self.claims.items() if what == "port" and _port(value) == str(port)
+                key
+                for (what, value), holding in self.claims.items()
+                if what == "port" and _port(value) == str(port)
+                for _, key in holding
             }
             for holder in sorted(holders):
                 yield self._port_taken(port, resource.file, "$.ports.ssh", self.resources[holder])

@@ -8,6 +8,7 @@ node.db     what it has applied
 reviews.db  the approvals on which its heads rest, and what else was said of commits
 events.db   asynchronous invocations that wait, and those that failed
 votes.db    what it has promised, voted for, and seen decided: never restore it from an older copy by hand
+acme/       accounts at authorities, and the certificates that they gave
 code/ logs/ data/
 """
 
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from owsgit.model import keys
 from owsgit.model.core import Address, NodeSpec, Port, PublicKey
@@ -87,6 +88,11 @@ class NodeSettings(Spec):
         None,
         description="Address and port on which it serves its metrics to whoever asks, at /metrics for Prometheus: "
         "'127.0.0.1:9100'. Nowhere by default.",
+    )
+    certificate_folders: list[Annotated[str, StringConstraints(pattern=r"^/", max_length=1024)]] = Field(
+        default_factory=lambda: ["/etc/letsencrypt", "/etc/owsgit/certificates"],
+        max_length=100,
+        description="Folders from which gateways may take certificates and their keys (files of tls).",
     )
     package_indexes: PackageIndexes = Field(
         default_factory=PackageIndexes,

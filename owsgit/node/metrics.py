@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Exchange, Mount, Response
 from owsgit.gateway.hosts import ANY_HOST, Binding
-from owsgit.gateway.listener import Listener
+from owsgit.gateway.listener import Listener, Place
 from owsgit.model.errors import UnavailableError
 from owsgit.node.home import address_of
 
@@ -33,7 +33,7 @@ class MetricsServer:
             return
         self._listener = Listener(*address_of(self._address))
         api = Api(Mount(OWNER, ""), [("GET /metrics", self._answer), ("HEAD /metrics", self._answer)])
-        self._listener.serve(OWNER, [Binding(ANY_HOST, (), api)])
+        self._listener.serve(OWNER, Place((Binding(ANY_HOST, (), api),)))
         try:
             await self._listener.open()
         except UnavailableError as error:

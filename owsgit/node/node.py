@@ -44,6 +44,7 @@ from owsgit.node.commands import Commands, Facts
 from owsgit.node.home import Home
 from owsgit.node.hooks import Duties, HookServer
 from owsgit.node.metrics import MetricsServer
+from owsgit.node.neighbours import LinkedNeighbours
 from owsgit.node.ssh import CERTIFIED, Access, Login, Session, SshServer, certified
 from owsgit.peers import recovery, server
 from owsgit.peers.council import Council
@@ -113,6 +114,7 @@ class Node:
         self._store = Store(home.votes)
         self._inventory = Inventory(home.database, KINDS)
         targets: dict[str, Any] = {}
+        self._neighbours = LinkedNeighbours(settings.name, lambda: self._council.links().values())
         site = self._site(targets)
         self._handlers = handlers_of(site)
         targets.update({name: handler for name, handler in self._handlers.items() if hasattr(handler, "invoke")})
@@ -192,6 +194,7 @@ class Node:
                 "instance": hashlib.sha256(str(self.home.folder).encode()).hexdigest()[:12],
                 "packageIndexes": self.settings.package_indexes.model_dump(exclude_none=True),
                 "privateAssets": self.settings.private_assets,
+                "certificateFolders": self.settings.certificate_folders,
             },
             unseal=self._watch.unseal,
             resource_at=self._ledger.resource_at,
@@ -199,6 +202,7 @@ class Node:
             credential=self._desk.check,
             registry=self._registry,
             report=self._report,
+            neighbours=self._neighbours,
         )
 
     def _decide_call(
@@ -245,6 +249,7 @@ class Node:
             check_owner=self._check_owner,
             stop=self._stop_because,
             now=now,
+            topics=self._neighbours.topics,
         )
         return Council(own, self._ledger, self._store, host)
 

@@ -87,7 +87,7 @@ class WorkingTree:
             scope=self._scope,
             read_files=self._read_files,
             targets=targets,
-            settings={"instance": instance, "node": NAME, **settings},
+            settings={"instance": instance, "node": NAME, "certificateFolders": ["/"], **settings},
             unseal=self._unseal,
             decide=self._decide,
             report=report,

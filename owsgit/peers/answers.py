@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from owsgit.model import keys, terminal
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
+from owsgit.model.service import Told
 from owsgit.peers import certificates, recovery, transfer, wire
 from owsgit.peers.certificates import Certificate
 from owsgit.peers.contact import APPLIED_SECONDS_MAX, Contact
@@ -74,6 +75,7 @@ class Answers:
             more = {"paxos": self._on_paxos, "decided": self._on_decided, "objects": self._on_objects}
             verbs |= {**more, "applied": self._on_applied, "offer": self._on_offer, "reviews": self._on_reviews}
             verbs["open"] = self._on_open
+            verbs["service"] = self._on_service
         handler = verbs.get(str(frame.head.get("verb")))
         try:
             if handler is None:
@@ -85,6 +87,15 @@ class Answers:
             return Frame({"problem": error.problems[0].message})
         except (ValueError, KeyError, TypeError) as error:
             return Frame({"problem": f"the request cannot be read: {type(error).__name__}"})
+
+    async def _on_service(self, caller: Caller, frame: Frame) -> Frame:
+        """What the services of nodes say to each other."""
+        fields = frame.head.get("fields")
+        answer = self._at.host.topics.get(str(frame.head.get("topic")))
+        if answer is None or not isinstance(fields, dict):
+            raise RefusedError("nobody answers for this topic")
+        told = await answer(caller.name, Told(fields, frame.body))
+        return Frame({"fields": dict(told.fields)}, told.body)
 
     async def _on_hello(self, caller: Caller, frame: Frame) -> Frame:
         if caller.kind == "node":

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.verify import PUSH_COMMITS_MAX, Verified
 from owsgit.model import keys, terminal
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
+from owsgit.model.service import Told
 from owsgit.model.state import State
 from owsgit.peers import certificates, history, members, recovery, restored, transfer
 from owsgit.peers.certificates import Certificate
@@ -71,6 +72,8 @@ class Host:
     check_owner: Callable[[frozenset[str]], None]  # may an empty node take what they signed? raises RefusedError
     stop: Callable[[str], None]  # this node must not go on, and why
     now: Callable[[], str]
+    topics: Mapping[str, Callable[[str, Told], Awaitable[Told]]] = field(default_factory=dict)
+    """What services of other nodes may ask of this one's, with who answers the node of that name."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,9 @@ class Echo:
 class Served:
     """A gateway in an event loop of its own thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
         self.port = free_port()
-        self.loop = asyncio.new_event_loop()
+        self.loop = loop()
         self.listeners = Listeners("127.0.0.1")
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")

@@ -95,8 +95,8 @@ def test_a_port_and_a_key_can_move_in_one_commit(state: State, bob: Person) -> N
             *created(resource("user", "robert", {"keys": [bob.public]})),
         ]
     )
-    assert after.claims["port", "80"] == "gateways/b"
-    assert state.claims["port", "80"] == "gateways/api", "the state before is as it was"
+    held = [found.key for found in (after.holder("port", "80"), state.holder("port", "80")) if found is not None]
+    assert held == ["gateways/b", "gateways/api"], "the state before is as it was"
 
 
 def needs(change: Change, state: State) -> list[tuple[str, str]]:
@@ -395,3 +395,43 @@ def test_a_deny_in_a_roles_policy_cannot_ask_for_the_users_name(state: State) ->
     (problem,) = problems(state, *created(resource("role", "r", {"inlinePolicies": {"p": inline}})))
     assert "${aws:username} never has a value here" in problem
     state.after(created(resource("user", "dan", {"inlinePolicies": {"p": inline}})))
+
+
+def secure(host: str = "", port: int = 443, secret: str = "cert", **tls: Any) -> dict[str, Any]:
+    domains = [{"name": host, "basePath": base} for base in tls.pop("bases", [""])] if host else []
+    about = {"certificate": {"secret": secret}, **tls}
+    return {"port": port, "domains": domains, "tls": about, "routes": {"GET /": {"function": "f"}}}
+
+
+@pytest.fixture
+def guarded(state: State) -> State:
+    trust = {"truststore": "-----BEGIN CERTIFICATE-----"}
+    first = secure("m.test", bases=["/one"], mutualTls=trust, redirectPort=8080)
+    return state.after(created(resource("gateway", "first", first)), unfinished=True)
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"port": 443, "domains": [{"name": "x.test"}], "routes": {}}, "TLS of port 443 is served in another way by gateways/first.json"),
+        (secure("x.test", port=80), "TLS of port 80 is served in another way by gateways/api.json"),
+        (secure("m.test", bases=["/two"]), "TLS of port 443 for m.test"),
+        (secure("m.test", bases=["/two"], secret="other", mutualTls={"truststore": "-----BEGIN CERTIFICATE-----"}), "TLS of port 443 for m.test"),
+        (secure("m.test", port=444, redirectPort=8080), "port 8080 at m.test/"),
+        ({"port": 8080, "domains": [{"name": "m.test"}], "routes": {}}, "port 8080 at m.test/ is used by gateways/first.json"),
+        (secure("x.test", redirectPort=80), ""),
+        (secure("m.test", bases=["/two"], mutualTls={"truststore": "-----BEGIN CERTIFICATE-----"}, redirectPort=8080), ""),
+        (secure("x.test", secret="other"), ""),
+        (secure(), ""),
+    ],
+)  # fmt: skip
+def test_gateways_that_share_a_port_agree_on_its_tls(guarded: State, document: dict[str, Any], said: str) -> None:
+    second = resource("gateway", "second", document)
+    if not said:
+        after = guarded.after(created(second), unfinished=True)
+        before = after.after([Change(after.get("gateway", "second"), None)], unfinished=True)
+        assert before.claims == guarded.claims
+        return
+    assert any(said in problem for problem in problems(guarded, *created(second)))
+    replaced = [Change(guarded.get("gateway", name), None) for name in ("first", "api")]
+    guarded.after([*replaced, *created(second)], unfinished=True)

@@ -7,6 +7,7 @@ from owsgit.gateway.canary import CanaryIntegration, Releases
 from owsgit.gateway.cors import Cors
 from owsgit.gateway.exchange import Handler, Mount, Step
 from owsgit.gateway.hosts import Binding
+from owsgit.gateway.redirects import with_header
 from owsgit.model.service import Site
 from owsgit.services.gateways.authorization import Authorization, AuthorizerState
 from owsgit.services.gateways.integrate import Integrations, keys_of
@@ -74,4 +75,10 @@ class Builder:
 
     def _observers(self, stage: str) -> Sequence[Step]:
         """What sees every request and its response, refusals included, the outermost first."""
-        return [Cors(self._spec.cors.sharing())] if self._spec.cors is not None else []
+        tls, cors = self._spec.tls, self._spec.cors
+        found: list[Step] = []
+        if tls is not None and tls.hsts is not None:
+            found.append(with_header(b"strict-transport-security", tls.hsts.header))
+        if cors is not None:
+            found.append(Cors(cors.sharing()))
+        return found

@@ -1,16 +1,30 @@
 """Makes gateways listen: what serves them built whole, then swapped in."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from owsgit.gateway.app import Api
 from owsgit.gateway.canary import Releases
+from owsgit.gateway.exchange import Mount
+from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.listener import Listeners
+from owsgit.gateway.redirects import challenges, to_https
+from owsgit.gateway.table import DEFAULT
+from owsgit.model.errors import InvalidError, OwsgitError
 from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site
 from owsgit.services.gateways.authorization import AuthorizerState
 from owsgit.services.gateways.build import Builder
+from owsgit.services.gateways.certificates import Certificates, Shown
 from owsgit.services.gateways.integrate import Integrations
+from owsgit.services.gateways.orders import Orders
 from owsgit.services.gateways.spec import GatewaySpec
+
+ORDER_SECONDS_MAX = 60.0
+"""How long a deployment waits for certificates that are ordered; they may also come later."""
+
+log = logging.getLogger("owsgit.gateways")
 
 
 class GatewayHandler:
@@ -22,31 +36,93 @@ class GatewayHandler:
         self._releases = Releases()
         self._integrations = Integrations(site)
         self._authorizers = AuthorizerState()
+        self._orders = Orders(site.home / "acme", site.neighbours, self._renewed, self._listeners.prove)
+        self._certificates = Certificates(site, self._orders)
+        self._specs: dict[str, GatewaySpec] = {}  # what serves now
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
-        spec = resource.spec
+        spec, name = resource.spec, resource.name
         assert isinstance(spec, GatewaySpec)
-        await self._integrations.prepare(spec)
-        bindings = Builder(
-            self._site, resource.name, spec, self._releases, self._integrations, self._authorizers
-        ).bindings()
-        self._releases.keep(resource.name, [key for key, route in spec.routes.items() if route.canary is not None])
-        listener = await self._listeners.serve(resource.name, spec.port, bindings)
+        self._want(name, spec)
+        shown = self._certificates.read(name, spec)
+        if shown.problems and name in self._specs:
+            raise InvalidError.of(shown.problems)
+        urls = await self._serve(name, spec, shown)
+        if shown.pending:
+            await self._orders.settle(name, ORDER_SECONDS_MAX)
+            shown = self._renew(name, spec)
+        if left := (*shown.problems, *shown.pending):
+            raise InvalidError.of(left)  # what is well is served, and the status says what is not
         count = len(spec.routes)
-        return Applied(f"{count} route{'s' if count != 1 else ''}", (listener.url,))
+        return Applied(f"{count} route{'s' if count != 1 else ''}", urls)
+
+    def _want(self, name: str, spec: GatewaySpec) -> None:
+        acme = {host: about.acme for host, about, _ in spec.certificates() if about.acme is not None}
+        self._orders.want(name, acme)
+
+    async def _serve(self, name: str, spec: GatewaySpec, shown: Shown) -> tuple[str, ...]:
+        """Swap in a deployment, with the certificates that are there. Its addresses. Raises OwsgitError."""
+        await self._integrations.prepare(spec)
+        builder = Builder(self._site, name, spec, self._releases, self._integrations, self._authorizers)
+        bindings = builder.bindings()
+        self._releases.keep(name, [key for key, route in spec.routes.items() if route.canary is not None])
+        secured = shown.secured if spec.tls is not None else None
+        listener = await self._listeners.serve(name, spec.port, bindings, secured, self._redirects(name, spec))
+        self._certificates.keep(name, shown)
+        self._specs[name] = spec
+        return (listener.url,)
+
+    def _redirects(self, name: str, spec: GatewaySpec) -> Mapping[int, Sequence[Binding]]:
+        """What the plain port before one with TLS answers."""
+        if spec.tls is None or spec.tls.redirect_port is None:
+            return {}
+        mount = Mount(name, self._site.scope().account)
+        api = Api(mount, [(DEFAULT, to_https(spec.port))], [challenges(self._orders.answer)])
+        hosts = dict.fromkeys(domain.name for domain in spec.domains) or {ANY_HOST: None}
+        return {spec.tls.redirect_port: [Binding(host, (), api) for host in hosts]}
+
+    def _renewed(self, name: str) -> None:
+        """An authority gave a certificate."""
+        spec = self._specs.get(name)
+        try:
+            if spec is not None:
+                self._renew(name, spec)
+        except OwsgitError as error:
+            log.warning("%s: %s", name, error)
+
+    def _renew(self, name: str, spec: GatewaySpec) -> Shown:
+        """Have what is new of a gateway's certificates shown. Raises OwsgitError."""
+        shown = self._certificates.read(name, spec)
+        if shown.secured != self._certificates.shown(name).secured:
+            self._listeners.secure(name, spec.port, shown.secured)
+        self._certificates.keep(name, shown)
+        return shown
 
     async def delete(self, name: str) -> None:
         await self._listeners.release(name)
         self._releases.keep(name, [])
+        self._orders.want(name, {})
+        self._certificates.forget(name)
+        self._specs.pop(name, None)
 
     async def observe(self, resource: Resource) -> str | None:
-        listener = self._listeners.of(resource.name)
-        return None if listener is not None and listener.is_open else "the port is not open"
+        """Certificates that changed are taken over at once: that is no drift."""
+        spec, name = resource.spec, resource.name
+        assert isinstance(spec, GatewaySpec)
+        listeners = self._listeners.all_of(name)
+        if not listeners or not all(listener.is_open for listener in listeners):
+            return "the port is not open"
+        if spec.tls is not None and (left := self._renew(name, spec).problems):
+            return left[0].message
+        return None
 
     def details(self, name: str) -> Mapping[str, Any]:
-        return self._releases.details(name)
+        spec = self._specs.get(name)
+        found = list(self._certificates.facts(name, spec)) if spec is not None else []
+        return {**self._releases.details(name), **({"certificates": found} if found else {})}
 
     async def close(self) -> None:
+        await self._orders.close()
         await self._listeners.close()
         await self._integrations.close()
         await self._authorizers.close()

@@ -38,6 +38,7 @@ from owsgit.services.gateways.integrations import (
 )
 from owsgit.services.gateways.policy import GatewayPolicy
 from owsgit.services.gateways.stages import StageSpec, resolved
+from owsgit.services.gateways.tls import AcmeSpec, CertificateSpec, PortTlsSpec, certificate_references
 
 ROUTES_MAX = 10_000
 DOMAINS_MAX = 100
@@ -151,6 +152,9 @@ class DomainSpec(Document):
     name: HostName = Field(description="Host name in lower case, or *.domain for every name one label below.")
     base_path: BasePath = Field("", description="What paths begin with, such as /v1; routes do not see it.")
     stage: str = Field(DEFAULT, description="The stage that answers.")
+    certificate: CertificateSpec | None = Field(
+        None, description="The certificate for this name; by default that of tls of the gateway."
+    )
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -169,6 +173,7 @@ class GatewaySpec(Suspendable, Guarded):
         description="The host names that it answers for; without any, it answers for all that no other gateway has.",
     )
     cors: CorsSpec | None = Field(None, description="What pages of other origins may do.")
+    tls: PortTlsSpec | None = Field(None, description="How the port is served with TLS; without it, it is plain HTTP.")
     stages: dict[Annotated[str, StringConstraints(pattern=r"^(\$default|[A-Za-z0-9_-]{1,128})$")], StageSpec] = Field(
         default_factory=lambda: {DEFAULT: StageSpec()},
         min_length=1,
@@ -210,6 +215,7 @@ class GatewaySpec(Suspendable, Guarded):
             if domain.stage not in self.stages:
                 known = ", ".join(self.stages)
                 raise ValueError(f"domains[{index}] names the stage {domain.stage!r}; there are {known}")
+        self._check_tls()
         places = [(host, base) for host, base, _ in self.places()]
         for place in places:
             if places.count(place) > 1:
@@ -225,6 +231,52 @@ class GatewaySpec(Suspendable, Guarded):
                         )
         return self
 
+    def _check_tls(self) -> None:
+        tls = self.tls
+        if tls is None:
+            for index, domain in enumerate(self.domains):
+                if domain.certificate is not None:
+                    raise ValueError(f"domains[{index}] has a certificate, and the gateway has no tls: add it")
+            return
+        if tls.redirect_port == self.port:
+            raise ValueError("tls.redirectPort is the port of the gateway itself: give another one, such as 80")
+        hosts: dict[str, CertificateSpec] = {}
+        for index, domain in enumerate(self.domains):
+            certificate = domain.certificate or tls.certificate
+            if certificate is None:
+                raise ValueError(f"domains[{index}] has no certificate: give it one, or one for all in tls.certificate")
+            if hosts.setdefault(domain.name, certificate) != certificate:
+                raise ValueError(f"domains[{index}]: {domain.name} has two certificates: give it the same everywhere")
+        if not self.domains and tls.certificate is None:
+            raise ValueError("tls has no certificate: give one in tls.certificate")
+        for host, certificate in hosts.items() or [("", tls.certificate)]:
+            if certificate is not None and certificate.acme is not None:
+                self._check_acme(host, certificate.acme, tls)
+
+    @staticmethod
+    def _check_acme(host: str, acme: AcmeSpec, tls: PortTlsSpec) -> None:
+        if not host or host.startswith("*."):
+            raise ValueError(
+                f"acme cannot order a certificate for {host or 'every name'}: list the host names in domains, "
+                "or give the certificate as a secret or as files"
+            )
+        if acme.challenge == "http-01" and tls.redirect_port is None:
+            raise ValueError('http-01 is asked for at port 80: add "redirectPort": 80 to tls, or choose tls-alpn-01')
+
+    def certificates(self) -> Iterator[tuple[str, CertificateSpec, str]]:
+        """With TLS, each host (empty: every host), where its certificate comes from, and the path that says so."""
+        if self.tls is None:
+            return
+        seen: set[str] = set()
+        for index, domain in enumerate(self.domains):
+            certificate = domain.certificate or self.tls.certificate
+            if certificate is not None and domain.name not in seen:
+                seen.add(domain.name)
+                own = f"$.domains[{index}].certificate"
+                yield domain.name, certificate, own if domain.certificate is not None else "$.tls.certificate"
+        if not self.domains and self.tls.certificate is not None:
+            yield "", self.tls.certificate, "$.tls.certificate"
+
     def places(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """Where it is served: host (empty: every host), base path, stage."""
         for domain in self.domains:
@@ -235,6 +287,10 @@ class GatewaySpec(Suspendable, Guarded):
 
     def references(self) -> Iterator[Reference]:
         yield from super().references()
+        if self.tls is not None:
+            yield from self.tls.references()
+        for index, domain in enumerate(self.domains):
+            yield from certificate_references(domain.certificate, f"$.domains[{index}].certificate")
         for key, route in self.routes.items():
             for field, written in route.functions():
                 names = {unqualified(resolved(written, stage.variables)) for stage in self.stages.values()}
@@ -249,6 +305,23 @@ class GatewaySpec(Suspendable, Guarded):
         for host, base_path, _ in self.places():
             place = f"{host or 'every host'}/{'/'.join(base_path)}"
             yield Claim("port", str(self.port) if place == "every host/" else f"{self.port} at {place}", "$.port")
+        way = "with TLS" if self.tls is not None else "without TLS"
+        yield Claim("TLS of port", str(self.port), "$.port", way)
+        if self.tls is not None:
+            yield from self._tls_claims(self.tls)
+
+    def _tls_claims(self, tls: PortTlsSpec) -> Iterator[Claim]:
+        """Gateways that share a host name agree on how it is served: it is chosen before a path is known."""
+        for host, certificate, path in self.certificates():
+            told = tls.model_dump_json(include={"min_version", "http2", "mutual_tls"})
+            yield Claim(
+                "TLS of port", f"{self.port} for {host or 'every host'}", path, certificate.model_dump_json() + told
+            )
+        if tls.redirect_port is not None:
+            yield Claim("TLS of port", str(tls.redirect_port), "$.tls.redirectPort", "without TLS")
+            for host in {domain.name for domain in self.domains} or {""}:
+                shown = f"{tls.redirect_port} at {host}/" if host else str(tls.redirect_port)
+                yield Claim("port", shown, "$.tls.redirectPort", f"for {self.port}")
 
 
 def segments_of(base_path: str) -> tuple[str, ...]:

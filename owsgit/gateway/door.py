@@ -1,0 +1,171 @@
+"""Takes the connections of a port that is served with TLS.
+
+A connection's first message is looked at before the handshake (see `hello`), then the handshake is made with what is
+meant for its host, then it is handed to HTTP/2 or HTTP/1.1, whichever the client chose (ALPN, RFC 7301).
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+from owsgit.gateway import hello
+from owsgit.gateway.hello import Hello, NotTlsError
+from owsgit.gateway.tls import ACME_PROTOCOL, Security
+
+HANDSHAKE_SECONDS_MAX = 20.0
+"""From a connection's start to the end of its handshake."""
+
+HANDSHAKES_MAX = 1000
+"""At once; further connections wait in the backlog."""
+
+ACCEPTS_AT_ONCE_MAX = 64
+SHUTDOWN_SECONDS_MAX = 5.0
+PAUSE_SECONDS = 1.0
+"""When there are no file descriptors left."""
+
+_UNRECOGNIZED_NAME = bytes((21, 3, 3, 0, 2, 2, 112))
+"""The alert that says that a host name is not served here (RFC 6066 3)."""
+
+log = logging.getLogger("owsgit.gateway")
+
+
+class Door:
+    """One listening socket. It looks like an asyncio.Server to uvicorn."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        security: Callable[[], Security],
+        protocol: Callable[[str], asyncio.Protocol],
+        full: Callable[[], bool],
+    ) -> None:
+        """`protocol` makes what speaks a protocol, by its ALPN name; `full`: no more connections are taken."""
+        self._listening, self._security, self._protocol, self._full = listening, security, protocol, full
+        self._loop = asyncio.get_running_loop()
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._open = True
+        self._waiting = False
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._open and not self._waiting:
+            self._waiting = True
+            self._loop.add_reader(self._listening, self._accept)
+
+    def _pause(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._loop.remove_reader(self._listening)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE_MAX):
+            if len(self._greeting) >= HANDSHAKES_MAX:
+                self._pause()
+                return
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.error("no connection can be taken: %s", error.strerror)
+                self._pause()
+                self._loop.call_later(PAUSE_SECONDS, self._listen)
+                return
+            if self._full():
+                connection.close()
+                continue
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = self._loop.create_task(self._greet(connection))
+            self._greeting.add(task)
+            task.add_done_callback(self._greeted)
+
+    def _greeted(self, task: "asyncio.Task[None]") -> None:
+        self._greeting.discard(task)
+        self._listen()
+
+    async def _greet(self, connection: socket.socket) -> None:
+        taken = False
+        try:
+            async with asyncio.timeout(HANDSHAKE_SECONDS_MAX):
+                offered = await _peek(connection)
+                context = self._security().choose(offered)
+                if context is None:
+                    connection.recv(hello.HELLO_BYTES_MAX)  # what is left unread would be answered with a reset
+                    connection.send(_UNRECOGNIZED_NAME)
+                    return
+                taken = True  # the loop closes it from here on
+                await self._loop.connect_accepted_socket(
+                    lambda: _Opening(self._protocol),
+                    connection,
+                    ssl=context,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
+                    ssl_shutdown_timeout=SHUTDOWN_SECONDS_MAX,
+                )
+        except (OSError, NotTlsError, TimeoutError, EOFError):  # ssl.SSLError is an OSError
+            pass  # whoever it was is gone, or was told by an alert
+        except Exception:
+            log.exception("a handshake failed")
+        finally:
+            if not taken:
+                connection.close()
+
+    def close(self) -> None:
+        """Take no more connections; handshakes that have begun are given up."""
+        self._open = False
+        self._pause()
+        for task in self._greeting:
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        await asyncio.gather(*self._greeting, return_exceptions=True)
+
+
+async def _peek(connection: socket.socket) -> Hello:
+    """The client's first message, which stays to be read. Raises NotTlsError, EOFError, OSError."""
+    needed = 5
+    while True:
+        # the kernel wakes this when there is as much, not for every byte
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
+        await _readable(connection)
+        data = connection.recv(hello.HELLO_BYTES_MAX, socket.MSG_PEEK)
+        found = hello.read(data)
+        if isinstance(found, Hello):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            return found
+        if len(data) < needed:
+            raise EOFError
+        needed = found
+
+
+async def _readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(connection, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(connection)
+
+
+class _Opening(asyncio.Protocol):
+    """A connection whose handshake is made: hands over to what was agreed on."""
+
+    def __init__(self, protocol: Callable[[str], asyncio.Protocol]) -> None:
+        self._protocol = protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
+        secured: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        chosen = secured.selected_alpn_protocol() or ""
+        if chosen == ACME_PROTOCOL:
+            transport.close()
+            return
+        protocol = self._protocol(chosen)
+        with contextlib.suppress(OSError):
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)

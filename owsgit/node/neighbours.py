@@ -1,0 +1,36 @@
+"""The other nodes, for services: over the links that deciding uses."""
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from owsgit.model.errors import UnavailableError
+from owsgit.model.service import Told
+from owsgit.peers.links import Link
+
+ANSWER_SECONDS_MAX = 5.0
+
+
+class LinkedNeighbours:
+    """See owsgit.model.service.Neighbours."""
+
+    def __init__(self, own: str, links: Callable[[], Iterable[Link]]) -> None:
+        self._own, self._links = own, links
+        self.topics: dict[str, Callable[[str, Told], Awaitable[Told]]] = {}
+
+    @property
+    def own(self) -> str:
+        return self._own
+
+    def others(self) -> list[str]:
+        return [link.member.name for link in self._links()]
+
+    async def ask(self, node: str, topic: str, told: Told) -> Told:
+        for link in self._links():
+            if link.member.name == node:
+                fields = {"topic": topic, "fields": dict(told.fields)}
+                frame = await link.request("service", fields, told.body, seconds=ANSWER_SECONDS_MAX)
+                answered = frame.head.get("fields")
+                return Told(answered if isinstance(answered, dict) else {}, frame.body)
+        raise UnavailableError(f"there is no node {node}")
+
+    def answer(self, topic: str, answer: Callable[[str, Told], Awaitable[Told]]) -> None:
+        self.topics[topic] = answer

@@ -1,0 +1,416 @@
+"""A port with TLS, through real handshakes."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
+
+from owsgit.gateway import door, hello
+from owsgit.gateway.app import Api
+from owsgit.gateway.certificates import Certificate, of_client
+from owsgit.gateway.exchange import Exchange, Handler, Mount, Response
+from owsgit.gateway.functions import FunctionIntegration
+from owsgit.gateway.hello import Hello, NotTlsError
+from owsgit.gateway.hosts import Binding
+from owsgit.gateway.redirects import challenges, to_https, with_header
+from owsgit.gateway.tls import Secured, Trust
+from owsgit.model.errors import InvalidError
+from tests.gateway.served import Echo, Served, raw
+from tests.support.authorities import Authority
+
+LOOPS = [pytest.param(uvloop.new_event_loop, id="uvloop"), pytest.param(asyncio.new_event_loop, id="asyncio")]
+"""Nodes have uvloop's; both have a TLS of their own."""
+
+
+def says(text: str) -> Handler:
+    async def handle(exchange: Exchange) -> Response:
+        await exchange.read()
+        return Response(200, [], text.encode())
+
+    return handle
+
+
+class Secure(Served):
+    """A port with TLS."""
+
+    def __init__(self, folder: Path, loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+        self.authority = Authority()
+        self.trusted = folder / "authority.pem"
+        self.trusted.write_text(self.authority.pem)
+        self.folder = folder
+        super().__init__(loop)
+
+    def certificate(self, *names: str, **options: Any) -> Certificate:
+        return Certificate.parse(self.authority.issue(*names, **options), "the certificate", "$.tls")
+
+    def secured(self, host: str, **options: Any) -> Secured:
+        return Secured(host, self.certificate(host or "any.test"), **options)
+
+    def show(self, *secured: Secured, owner: str = "api", base: tuple[str, ...] = ()) -> None:
+        """Each host answers with its name."""
+        bindings = [
+            Binding(each.host, base, Api(Mount(owner, "1"), [("$default", says(each.host or "any"))]))
+            for each in secured
+        ]
+        self.do(self.listeners.serve(owner, self.port, bindings, secured))
+
+    def context(self, client: bytes = b"", protocols: tuple[str, ...] = ()) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.authority.pem)
+        context.check_hostname = False
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+        if client:
+            file = self.folder / f"client-{hash(client)}.pem"
+            file.write_bytes(client)
+            context.load_cert_chain(file)
+        return context
+
+    @contextlib.contextmanager
+    def connected(self, name: str | None, client: bytes = b"", **options: Any) -> Iterator[ssl.SSLSocket]:
+        plain = socket.create_connection(("127.0.0.1", self.port), 10)
+        with self.context(client, **options).wrap_socket(plain, server_hostname=name) as made:
+            yield made
+
+    def ask(self, name: str | None, host: str | None = None, client: bytes = b"", path: str = "/") -> tuple[int, str]:
+        """Status and body of one request over one connection."""
+        with self.connected(name, client) as made:
+            return over(made, host or name or "", path)
+
+    def curl(self, host: str, *options: str | Path) -> str:
+        """What curl writes."""
+        place = f"{host}:{self.port}"
+        command = ["curl", "-sS", "--cacert", self.trusted, "--resolve", f"{place}:127.0.0.1", *options]
+        told = subprocess.run([*command, f"https://{place}/"], capture_output=True, text=True, timeout=30)
+        return told.stdout or told.stderr
+
+    def subject(self, name: str | None) -> str:
+        with self.connected(name) as made:
+            return dict(pair for (pair,) in made.getpeercert()["subject"])["commonName"]  # type: ignore[index,misc,union-attr]
+
+
+def over(made: ssl.SSLSocket, host: str, path: str = "/", more: str = "") -> tuple[int, str]:
+    made.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{more}\r\n".encode())
+    return answered(made)
+
+
+def answered(made: ssl.SSLSocket) -> tuple[int, str]:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = made.recv(65536)
+        if not piece:
+            return 0, data.decode()
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += made.recv(65536)
+    return int(head.split()[1]), body.decode()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def secure(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    made = Secure(tmp_path_factory.mktemp("tls"), request.param)
+    yield made
+    made.close()
+
+
+def test_the_name_that_a_client_asks_for_chooses_the_certificate(secure: Secure) -> None:
+    secure.show(*(secure.secured(name) for name in ("a.test", "*.wild.test", "")))
+    assert secure.subject("a.test") == "a.test" and secure.ask("a.test") == (200, "a.test")
+    assert secure.subject("x.wild.test") == "*.wild.test" and secure.ask("x.wild.test") == (200, "*.wild.test")
+    for name in ("x.y.wild.test", "other.test", "A.TEST.other", None):
+        assert secure.subject(name) == "any.test"
+    assert secure.subject("A.Test") == "a.test"
+    assert secure.ask(None, "127.0.0.1") == (200, "any")
+
+
+def test_a_name_that_is_not_served_is_refused_by_an_alert(secure: Secure) -> None:
+    secure.show(secure.secured("a.test"))
+    for name in ("b.test", None):
+        with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+            secure.ask(name)
+    assert secure.ask("a.test")[0] == 200
+
+
+def test_several_gateways_share_a_port(secure: Secure) -> None:
+    secure.show(secure.secured("a.test"))
+    secure.show(secure.secured("b.test"), owner="other")
+    assert secure.subject("a.test") == "a.test" and secure.subject("b.test") == "b.test"
+    assert secure.ask("b.test") == (200, "b.test")
+    secure.do(secure.listeners.release("other"))
+    with pytest.raises(ssl.SSLError):
+        secure.ask("b.test")
+
+
+def test_what_is_no_tls_is_closed_and_a_hello_may_come_in_pieces(secure: Secure) -> None:
+    secure.show(secure.secured("a.test"))
+    assert raw(secure.port, b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n") == b""
+    assert raw(secure.port, b"\x16\x03\x01\xff\xff" + b"a" * 10) == b""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = secure.context().wrap_bio(incoming, outgoing, server_hostname="a.test")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    data = outgoing.read()
+    with socket.create_connection(("127.0.0.1", secure.port), 10) as plain:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(data), 40):
+            plain.sendall(data[at : at + 40])
+        incoming.write(plain.recv(65536))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.do_handshake()
+        assert client.version() == "TLSv1.3"
+
+
+def test_a_handshake_that_is_not_gone_on_with_is_cut_off(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door, "HANDSHAKE_SECONDS_MAX", 0.2)
+    secure.show(secure.secured("a.test"))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = secure.context().wrap_bio(incoming, outgoing, server_hostname="a.test")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    whole = outgoing.read()
+    for sent in (b"", whole[:3], whole[:100], whole):
+        assert raw(secure.port, sent) == b"" or sent == whole
+    (served,) = secure.listeners._by_port[secure.port]._server.servers  # type: ignore[union-attr]
+    until(lambda: not served._greeting)  # type: ignore[attr-defined]
+
+
+def test_the_oldest_version(secure: Secure) -> None:
+    secure.show(secure.secured("old.test"), secure.secured("new.test", version_min="TLSv1.3"))
+    older = secure.context()
+    older.maximum_version = ssl.TLSVersion.TLSv1_2
+    for name, works in (("old.test", True), ("new.test", False)):
+        plain = socket.create_connection(("127.0.0.1", secure.port), 10)
+        with contextlib.ExitStack() as stack:
+            if not works:
+                stack.enter_context(pytest.raises((ssl.SSLError, ConnectionError)))
+            with older.wrap_socket(plain, server_hostname=name) as made:
+                assert made.version() == "TLSv1.2"
+
+
+def test_a_new_certificate_closes_no_connection(secure: Secure) -> None:
+    secure.show(secure.secured("a.test"))
+    with secure.connected("a.test") as made:
+        first = made.getpeercert(True)
+        assert over(made, "a.test")[0] == 200
+        secure.show(secure.secured("a.test"))
+        assert over(made, "a.test")[0] == 200
+    with secure.connected("a.test") as made:
+        assert made.getpeercert(True) != first
+
+
+def test_clients_prove_themselves(secure: Secure) -> None:
+    theirs = Authority("Clients")
+    trust = Trust(theirs.pem.encode())
+    target = FunctionIntegration(Echo(), "echo", "2.0", 5.0)
+    first = FunctionIntegration(Echo(), "echo", "1.0", 5.0)
+    api = Api(Mount("api", "1"), [("ANY /", target), ("ANY /one", first)])
+    secured = secure.secured("m.test", trust=trust)
+    secure.do(secure.listeners.serve("api", secure.port, [Binding("m.test", (), api)], [secured]))
+    good = theirs.issue("alice")
+    status, body = secure.ask("m.test", client=good)
+    told = json.loads(body)["requestContext"]["authentication"]["clientCert"]
+    assert status == 200 and told["subjectDN"] == "CN=alice" and told["issuerDN"] == "CN=Clients"
+    assert told["clientCertPem"].encode() in good and told["serialNumber"] == "03:e8"
+    assert told["validity"]["notAfter"].endswith(" GMT")
+    _, body = secure.ask("m.test", client=good, path="/one")
+    assert json.loads(body)["requestContext"]["identity"]["clientCert"] == told
+    for client in (b"", secure.authority.issue("mallory"), theirs.issue("gone", begins=-9, ends=-1)):
+        with pytest.raises((ssl.SSLError, ConnectionError)):  # TLS 1.3: known at the first byte that is read
+            assert secure.ask("m.test", client=client) == (0, "")
+            raise ConnectionError
+
+
+def test_clients_may_prove_themselves(secure: Secure) -> None:
+    theirs = Authority("Clients")
+    revoked = theirs.issue("revoked")
+    trust = Trust(theirs.pem.encode(), False, theirs.revoked([revoked]).encode())
+    secure.show(secure.secured("m.test", trust=trust))
+    assert secure.ask("m.test")[0] == 200
+    assert secure.ask("m.test", client=theirs.issue("alice"))[0] == 200
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        assert secure.ask("m.test", client=revoked) == (0, "")
+        raise ConnectionError
+
+
+@pytest.fixture
+def guarded(secure: Secure) -> Secure:
+    """m.test asks clients for a certificate, a.test and what is for every host do not."""
+    secure.show(
+        secure.secured("m.test", trust=Trust(Authority("Clients").pem.encode())),
+        secure.secured("a.test"),
+        secure.secured(""),
+    )
+    return secure
+
+
+@pytest.mark.parametrize("name", ["a.test", "other.test", None])
+def test_a_connection_for_one_host_does_not_reach_one_that_asks_for_more(guarded: Secure, name: str | None) -> None:
+    for host in ("m.test", "M.TEST", "m.test:443", f"m.test:{guarded.port}"):
+        assert guarded.ask(name, host)[0] == 421
+    assert guarded.ask(name, "m.test.") != (200, "m.test")
+    with guarded.connected(name) as made:
+        made.sendall(b"GET / HTTP/1.1\r\nHost: a.test\r\nHost: m.test\r\n\r\n")
+        assert answered(made) != (200, "m.test")
+        with contextlib.suppress(OSError):
+            assert over(made, "m.test")[1] != "m.test"
+
+
+def test_a_misdirected_request_ends_its_connection(guarded: Secure) -> None:
+    with guarded.connected("a.test") as made:
+        assert over(made, "m.test")[0] == 421
+        assert made.recv(1) == b""
+
+
+def test_an_upgrade_is_held_against_its_connection_too(guarded: Secure) -> None:
+    upgrade = (
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    with guarded.connected("a.test") as made:
+        assert over(made, "m.test", "/", upgrade)[0] == 421
+
+
+def test_what_is_for_every_host_may_ask_for_more_than_a_host(secure: Secure) -> None:
+    """A request for a host that has nothing at its path falls to what is for every host, which wants more."""
+    theirs = Authority("Clients")
+    secure.show(secure.secured("", trust=Trust(theirs.pem.encode())))
+    secure.show(secure.secured("a.test"), owner="other", base=("v1",))
+    assert secure.ask("a.test", path="/v1") == (200, "a.test")
+    assert secure.ask("a.test", path="/v2")[0] == 404
+    assert secure.ask(None, "x.test", client=theirs.issue("alice"), path="/v2") == (200, "any")
+    secure.do(secure.listeners.release("other"))
+
+
+def test_hosts_of_one_certificate_share_connections(secure: Secure) -> None:
+    shared = secure.certificate("a.test", "b.test")
+    secure.show(Secured("a.test", shared), Secured("b.test", shared), secure.secured("c.test"))
+    assert secure.ask("a.test", "b.test") == (200, "b.test")
+    assert secure.ask("a.test", "c.test")[0] == 421
+    assert secure.ask("a.test", "unknown.test")[0] == 421
+
+
+def test_when_more_is_asked_of_clients_what_is_open_does_not_count_any_more(secure: Secure) -> None:
+    secure.show(secure.secured("a.test"))
+    with secure.connected("a.test") as made:
+        assert over(made, "a.test")[0] == 200
+        secure.show(secure.secured("a.test", trust=Trust(Authority("Clients").pem.encode())))
+        assert over(made, "a.test")[0] == 421
+
+
+def test_of_two_that_share_a_host_the_one_that_asks_for_more_counts(secure: Secure) -> None:
+    secure.show(secure.secured("m.test", trust=Trust(Authority("Clients").pem.encode())))
+    secure.show(secure.secured("m.test"), owner="other", base=("v1",))
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        assert secure.ask("m.test", path="/v1") == (0, "")
+        raise ConnectionError
+    secure.do(secure.listeners.release("other"))
+
+
+def test_curl_speaks_both_protocols(secure: Secure) -> None:
+    secure.show(secure.secured("a.test"), secure.secured("b.test", http2=False))
+    for host, option, version in (
+        ("a.test", "--http2", "2"),
+        ("a.test", "--http1.1", "1.1"),
+        ("b.test", "--http2", "1.1"),
+    ):
+        assert secure.curl(host, option, "-w", " %{http_version}") == f"{host} {version}"
+
+
+def test_a_port_turns_to_tls_and_back_without_being_closed(secure: Secure) -> None:
+    api = Api(Mount("api", "1"), [("$default", says("plain"))])
+    secure.do(secure.listeners.serve("api", secure.port, [Binding("", (), api)]))
+    with httpx.Client() as client:
+        url = f"http://127.0.0.1:{secure.port}/"
+        assert client.get(url).text == "plain"
+        secure.show(secure.secured("a.test"))
+        assert secure.ask("a.test") == (200, "a.test")
+        # one that still wants TLS keeps the port to it
+        secure.do(secure.listeners.serve("other", secure.port, [Binding("", (), api)]))
+        assert secure.ask("a.test") == (200, "a.test")
+        secure.do(secure.listeners.release("other"))
+        secure.do(secure.listeners.serve("api", secure.port, [Binding("", (), api)]))
+        assert httpx.get(url).text == "plain"
+
+
+def test_a_plain_port_leads_to_the_one_with_tls(secure: Secure) -> None:
+    answers = {("a.test", "token"): "token.thumb"}
+    api = Api(
+        Mount("api", "1"),
+        [("$default", to_https(8443))],
+        [challenges(lambda host, token: answers.get((host, token)))],
+        [with_header(b"strict-transport-security", b"max-age=1")],
+    )
+    secure.do(secure.listeners.serve("api", secure.port, [Binding("", (), api)]))
+    base = f"http://127.0.0.1:{secure.port}"
+    got = httpx.get(f"{base}/x%2Fy?a=b", headers={"host": "a.test:8080"})
+    assert got.status_code == 301 and got.headers["location"] == "https://a.test:8443/x%2Fy?a=b"
+    assert got.headers["strict-transport-security"] == "max-age=1"
+    assert httpx.post(base, headers={"host": "a.test"}).status_code == 308
+    assert httpx.get(base, headers={"host": "a.test/evil?"}).status_code == 400
+    path = "/.well-known/acme-challenge/token"
+    assert httpx.get(base + path, headers={"host": "a.test"}).text == "token.thumb"
+    assert httpx.get(base + path, headers={"host": "b.test"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: b"", "no certificate"),
+        (lambda a: a.issue("x").partition(b"-----BEGIN PRIVATE")[0], "no private key"),
+        (lambda a: a.issue("x").partition(b"-----BEGIN PRIVATE")[0] + b"-----BEGIN PRIVATE" + a.issue("y").partition(b"-----BEGIN PRIVATE")[2], "not the one of the first"),
+        (lambda a: a.issue("x") + b" " * 300_000, "too many"),
+    ],
+)  # fmt: skip
+def test_a_certificate_that_cannot_be_served_is_refused(change: Any, message: str) -> None:
+    with pytest.raises(InvalidError, match=message):
+        Certificate.parse(change(Authority()), "it", "$.tls")
+
+
+def test_a_certificate_is_for_names_and_for_a_time() -> None:
+    authority = Authority()
+    found = Certificate.parse(authority.issue("a.test", "*.b.test"), "it", "$.tls")
+    assert "PRIVATE" not in repr(found)
+    for host in ("a.test", "x.b.test", "*.b.test", ""):
+        found.check(host, "it", "$")
+    for host in ("b.test", "x.y.b.test", "*.a.test"):
+        with pytest.raises(InvalidError, match="not for"):
+            found.check(host, "it", "$")
+    with pytest.raises(InvalidError, match="ended"):
+        Certificate.parse(authority.issue("a", begins=-9, ends=-1), "it", "$").check("a", "it", "$")
+    with pytest.raises(InvalidError, match="not yet"):
+        Certificate.parse(authority.issue("a", begins=1), "it", "$").check("a", "it", "$")
+    assert "warning" in Certificate.parse(authority.issue("a", ends=13), "it", "$").facts("a")
+    assert "warning" not in found.facts("a.test")
+
+
+@given(st.binary(max_size=600))
+def test_whatever_comes_is_a_hello_or_not(data: bytes) -> None:
+    for start in (b"", b"\x16\x03\x01", b"\x16\x03\x01" + len(data).to_bytes(2, "big") + b"\x01"):
+        with contextlib.suppress(NotTlsError):
+            found = hello.read(start + data)
+            assert isinstance(found, Hello) or found > len(start + data)
+
+
+def test_a_clients_certificate_is_read_once() -> None:
+    der = ssl.PEM_cert_to_DER_cert(Authority().pem)
+    assert of_client(der) is of_client(der)
