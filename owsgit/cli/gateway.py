@@ -1,4 +1,4 @@
-"""`owsgit gateway`: look at gateways, try a request, bring and take OpenAPI documents. Each command has a module of its own."""
+"""`owsgit gateway`: each command has a module of its own."""
 
 import importlib
 
