@@ -44,12 +44,6 @@ def written(route: dict[str, Any], place: Place) -> dict[str, Any]:
             made[field] = route.pop(field)
     if "timeout" in route:
         made["timeoutInMillis"] = route.pop("timeout") * 1000
-    request = route.get("request")
-    made["passthroughBehavior"] = "never"
-    if isinstance(request, dict) and "passthroughBehavior" in request:
-        made["passthroughBehavior"] = request.pop("passthroughBehavior").lower()
-        if not request:
-            route.pop("request")
     return made
 
 

@@ -33,6 +33,10 @@ GUARDS = frozenset({"auth", "scopes", "apiKeyRequired", "authorizers", "policy"}
 """Fields without which a route would be open to more than the document says."""
 
 
+Placed = tuple[str, Any]
+"""A value with the JSON path where it was written."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How a document is taken. `function` answers operations that do not say what does."""
@@ -188,7 +192,7 @@ class _Reader:
     def _routes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for path, written in self._document.get("paths", {}).items():
             place, item = join("$.paths", path), self._resolved(written)
-            shared = item.get("parameters", [])
+            shared = _placed(item, place)
             for word, operation in item.items():
                 below = join(place, word)
                 if word in words.OPENAPI_METHODS or word == words.ANY_METHOD:
@@ -211,7 +215,7 @@ class _Reader:
             self.problems.append(Problem(f"{path!r:.100} is no path of a route: {error}", self._file, place))
             return ""
 
-    def _route(self, key: str, operation: dict[str, Any], shared: list[Any], place: str) -> dict[str, Any]:
+    def _route(self, key: str, operation: dict[str, Any], shared: list[Placed], place: str) -> dict[str, Any]:
         for word in sorted(operation.keys() - OPERATION_WORDS):
             if word in ("callbacks", "servers", "externalDocs") or word.startswith(words.AMAZON):
                 self.warn(join(place, word), "has no counterpart")
@@ -256,9 +260,9 @@ class _Reader:
             remedy = "describe it by API Gateway's extensions, or leave security out by --without-security"
             self.problems.append(Problem(f"{what}: the route would be open", self._file, place, remedy))
 
-    def _request(self, key: str, operation: dict[str, Any], shared: list[Any], place: str) -> dict[str, Any]:
+    def _request(self, key: str, operation: dict[str, Any], shared: list[Placed], place: str) -> dict[str, Any]:
         made: dict[str, Any] = {}
-        parameters = self._parameters(key, [*shared, *operation.get("parameters", [])], place)
+        parameters = self._parameters(key, [*shared, *_placed(operation, place)])
         if parameters:
             made["parameters"] = parameters
         body = self._resolved(operation.get("requestBody", {}))
@@ -295,14 +299,13 @@ class _Reader:
         ]
         return checked if len(checked) < 2 else None
 
-    def _parameters(self, key: str, given: list[Any], place: str) -> dict[str, Any]:
+    def _parameters(self, key: str, given: list[Placed]) -> dict[str, Any]:
         places = {name: kind for kind, name in words.PLACES.items()}
         names = parse_key(key).names
         made: dict[str, Any] = {}
-        for index, each in enumerate(given):
+        for path, each in given:
             about = self._resolved(each)
             kind, name = places.get(str(about.get("in"))), str(about.get("name"))
-            path = f"{join(place, 'parameters')}[{index}]"
             if kind is None:
                 self.warn(path, f"parameters of {str(about.get('in'))!r:.20} are not checked")
                 continue
@@ -465,6 +468,11 @@ def _json(value: Any) -> bytes:
     import orjson  # noqa: PLC0415
 
     return orjson.dumps(value)
+
+
+def _placed(holder: Mapping[str, Any], place: str) -> list[Placed]:
+    """The parameters of a path, or of an operation."""
+    return [(f"{place}.parameters[{index}]", each) for index, each in enumerate(holder.get("parameters", ()))]
 
 
 def _model_name(name: str) -> str:

@@ -104,6 +104,7 @@ class _Writer:
         made = self._documentation(route)
         if method and key.method == ANY:
             made.pop("operationId", None)  # of several operations, only one could have it
+        has_body = bool(route.get("request", {}).get("body"))
         made.update(self._request(key, route))
         asked = security.requirement(route, self._file)
         if asked is not None:
@@ -113,9 +114,14 @@ class _Writer:
         if self._extensions:
             integration = integrations.written(route, self._place)
             if integration:
+                if has_body:
+                    behaviour = route.get("request", {}).pop("passthroughBehavior", "NEVER")
+                    integration["passthroughBehavior"] = behaviour.lower()
                 made[words.INTEGRATION] = integration
                 if key.text == DEFAULT:
                     made["isDefaultRoute"] = True
+            if route.get("request") == {} and (has_body or words.VALIDATOR in made):
+                route.pop("request")
             if route:
                 made[words.ROUTE] = route
         return made
@@ -136,20 +142,19 @@ class _Writer:
     def _request(self, key: RouteKey, route: dict[str, Any]) -> dict[str, Any]:
         request = route.get("request", {})
         made: dict[str, Any] = {}
-        parameters = list(self._parameters(key, request.pop("parameters", {})))
+        says = bool(request.get("body") or request.get("parameters"))
+        parameters = list(self._parameters(key, request.pop("parameters", {}) if says else {}))
         if parameters:
             made["parameters"] = parameters
-        body = request.pop("body", {})
+        body = request.pop("body", {}) if says else {}
         if body:
             required = request.pop("bodyRequired", True)
             made["requestBody"] = {"required": required, "content": self._content(body)}
             odd = {kind: schema for kind, schema in body.items() if _refers_to_itself(schema)}
             if odd:
                 request["body"] = odd
-        if "request" in route and self._extensions:
+        if says and self._extensions:
             made[words.VALIDATOR] = _validator(request.pop("validate", None))
-        if not request and (made.get("requestBody") or made.get("parameters")):
-            route.pop("request", None)
         return made
 
     def _content(self, body: Mapping[str, Any]) -> dict[str, Any]:
