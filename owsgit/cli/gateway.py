@@ -4,7 +4,12 @@ import importlib
 
 import click
 
-COMMANDS: dict[str, str] = {}
+COMMANDS = {
+    "export": "owsgit.cli.gateway_export",
+    "import": "owsgit.cli.gateway_import",
+    "routes": "owsgit.cli.gateway_routes",
+    "test": "owsgit.cli.gateway_test",
+}
 """Command → its module, imported when it is called."""
 
 

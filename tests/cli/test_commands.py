@@ -54,6 +54,7 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "dev": ["hello", "--once", "--payload", '{"pathParameters": {"name": "you"}}'],
         "doctor": ["--home", str(place.node.home)],
         "events": ["hello"],
+        "gateway": ["routes"],
         "init": ["new", "--directory", str(tmp_path / "new")],
         "hooks": ["uninstall"],
         "invoke": ["hello", "--payload", '{"pathParameters": {"name": "you"}}'],

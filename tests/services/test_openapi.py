@@ -277,7 +277,7 @@ def test_a_document_of_api_gateway_becomes_a_gateway() -> None:
         "validate": ["parameters"],
     }
     assert post["function"] == "MakePet" and "payloadFormatVersion" not in post
-    assert post["request"] == {"body": {"application/json": "Pet"}, "passthroughBehavior": "NEVER"}
+    assert post["request"] == {"body": {"application/json": "Pet"}}
     assert gateway["models"]["Pet"]["properties"]["name"] == {"type": ["string", "null"]}
     assert gateway["responses"]["ACCESS_DENIED"]["headers"] == {
         "Access-Control-Allow-Origin": "*",

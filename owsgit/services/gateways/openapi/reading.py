@@ -279,7 +279,8 @@ class _Reader:
         integration = operation.get(words.INTEGRATION)
         if content and isinstance(integration, dict):
             behaviour = str(integration.get("passthroughBehavior", "when_no_match")).upper()
-            made["passthroughBehavior"] = "NEVER" if behaviour == "NEVER" else "WHEN_NO_MATCH"
+            if behaviour != "NEVER":
+                made["passthroughBehavior"] = "WHEN_NO_MATCH"
         return made
 
     def _validate(self, operation: dict[str, Any], place: str) -> list[str] | None:
