@@ -174,6 +174,28 @@ def test_gateway_responses_are_the_owners(custom: Deployed) -> None:
     assert custom.client.get("/v1/none").json() == {"message": "Not Found"}, "what no one has described stays"
 
 
+def test_what_a_request_says_stays_a_value(custom: Deployed) -> None:
+    custom.apply(
+        {
+            "routes": {"GET /{a}": {"function": "fail"}},
+            "responses": {
+                "DEFAULT_5XX": {
+                    "headers": {"X-Path": "$context.path", "Content-Type": "text/html"},
+                    "body": "<p>$context.path</p>",
+                },
+                "DEFAULT_4XX": {"body": '{"path": "$context.path", "agent": "$context.identity.userAgent"}'},
+            },
+        }
+    )
+    try:
+        found = custom.client.get("/%3Cscript%3E%E2%82%AC")
+        assert found.text.startswith("<p>/&lt;script&gt;") and found.headers["x-path"] == "/<script>?"
+        quoted = custom.client.get('/a"/b', headers={"user-agent": '", "admin": "'}).json()
+        assert quoted == {"path": '/a"/b', "agent": '", "admin": "'}
+    finally:
+        custom.apply({"models": MODELS, "routes": ROUTES, "responses": RESPONSES, "stages": {"v1": {}}})
+
+
 def test_a_page_of_docs(api: Deployed) -> None:
     page = api.client.get("/docs", follow_redirects=True)
     assert page.url.path == "/docs/" and page.status_code == 200
