@@ -22,6 +22,7 @@ FULL: dict[str, Any] = {
     "domains": [{"name": "api.example.com", "basePath": "/v1", "stage": "live"}],
     "stages": {"live": {"variables": {"fn": "orders"}}},
     "docs": {"path": "/docs"},
+    "cors": {"allowOrigins": ["https://example.com"], "allowMethods": ["GET"], "maxAge": 60},
     "models": {
         "Order": {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}, "of": {"$ref": "#/models/Item"}}},
         "Item": {"type": "integer", "minimum": 1, "exclusiveMinimum": True},
@@ -54,6 +55,17 @@ FULL: dict[str, Any] = {
             },
         },
         "ANY /files/{proxy+}": {"function": "files@0123456789abcdef0123456789abcdef01234567"},
+        "GET /there/{proxy+}": {
+            "http": {"uri": "http://10.0.0.5:9000/{proxy}", "method": "GET", "retries": 2},
+            "timeout": 7,
+            "requestParameters": {"overwrite:header.x-a": "$request.path.proxy"},
+            "responseParameters": {"200": {"remove:header.server": ""}},
+        },
+        "GET /plain": {"http": {"uri": "http://10.0.0.5:9000/"}},
+        "GET /text": {"response": {"statusCode": 201, "headers": {"Content-Type": "text/plain", "X-A": "b"}, "body": "hi"}},
+        "GET /json": {"response": {"body": {"id": "${context.requestId}"}}},
+        "GET /old": {"redirect": {"location": "/new", "statusCode": 301}},
+        "POST /later": {"function": "f", "invocationType": "Event", "rewrite": "/now"},
         "$default": {"function": "rest"},
     },
 }  # fmt: skip
@@ -101,8 +113,8 @@ def test_what_clients_get_is_valid_openapi_and_says_nothing_of_the_inside() -> N
     made = document("api", parsed(FULL), "/v1")
     assert not list(OpenAPIV30SpecValidator(made).iter_errors())  # type: ignore[arg-type]
     text = json.dumps(made)
-    assert not any(word in text for word in ("arn:", "amazon", "owsgit", "stageVariables", "8080"))
-    assert set(made["paths"]) == {"/orders/{id}", "/files/{proxy}"}
+    assert not any(word in text for word in ("arn:", "amazon", "owsgit", "stageVariables", "8080", "10.0.0.5"))
+    assert set(made["paths"]) >= {"/orders/{id}", "/files/{proxy}", "/there/{proxy}"}
 
 
 def test_schemas_of_other_drafts_are_openapi_3_1() -> None:
@@ -256,6 +268,30 @@ paths:
         payloadFormatVersion: "2.0"
         uri: {"Fn::Sub": "arn:aws:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${MakePet.Arn}/invocations"}
         passthroughBehavior: never
+  /proxied/{id}:
+    x-amazon-apigateway-any-method:
+      responses: {default: {description: x}}
+      x-amazon-apigateway-integration:
+        type: http_proxy
+        httpMethod: ANY
+        uri: https://inner.example.com/{id}
+        requestParameters:
+          integration.request.path.id: method.request.path.id
+          integration.request.header.X-Who: method.request.header.Who
+          integration.request.querystring.fixed: "'1'"
+          integration.request.header.X-Body: method.request.body.a
+    options:
+      responses: {"200": {description: x}}
+      x-amazon-apigateway-integration:
+        type: mock
+        requestTemplates: {application/json: '{"statusCode": 200}'}
+        responses:
+          default:
+            statusCode: "200"
+            responseParameters:
+              method.response.header.Access-Control-Allow-Origin: "'*'"
+              method.response.header.X-Id: context.requestId
+            responseTemplates: {application/json: "{}"}
   /sqs:
     post:
       responses: {default: {description: x}}
@@ -283,7 +319,19 @@ def test_a_document_of_api_gateway_becomes_a_gateway() -> None:
         "Access-Control-Allow-Origin": "*",
         "X-Id": "$context.requestId",
     }
+    assert routes["ANY /proxied/{id}"]["http"] == {"uri": "https://inner.example.com/{id}"}
+    assert routes["ANY /proxied/{id}"]["requestParameters"] == {
+        "overwrite:header.X-Who": "$request.header.Who",
+        "overwrite:querystring.fixed": "1",
+    }
+    assert routes["OPTIONS /proxied/{id}"]["response"] == {
+        "statusCode": 200,
+        "headers": {"Access-Control-Allow-Origin": "*"},
+        "body": "{}",
+    }
     told = {warning.path for warning in found.warnings}
+    mock = "$.paths['/proxied/{id}'].options['x-amazon-apigateway-integration'].responses.default"
+    assert f"{mock}.responseParameters['method.response.header.X-Id']" in told
     assert told >= {
         "$.info.contact",
         "$['x-amazon-apigateway-endpoint-configuration']",

@@ -6,7 +6,7 @@ and not decided.
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,9 +16,10 @@ from owsgit.gateway.exchange import Client, Exchange, Handler, Headers, Mount, R
 from owsgit.gateway.hosts import ANY_HOST, Binding, VirtualHosts
 from owsgit.gateway.table import ANY, DEFAULT, METHODS, RoutingTable, parse_key
 from owsgit.model.errors import InvalidError
+from owsgit.services.gateways.integrate import Integrations, keys_of
 from owsgit.services.gateways.schemas import Schemas
 from owsgit.services.gateways.spec import INTEGRATIONS, GatewaySpec, RouteSpec
-from owsgit.services.gateways.stages import resolved
+from owsgit.services.gateways.stages import StageSpec, resolved
 
 NEAR_MAX = 5
 LIMITS = ("throttle", "apiKeyRequired", "usagePlan", "maxConcurrency", "request", "cache", "canary", "scopes")
@@ -153,14 +154,24 @@ class _Probe:
         self.reached: RouteFacts | None = None
         self.event = b""
 
-    def handler(self, name: str, key: str, route: RouteSpec, schemas: Schemas) -> Handler:
+    def routes(self, name: str, stage: StageSpec) -> Iterator[tuple[str, Handler]]:
+        """The routes of a gateway as the Builder has them, with steps that need nothing but the request."""
+        spec = self._gateways[name]
+        schemas = Schemas(spec.models)
+        for key, route in spec.routes.items():
+            for each in keys_of(key, route, spec.routes):
+                yield each, self._handler(name, key, route, stage, schemas)
+
+    def _handler(self, name: str, key: str, route: RouteSpec, stage: StageSpec, schemas: Schemas) -> Handler:
         document = self._gateways[name].document()
 
         async def integration(exchange: Exchange) -> Response:
-            self.event = payload.event(route.payload_format_version, exchange, await exchange.read())
+            if route.function is not None or route.invoke is not None:
+                self.event = payload.event(route.payload_format_version, exchange, await exchange.read())
             return Response(200, [])
 
-        checked = route.request.check(schemas).step(integration) if route.request is not None else integration
+        shown = Integrations.shown(key, route, stage, integration)
+        checked = route.request.check(schemas).step(shown) if route.request is not None else shown
 
         async def arrived(exchange: Exchange) -> Response:
             self.reached = _facts(key, document["routes"][key], document)
@@ -179,6 +190,9 @@ class _Given:
         body, self._body = self._body, b""
         return body
 
+    def on_gone(self, act: Callable[[], object] | None) -> None:
+        """Nobody is there who could go."""
+
 
 def _on_port(port: int, gateways: Mapping[str, GatewaySpec], request: Request, account: str) -> Explanation:
     here = {name: spec for name, spec in gateways.items() if spec.port == port}
@@ -190,11 +204,10 @@ def _on_port(port: int, gateways: Mapping[str, GatewaySpec], request: Request, a
 
     bindings = []
     for name, spec in here.items():
-        schemas = Schemas(spec.models)
-        routes = [(key, probe.handler(name, key, route, schemas)) for key, route in spec.routes.items()]
         for host, base, stage in spec.places():
-            mount = Mount(name, account, stage, (), spec.stages[stage].variables)
-            bindings.append(Binding(host, base, Api(mount, routes, refuse=refuse).below(base)))
+            about = spec.stages[stage]
+            api = Api(Mount(name, account, stage, base, about.variables), probe.routes(name, about), refuse=refuse)
+            bindings.append(Binding(host, base, api))
     exchange = _exchange(request, here)
     response = asyncio.run(VirtualHosts(bindings).handle(exchange))
     return _told(exchange, response, port, here, probe, refused)

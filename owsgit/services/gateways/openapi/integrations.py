@@ -56,7 +56,8 @@ def _written(route: dict[str, Any], place: Place) -> dict[str, Any]:
             "payloadFormatVersion": route.pop("payloadFormatVersion", "2.0"),
         }
     if isinstance(route.get("http"), dict) and "uri" in route["http"]:
-        made = {"type": "http_proxy", "httpMethod": "ANY", "uri": route["http"].pop("uri")}
+        method = route["http"].pop("method", "ANY")
+        made = {"type": "http_proxy", "httpMethod": method, "uri": route["http"].pop("uri")}
         if not route["http"]:
             route.pop("http")
         return made
@@ -150,7 +151,8 @@ def _http(given: Mapping[str, Any], kind: str, path: str, warn: Warn) -> dict[st
         return {}
     if kind == "http" and given.get("requestTemplates"):
         warn(join(path, "requestTemplates"), "mapping templates are not applied: requests go through as they are")
-    return {"http": {"uri": given["uri"]}}
+    method = str(given.get("httpMethod", "ANY")).upper()
+    return {"http": {"uri": given["uri"], **({"method": method} if method != "ANY" else {})}}
 
 
 def _response(given: Mapping[str, Any], path: str, warn: Warn) -> dict[str, Any]:
