@@ -255,8 +255,9 @@ class GatewaySpec(Suspendable, Guarded):
     def _docs_have_room(self) -> Self:
         if self.docs is None:
             return self
-        if self.docs.auth is not None and "auth" not in RouteSpec.model_fields:
-            raise ValueError("docs.auth: this version knows no authorizers")
+        known = ("none", "iam", *getattr(self, "authorizers", ()))
+        if self.docs.auth is not None and ("auth" not in RouteSpec.model_fields or self.docs.auth not in known):
+            raise ValueError(f"docs.auth names {self.docs.auth!r}, and there is no such authorizer")
         taken = {parse_key(key).shape for key in self.routes if key != DEFAULT}
         for key in (f"GET {self.docs.path}", f"GET {self.docs.path}/{{file}}"):
             if parse_key(key).shape in taken:

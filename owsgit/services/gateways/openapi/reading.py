@@ -37,6 +37,10 @@ Placed = tuple[str, Any]
 """A value with the JSON path where it was written."""
 
 
+INHERITED = {"auth": "auth", "apiKeyRequired": "api_key_required"}
+"""What routes have of their gateway, as fields of both."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How a document is taken. `function` answers operations that do not say what does."""
@@ -109,7 +113,8 @@ class _Reader:
         if self._authorizers:
             made["authorizers"] = self._authorizers
         if "security" in document and not self._default.problems:
-            made.update({name: value for name, value in self._default.fields().items() if name == "auth"})
+            known = [name for name, field in INHERITED.items() if field in GatewaySpec.model_fields]
+            made.update({name: value for name, value in self._default.fields().items() if name in known})
         self._settings(made)
         schemas = self._components.get("schemas", {})
         if schemas:
@@ -147,9 +152,8 @@ class _Reader:
                 made[name] = document[word]
         if isinstance(document.get(words.COMPRESSION), int):
             made["compression"] = {"minimumSize": document[words.COMPRESSION]}
-        source = str(document.get(words.KEY_SOURCE, "HEADER")).upper()
-        if source != "HEADER":
-            self.warn(join("$", words.KEY_SOURCE), "API keys are taken from the header x-api-key")
+        if document.get(words.KEY_SOURCE):
+            made["apiKeySource"] = str(document[words.KEY_SOURCE]).upper()
         responses = document.get(words.RESPONSES)
         if isinstance(responses, dict) and responses:
             made["responses"] = dict(self._gateway_responses(responses))
@@ -248,8 +252,12 @@ class _Reader:
             self.guarded(place, "; ".join(found.problems))
             return {}
         made = found.fields()
-        if "security" not in operation and "auth" in GatewaySpec.model_fields and not found.scopes:
-            made.pop("auth", None)  # the gateway's own
+        if "security" not in operation:
+            for name, field in INHERITED.items():
+                if field in GatewaySpec.model_fields:
+                    made.pop(name, None)  # it is the gateway's own
+        elif self._default.key and not found.key:
+            made["apiKeyRequired"] = False
         return made
 
     def guarded(self, place: str, what: str) -> None:

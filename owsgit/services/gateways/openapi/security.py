@@ -11,20 +11,22 @@ from owsgit.services.gateways.openapi.integrations import FUNCTION, SAM, Place, 
 
 NONE, IAM = "none", "iam"
 DISCOVERY = "/.well-known/openid-configuration"
-SAME = (
-    "authorizerResultTtlInSeconds",
-    "authorizerPayloadFormatVersion",
-    "enableSimpleResponses",
-    "identityValidationExpression",
-)
-"""Fields of function authorizers that are called the same here."""
+AUTHORIZATION = "$request.header.Authorization"
+CALLED = {
+    "authorizerResultTtlInSeconds": "resultTtl",
+    "authorizerPayloadFormatVersion": "payloadFormatVersion",
+    "enableSimpleResponses": "enableSimpleResponses",
+    "identityValidationExpression": "identityValidationExpression",
+}
+"""What fields of function authorizers are called in a gateway's file."""
 
 
 def requirement(of: Mapping[str, Any], default: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """What a route, or a gateway, says of who may call it; None if it says nothing."""
     auth, key, scopes = of.get("auth"), of.get("apiKeyRequired"), of.get("scopes", [])
-    if auth is None and not key and not scopes:
+    if auth is None and key is None and not scopes:
         return None
+    key = default.get("apiKeyRequired") if key is None else key
     auth = auth if auth is not None else default.get("auth", NONE)
     entry: dict[str, Any] = {}
     if auth == IAM:
@@ -73,11 +75,13 @@ def _written(about: dict[str, Any], place: Place) -> dict[str, Any]:
     made = {"type": kind}
     if "@" not in about.get("function", "@"):
         made["authorizerUri"] = place.invocations(about.pop("function"))
-    sources = source if isinstance(source, list) else [source] if source else []
+    about.pop("identitySource", None)
+    sources = source if isinstance(source, list) else [source or AUTHORIZATION]
     if sources:
         made["identitySource"] = ", ".join(sources)
-        about.pop("identitySource")
-    made.update({name: about.pop(name) for name in SAME if name in about})
+    made.update({name: about.pop(own) for name, own in CALLED.items() if own in about})
+    if kind == "request":
+        made.setdefault("authorizerPayloadFormatVersion", "2.0")
     header = next((text.rsplit(".", 1)[-1] for text in sources if ".header." in text), "Authorization")
     return {"type": "apiKey", "name": header, "in": "header", words.AUTHTYPE: "custom", words.AUTHORIZER: made}
 
@@ -150,16 +154,25 @@ def authorizer(scheme: Any, path: str, warn: Warn) -> dict[str, Any] | None:
     made: dict[str, Any] = {"type": kind, "function": found["name"] if found else ""}
     if found is None:
         made.pop("function")
-    source = about.get("identitySource")
-    if kind == "token" and source is None and isinstance(scheme.get("name"), str) and scheme["name"] != "Unused":
-        source = f"$request.header.{scheme['name']}"
-    if source:
-        parts = source if isinstance(source, list) else str(source).split(",")
-        made["identitySource"] = [_source(str(part).strip()) for part in parts]
-    made.update({name: about[name] for name in SAME if name in about})
-    for word in sorted(about.keys() - {"type", "authorizerUri", "identitySource", *SAME}):
+    sources = _sources(about.get("identitySource"))
+    if kind == "token":
+        made["identitySource"] = sources[0] if sources else f"$request.header.{scheme.get('name', 'Authorization')}"
+    else:
+        made["identitySource"] = sources
+        made["payloadFormatVersion"] = "1.0"
+    made.update({own: about[name] for name, own in CALLED.items() if name in about})
+    if made.get("payloadFormatVersion") == "2.0":
+        made.pop("payloadFormatVersion")
+    if kind == "request" and not sources:
+        made["resultTtl"] = 0  # there is nothing to know anybody again by
+    for word in sorted(about.keys() - {"type", "authorizerUri", "identitySource", *CALLED}):
         warn(join(path, word), "has no counterpart")
     return made
+
+
+def _sources(given: Any) -> list[str]:
+    parts = given if isinstance(given, list) else str(given or "").split(",")
+    return [_source(str(part).strip()) for part in parts if str(part).strip()]
 
 
 def _jwt(about: Mapping[str, Any]) -> dict[str, Any]:

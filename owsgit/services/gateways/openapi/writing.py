@@ -57,6 +57,8 @@ class _Writer:
         made["components"].update(security.schemes(self._file, self._routes, self._place, self._extensions))
         default = security.requirement(self._file, {})
         self._file.pop("auth", None)
+        if self._file.get("apiKeyRequired"):
+            self._file.pop("apiKeyRequired")
         if default:
             made["security"] = default
         if self._extensions:
@@ -74,6 +76,8 @@ class _Writer:
             made[words.COMPRESSION] = file["compression"].pop("minimumSize")
         if "responses" in file:
             made[words.RESPONSES] = {kind: _gateway_response(each) for kind, each in file.pop("responses").items()}
+        if "apiKeySource" in file:
+            made[words.KEY_SOURCE] = file.pop("apiKeySource")
         made[words.GATEWAY] = file
         return made
 
@@ -110,7 +114,8 @@ class _Writer:
         if asked is not None:
             made["security"] = asked
         for field in ("auth", "scopes", "apiKeyRequired") if asked is not None else ():
-            route.pop(field, None)
+            if route.get(field) is not False:  # that no key is asked for is said in words of our own
+                route.pop(field, None)
         if self._extensions:
             integration = integrations.written(route, self._place)
             if integration:
