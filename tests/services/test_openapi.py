@@ -425,6 +425,51 @@ def test_what_is_protected_does_not_become_open_unasked() -> None:
     assert open_.warnings[0].path == "$.paths['/a'].get.security"
 
 
+GUARDED: dict[str, Any] = {
+    "port": 1,
+    "authorizers": {
+        "people": {"type": "jwt", "issuer": "https://login.example.com", "audience": ["shop"], "clockSkew": 5},
+    },
+    "auth": "people",
+    "routes": {
+        "GET /own": {"function": "f"},
+        "GET /some": {"function": "f", "auth": "people", "scopes": ["read", "write"]},
+        "GET /open": {"function": "f", "auth": "none"},
+        "GET /signed": {"function": "f", "auth": "iam"},
+    },
+}
+
+
+def test_what_is_protected_stays_so_or_is_refused() -> None:
+    amazons = json.loads(json.dumps(SECURED))
+    amazons["components"]["securitySchemes"]["basic"] = {
+        "type": "oauth2",
+        "flows": {},
+        "x-amazon-apigateway-authorizer": {
+            "type": "jwt",
+            "identitySource": "$request.header.Authorization",
+            "jwtConfiguration": {"issuer": "https://login.example.com", "audience": ["shop"]},
+        },
+    }
+    data = json.dumps(amazons).encode()
+    if "auth" not in RouteSpec.model_fields:
+        with pytest.raises(InvalidError, match="not supported by this version"):
+            read(data, "x", Options(function="f"))
+        return
+    exported, imported = there_and_back(GUARDED)
+    assert values(imported) == values(GUARDED)
+    assert exported["security"] == [{"people": []}] and "security" not in exported["paths"]["/own"]["get"]
+    assert exported["paths"]["/open"]["get"]["security"] == []
+    assert exported["paths"]["/some"]["get"]["security"] == [{"people": ["read", "write"]}]
+    clients = document("api", parsed(GUARDED))
+    assert clients["components"]["securitySchemes"]["people"]["type"] == "openIdConnect"
+    assert not list(OpenAPIV30SpecValidator(clients).iter_errors())  # type: ignore[arg-type]
+    gateway = read(data, "x", Options(function="f")).gateway
+    assert gateway["routes"]["GET /a"]["auth"] == "basic"
+    assert gateway["authorizers"]["basic"]["issuer"] == "https://login.example.com"
+    parsed({"port": 1, **gateway})
+
+
 BOMB = "openapi: 3.0.0\ninfo: {title: t, version: '1'}\npaths: {}\nx-a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "\n".join(
     f"x-{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 10)}]" for n in range(9)
 )

@@ -84,10 +84,10 @@ class Builder:
 
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
-        steps: list[Step] = [*self._authorization.route_steps(route)]
-        if route.request is not None:
-            steps.append(route.request.check(self._schemas).step)
-        return steps
+        return [*self._authorization.route_steps(route), *self._validation(route)]
+
+    def _validation(self, route: RouteSpec) -> list[Step]:
+        return [route.request.check(self._schemas).step] if route.request is not None else []
 
     def _steps(self, stage: str) -> Sequence[Step]:
         """The steps of the whole stage, which see every request before it is routed, the outermost first."""
