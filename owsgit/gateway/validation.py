@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-method-
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import orjson
@@ -70,6 +71,10 @@ class RequestCheck:
     parameters: Sequence[Parameter] = field(default=())
     detailed: bool = False
 
+    @cached_property
+    def _places(self) -> frozenset[str]:
+        return frozenset(parameter.place for parameter in self.parameters)
+
     def step(self, handler: Handler) -> Handler:
         """A Step."""
         bodies, parameters = self.bodies, self.parameters
@@ -85,7 +90,7 @@ class RequestCheck:
 
     def check_parameters(self, exchange: Exchange) -> None:
         """Raises RefusedError."""
-        found = _given(exchange, {parameter.place for parameter in self.parameters})
+        found = _given(exchange, self._places)
         missing: list[Parameter] = []
         wrong: list[tuple[Parameter, list[dict[str, str]]]] = []
         for parameter in self.parameters:
@@ -179,7 +184,7 @@ def _short(text: str) -> str:
     return text if len(text) <= ERROR_CHARACTERS_MAX else text[: ERROR_CHARACTERS_MAX - 3] + "..."
 
 
-def _given(exchange: Exchange, places: set[str]) -> dict[str, dict[str, list[str]]]:
+def _given(exchange: Exchange, places: frozenset[str]) -> dict[str, dict[str, list[str]]]:
     """The values of the request's parameters, by place and name."""
     found: dict[str, dict[str, list[str]]] = {place: {} for place in places}
     if "path" in places:

@@ -22,8 +22,12 @@ from owsgit.services.gateways.spec import INTEGRATIONS, GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 
 NEAR_MAX = 5
-LIMITS = ("throttle", "apiKeyRequired", "usagePlan", "maxConcurrency", "request", "cache", "canary", "scopes")
+LIMITS = ("apiKeyRequired", "throttle", "concurrency", "request", "cache", "canary", "scopes")
 """Fields of a route that bound or ask something, and are told in short."""
+
+INHERITED = ("apiKeyRequired",)
+SHARED = ("throttle", "concurrency")
+"""Fields that a route has of its gateway if it does not say; and what the gateway counts for all its routes."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ def facts(spec: GatewaySpec) -> Iterator[RouteFacts]:
 def _facts(key: str, route: Mapping[str, Any], gateway: Mapping[str, Any]) -> RouteFacts:
     parsed = parse_key(key)
     auth = str(route.get("auth", gateway.get("auth", "none")))
-    limits = [f"{route.get('timeout', 29)} s", *(_limit(name, route[name]) for name in LIMITS if route.get(name))]
+    asked = {**{name: gateway[name] for name in INHERITED if name in gateway}, **route}
+    limits = [f"{route.get('timeout', 29)} s", *(_limit(name, asked[name]) for name in LIMITS if asked.get(name))]
+    limits += [f"all routes: {_limit(name, gateway[name])}" for name in SHARED if gateway.get(name)]
     return RouteFacts(key, parsed.method, parsed.path, _integration(route), auth, tuple(limits))
 
 
