@@ -12,6 +12,7 @@ from functools import reduce
 
 from owsgit.gateway import refusals
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response, Step
+from owsgit.gateway.refusals import Refuse
 from owsgit.gateway.table import RoutingTable
 
 
@@ -29,10 +30,12 @@ class Api:
         routes: Iterable[tuple[str, Handler]],
         steps: Sequence[Step] = (),
         observers: Sequence[Step] = (),
+        refuse: Refuse = refusals.refuse,
     ) -> None:
-        """`routes` by route key, each with its own steps around it."""
+        """`routes` by route key, each with its own steps around it. `refuse` says how refusals are answered."""
         self.mount = mount
         self._table: RoutingTable[Handler] = RoutingTable(routes)
+        self._refuse = refuse
         self._inner = wrapped(self._route, steps)
         self._outer = wrapped(self._answer, observers)
 
@@ -55,7 +58,9 @@ class Api:
         except RefusedError as refusal:
             exchange.facts["error.message"] = refusal.message
             exchange.facts["error.responseType"] = refusal.kind
-            return refusals.response(refusal)
+            if refusal.validation:
+                exchange.facts["error.validationErrorString"] = refusals.validation_text(refusal)
+            return self._refuse(exchange, refusal)
 
     async def _route(self, exchange: Exchange) -> Response:
         segments = exchange.segments  # a trailing slash does not make another route

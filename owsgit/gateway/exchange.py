@@ -43,6 +43,8 @@ class RefusedError(Exception):
         super().__init__(message)
         self.status, self.message, self.headers = status, message, headers or []
         self.kind = kind or ("DEFAULT_4XX" if status < 500 else "DEFAULT_5XX")
+        self.validation: list[dict[str, str]] = []  # what is wrong with the request, each with path and message
+        self.tells_validation = False  # whether the client is told of it
 
 
 class DeniedError(RefusedError):

@@ -54,6 +54,7 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "dev": ["hello", "--once", "--payload", '{"pathParameters": {"name": "you"}}'],
         "doctor": ["--home", str(place.node.home)],
         "events": ["hello"],
+        "gateway": ["routes"],
         "init": ["new", "--directory", str(tmp_path / "new")],
         "hooks": ["uninstall"],
         "invoke": ["hello", "--payload", '{"pathParameters": {"name": "you"}}'],
@@ -221,6 +222,40 @@ def test_an_answer_that_is_no_json_is_shown_as_text(place: Place) -> None:
     assert place("invoke", "text", "--stream").text == "a b"
 
 
+def test_a_gateway_goes_through_the_ledger_as_openapi(place: Place, tmp_path: Path) -> None:
+    import httpx
+
+    exported = tmp_path / "api.json"
+    exported.write_text(place("gateway", "export", "api", "--node", "origin", "--format", "json").text)
+    document = json.loads(exported.read_text())
+    operation = document["paths"]["/hello/{name}"]["get"]
+    operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"pattern": "^[a-z]+$"}}]
+    operation["x-amazon-apigateway-request-validator"] = "all"
+    document["x-amazon-apigateway-request-validators"] = {
+        "all": {"validateRequestBody": True, "validateRequestParameters": True}
+    }
+    exported.write_text(json.dumps(document))
+    assert "differs" in place("gateway", "import", str(exported), "--name", "api").text
+    assert place("gateway", "import", str(exported), "--name", "api", "--force").status == 0
+    tested = place("gateway", "test", "GET", "/hello/5")
+    assert tested.status == 1 and "Invalid request parameters: [name]" in tested.text
+    place.project.commit()
+    assert push(place.project, place.node).status == 0
+    url = gateway_url(place.project)
+    assert httpx.get(f"{url}/hello/you").text == "hello you"
+    assert httpx.get(f"{url}/hello/5").json() == {"message": "Invalid request parameters: [name]"}
+    file = place.project.folder / "gateways/api.json"
+    before = file.read_text()
+    file.write_text(before.replace("^[a-z]+$", "^(?=a)$"))
+    try:
+        place.project.commit()
+        refused = push(place.project, place.node)
+        path = "$.routes['GET /hello/{name}'].request.parameters['path.name'].schema.pattern"
+        assert refused.status != 0 and path in refused.text and "unbounded time" in refused.text
+    finally:
+        place.project.git("reset", "--hard", "HEAD~1")
+
+
 def test_why_names_the_statement(place: Place) -> None:
     assert (
         "allowed by policies/code.json $.Statement[0]"
@@ -323,6 +358,9 @@ def test_the_example_is_valid_and_serves(tmp_path: Path, alice: Person) -> None:
         assert httpx.get(f"{url}/products/none").status_code == 404
         assert httpx.post(f"{url}/price", json={"cents": 100, "country": "DE"}).json()["gross"] == 119
         assert httpx.post(f"{url}/price", json={"cents": 100, "country": "XX"}).status_code == 400
+        unchecked = httpx.post(f"{url}/price", content='{"cents": "1", "country": "DE"}').json()
+        assert unchecked["message"] == "Invalid request body" and unchecked["errors"][0]["path"] == "$.cents"
+        assert "/price" in httpx.get(f"{url}/docs/openapi.json").json()["paths"]
     finally:
         node.stop()
 

@@ -5,12 +5,16 @@ from collections.abc import Sequence
 from owsgit.gateway.app import Api, wrapped
 from owsgit.gateway.canary import CanaryIntegration, Releases
 from owsgit.gateway.cors import Cors
-from owsgit.gateway.exchange import Handler, Mount, Step
+from owsgit.gateway.docs import Docs
+from owsgit.gateway.exchange import Exchange, Handler, Mount, Step
 from owsgit.gateway.hosts import Binding
 from owsgit.gateway.redirects import with_header
 from owsgit.model.service import Site
 from owsgit.services.gateways.authorization import Authorization, AuthorizerState
 from owsgit.services.gateways.integrate import Integrations, keys_of
+from owsgit.services.gateways.openapi.writing import document
+from owsgit.services.gateways.responses import refuse_of
+from owsgit.services.gateways.schemas import Schemas
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 
@@ -30,6 +34,7 @@ class Builder:
         self._site, self._name, self._spec, self._releases = site, name, spec, releases
         self._integrations = integrations
         self._authorization = Authorization(site, name, spec, authorizers)
+        self._schemas = Schemas(spec.models)
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
@@ -45,7 +50,20 @@ class Builder:
             for key, route in self._spec.routes.items()
             for name in keys_of(key, route, self._spec.routes)
         ]
-        return Api(mount, routes, self._steps(stage), self._observers(stage))
+        routes += self._docs(stage, about)
+        return Api(mount, routes, self._steps(stage), self._observers(stage), refuse_of(self._spec.responses))
+
+    def _docs(self, stage: str, about: StageSpec) -> list[tuple[str, Handler]]:
+        """The routes of the interactive page, which are asked for like any other."""
+        spec = self._spec.docs
+        if spec is None:
+            return []
+        info = self._spec.info
+        title = (info.title if info else None) or self._name
+        docs = Docs(title, lambda exchange: document(self._name, self._spec, base_path(exchange)))
+        asked = RouteSpec.model_validate({"function": "docs", **({"auth": spec.auth} if spec.auth else {})})
+        routes = {f"GET {spec.path}": docs.redirect, f"GET {spec.path}/{{file}}": docs.file}
+        return [(key, wrapped(handler, self._route_steps(key, asked, stage))) for key, handler in routes.items()]
 
     def _integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
         return self._integrations.shown(key, route, about, self._answering(key, route, stage, about))
@@ -67,7 +85,10 @@ class Builder:
 
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
-        return [*self._authorization.route_steps(route)]
+        return [*self._authorization.route_steps(route), *self._validation(route)]
+
+    def _validation(self, route: RouteSpec) -> list[Step]:
+        return [route.request.check(self._schemas).step] if route.request is not None else []
 
     def _steps(self, stage: str) -> Sequence[Step]:
         """The steps of the whole stage, which see every request before it is routed, the outermost first."""
@@ -82,3 +103,8 @@ class Builder:
         if cors is not None:
             found.append(Cors(cors.sharing()))
         return found
+
+
+def base_path(exchange: Exchange) -> str:
+    """What a client writes before the paths of routes."""
+    return "/" + "/".join(exchange.mount.base_path)

@@ -82,7 +82,8 @@ class Integrations:
                 raise InvalidError(f"the website {files.website} has no {path!r}", remedy="correct the path, or add it")
         return Shelf(folder, files.path or "", files.index, files.not_found or "", files.spa, files.cache_control or "")
 
-    def shown(self, key: str, route: RouteSpec, stage: StageSpec, handler: Handler) -> Handler:
+    @staticmethod
+    def shown(key: str, route: RouteSpec, stage: StageSpec, handler: Handler) -> Handler:
         """With what changes requests and responses around it."""
         steps: list[Step] = []
         if route.response_parameters:

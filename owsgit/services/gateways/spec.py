@@ -12,6 +12,7 @@ from owsgit.model.iam.document import Guarded
 from owsgit.model.names import unqualified
 from owsgit.model.spec import Claim, Document, Reference, Suspendable
 from owsgit.model.strictjson import join
+from owsgit.services.gateways import requests
 from owsgit.services.gateways.authorizers import (
     AUTHORIZERS_MAX,
     NONE,
@@ -24,6 +25,7 @@ from owsgit.services.gateways.authorizers import (
 )
 from owsgit.services.gateways.canary import CanarySpec
 from owsgit.services.gateways.cors import CorsSpec
+from owsgit.services.gateways.documentation import DocsSpec, DocumentationSpec, InfoSpec
 from owsgit.services.gateways.integrations import (
     FilesSpec,
     HttpSpec,
@@ -37,6 +39,8 @@ from owsgit.services.gateways.integrations import (
     mapped_responses,
 )
 from owsgit.services.gateways.policy import GatewayPolicy
+from owsgit.services.gateways.requests import MODELS_MAX, JsonSchema, ModelName, RequestSpec
+from owsgit.services.gateways.responses import GatewayResponse, ResponseKind
 from owsgit.services.gateways.stages import StageSpec, resolved
 from owsgit.services.gateways.tls import AcmeSpec, CertificateSpec, PortTlsSpec, certificate_references
 
@@ -105,6 +109,8 @@ class RouteSpec(Document):
         le=900,
         description="Seconds after which the client gets an error; for http, of silence before and within a response.",
     )
+    request: RequestSpec | None = Field(None, description="What requests have to be; others are refused with 400.")
+    documentation: DocumentationSpec | None = Field(None, description="What OpenAPI documents say of the route.")
 
     canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
 
@@ -191,6 +197,19 @@ class GatewaySpec(Suspendable, Guarded):
         description="By route key: 'METHOD /path' with {parameter} and {parameter+}, 'ANY /path', or '$default'.",
     )
 
+    models: dict[ModelName, JsonSchema] = Field(
+        default_factory=dict,
+        max_length=MODELS_MAX,
+        description="JSON Schemas by name, for requests to refer to: draft 4, or what $schema says.",
+    )
+    responses: dict[ResponseKind, GatewayResponse] = Field(
+        default_factory=dict,
+        description="By type of gateway response (DEFAULT_4XX, THROTTLED, ...): what is answered where a request goes "
+        "no further.",
+    )
+    info: InfoSpec | None = Field(None, description="What OpenAPI documents call the API.")
+    docs: DocsSpec | None = Field(None, description="An interactive page of the API; without it there is none.")
+
     @model_validator(mode="after")
     def _routes_differ(self) -> Self:
         seen: dict[object, str] = {}
@@ -276,6 +295,26 @@ class GatewaySpec(Suspendable, Guarded):
                 yield domain.name, certificate, own if domain.certificate is not None else "$.tls.certificate"
         if not self.domains and self.tls.certificate is not None:
             yield "", self.tls.certificate, "$.tls.certificate"
+
+    @model_validator(mode="after")
+    def _schemas_are_schemas(self) -> Self:
+        asked = {key: route.request for key, route in self.routes.items() if route.request is not None}
+        if self.models or asked:
+            requests.check(self.models, asked, {key: parse_key(key).names for key in asked})
+        return self
+
+    @model_validator(mode="after")
+    def _docs_have_room(self) -> Self:
+        if self.docs is None:
+            return self
+        known = ("none", "iam", *getattr(self, "authorizers", ()))
+        if self.docs.auth is not None and ("auth" not in RouteSpec.model_fields or self.docs.auth not in known):
+            raise ValueError(f"docs.auth names {self.docs.auth!r}, and there is no such authorizer")
+        taken = {parse_key(key).shape for key in self.routes if key != DEFAULT}
+        for key in (f"GET {self.docs.path}", f"GET {self.docs.path}/{{file}}"):
+            if parse_key(key).shape in taken:
+                raise ValueError(f"docs.path: the route {key!r} is there already: choose another path")
+        return self
 
     def places(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """Where it is served: host (empty: every host), base path, stage."""

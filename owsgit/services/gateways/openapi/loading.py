@@ -1,0 +1,111 @@
+"""An OpenAPI document as it is written, JSON or YAML: read within bounds, refused where it is not one."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from owsgit.model.errors import InvalidError, Problem
+from owsgit.model.strictjson import join, problem_path
+
+BYTES_MAX = 8 * 1024 * 1024
+NODES_MAX = 500_000
+"""Values in a document, each alias of YAML counted as all that it stands for."""
+
+DEPTH_MAX = 100
+PROBLEMS_MAX = 20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's core schema, as OpenAPI asks for: dates and `on` are texts."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":bool"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def load(data: bytes, file: str) -> dict[str, Any]:
+    """The document, checked against the specification of its version. Raises InvalidError."""
+    if len(data) > BYTES_MAX:
+        raise InvalidError(f"{len(data):,} bytes are more than the {BYTES_MAX:,} that are read", file=file)
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except UnicodeDecodeError as error:
+        raise InvalidError(f"not UTF-8 at byte {error.start}", file=file, remedy="save it as UTF-8") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        told = " ".join(str(error).split())[:300]
+        raise InvalidError(f"neither JSON nor YAML: {told}", file=file, remedy="correct the syntax") from None
+    document = _plain(found, file)
+    if not isinstance(document, dict) or not ("openapi" in document or "swagger" in document):
+        raise InvalidError("no OpenAPI document: it says neither openapi nor swagger", file=file, path="$")
+    return document
+
+
+def _plain(found: Any, file: str) -> Any:
+    """A copy in which nothing is shared, with texts as keys."""
+    count = 0
+
+    def copied(value: Any, depth: int) -> Any:
+        nonlocal count
+        count += 1
+        if count > NODES_MAX or depth > DEPTH_MAX:
+            what = f"{NODES_MAX:,} values" if count > NODES_MAX else f"{DEPTH_MAX} levels"
+            raise InvalidError(f"more than {what}, with its aliases written out", file=file)
+        if isinstance(value, dict):
+            return {str(name): copied(each, depth + 1) for name, each in value.items()}
+        if isinstance(value, list):
+            return [copied(each, depth + 1) for each in value]
+        return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+    return copied(found, 0)
+
+
+def validate(document: dict[str, Any], file: str) -> None:
+    """Raises InvalidError with what is not as the specification has it. It may name nothing outside of itself."""
+    problems = list(_outside(document, file))
+    if problems:
+        raise InvalidError.of(problems[:PROBLEMS_MAX])
+    from openapi_spec_validator import (  # noqa: PLC0415 - slow to import
+        OpenAPIV2SpecValidator,
+        OpenAPIV30SpecValidator,
+        OpenAPIV31SpecValidator,
+    )
+    from openapi_spec_validator.validation.exceptions import UnresolvableParameterError  # noqa: PLC0415
+
+    version = str(document.get("openapi", document.get("swagger")))
+    kinds = {"2.0": OpenAPIV2SpecValidator, "3.0": OpenAPIV30SpecValidator, "3.1": OpenAPIV31SpecValidator}
+    kind = kinds.get(version[:3])
+    if kind is None:
+        raise InvalidError(f"the version {version!r:.20} is not read", file=file, remedy="2.0, 3.0 and 3.1 are")
+    for error in kind(document).iter_errors():
+        if isinstance(error, UnresolvableParameterError):
+            continue  # the path says what its parameters are, as for API Gateway
+        message = str(getattr(error, "message", error))
+        problems.append(Problem(message[:300], file, problem_path(tuple(getattr(error, "absolute_path", ())))))
+        if len(problems) == PROBLEMS_MAX:
+            break
+    if problems:
+        raise InvalidError.of(problems)
+
+
+def _outside(value: Any, file: str, path: str = "$") -> Iterator[Problem]:
+    if isinstance(value, dict):
+        reference = value.get("$ref")
+        if isinstance(reference, str) and not reference.startswith("#"):
+            remedy = "bundle the document into one file first"
+            yield Problem(
+                f"{reference!r:.100} is outside of the document: nothing is fetched", file, join(path, "$ref"), remedy
+            )
+        for name, each in value.items():
+            yield from _outside(each, file, join(path, name))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _outside(each, file, f"{path}[{index}]")

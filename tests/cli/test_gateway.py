@@ -1,0 +1,195 @@
+"""`owsgit gateway`: routes, test, import and export, in a working tree."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from owsgit.cli.gateway import command
+from owsgit.model.errors import InvalidError
+from tests.support import projects
+from tests.support.nodes import owsgit
+from tests.support.people import Person
+from tests.support.projects import Project
+
+SHOP: dict[str, Any] = {
+    "port": 8080,
+    "stages": {"live": {"variables": {"fn": "hello"}}, "test": {"variables": {"fn": "hello:next"}}},
+    "models": {"Order": {"type": "object", "required": ["id"]}},
+    "routes": {
+        "GET /orders/{id}": {"function": "${stageVariables.fn}", "timeout": 3},
+        "POST /orders/{id}": {
+            "function": "hello",
+            "payloadFormatVersion": "1.0",
+            "request": {"body": {"application/json": "Order"}},
+        },
+        "GET /orders/latest": {"function": "hello"},
+        "ANY /{proxy+}": {"function": "hello"},
+    },
+}
+OTHER: dict[str, Any] = {
+    "port": 8080,
+    "domains": [{"name": "*.example.com", "basePath": "/in"}],
+    "routes": {"$default": {"function": "hello"}},
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, alice: Person) -> Project:
+    files = {
+        "functions/hello/function.json": projects.function(),
+        "functions/hello/app.py": projects.HELLO,
+        "gateways/shop.json": SHOP,
+        "gateways/other.json": OTHER,
+    }
+    return projects.create(tmp_path_factory.mktemp("tree") / "shop", alice, files=files)
+
+
+@pytest.fixture
+def run(tree: Project, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tree.folder)
+
+    def run(*arguments: str, data: str | None = None) -> Result:
+        return CliRunner().invoke(command, arguments, input=data, standalone_mode=False)
+
+    return run
+
+
+def told(result: Result) -> Any:
+    assert result.exception is None, result.exception
+    return json.loads(result.stdout)
+
+
+def test_routes(run: Any) -> None:
+    rows = told(run("routes", "shop", "-o", "json"))
+    assert rows[1] == {
+        "gateway": "shop",
+        "routeKey": "POST /orders/{id}",
+        "method": "POST",
+        "path": "/orders/{id}",
+        "integration": "function hello",
+        "auth": "none",
+        "limits": ["29 s", "validates body and parameters"],
+    }
+    table = run("routes").stdout
+    assert "GATEWAY" in table and "$default" in table and table.endswith("5 routes\n")
+    assert isinstance(run("routes", "shp").exception, InvalidError)
+    assert "did you mean the gateway 'shop'" in str(run("routes", "shp").exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ["GET", "/live/orders/5"],
+            {
+                "gateway": "shop",
+                "stage": "live",
+                "basePath": "/live",
+                "path": "/orders/5",
+                "routeKey": "GET /orders/{id}",
+                "pathParameters": {"id": "5"},
+                "integration": "function hello",
+                "alsoMatching": ["ANY /{proxy+}"],
+                "near": ["POST /orders/{id}"],
+                "refusal": None,
+                "limits": ["3 s"],
+            },
+        ),
+        (["GET", "/orders/5", "--stage", "test"], {"stage": "test", "integration": "function hello:next"}),
+        (["GET", "/live/orders/latest"], {"routeKey": "GET /orders/latest", "why": "the path matches literally; the method matches"}),
+        (["PUT", "/live/a%2Fb/c"], {"routeKey": "ANY /{proxy+}", "pathParameters": {"proxy": "a/b/c"}}),
+        (["GET", "/in/x", "--host", "a.example.com"], {"gateway": "other", "routeKey": "$default", "path": "/x"}),
+        (["GET", "/in/x", "--gateway", "other"], {"gateway": "other", "host": "any.example.com"}),
+        (["POST", "/live/orders/5", "--body", '{"id": 1}', "-H", "content-type: application/json"], {"refusal": None}),
+        (
+            ["POST", "/live/orders/5", "--body", "{}"],
+            {
+                "routeKey": "POST /orders/{id}",
+                "refusal": {
+                    "status": 400,
+                    "message": "Invalid request body",
+                    "errors": [{"path": "$", "message": '"id" is a required property'}],
+                },
+            },
+        ),
+        (["GET", "/nowhere"], {"gateway": None, "refusal": {"status": 404, "message": "Not Found", "errors": []}}),
+        (["GET", "/live/%2e%2e/x"], {"refusal": {"status": 400, "message": "Bad Request", "errors": []}}),
+    ],
+)  # fmt: skip
+def test_a_request_is_explained(run: Any, arguments: list[str], expected: dict[str, Any]) -> None:
+    done = run("test", *arguments, "-o", "json")
+    found = told(done)
+    assert {name: found[name] for name in expected} == expected
+    assert done.return_value == (1 if found["refusal"] else 0)
+    lines = run("test", *arguments).stdout
+    assert f"route:       {found['routeKey'] or 'none'}" in lines
+
+
+def test_the_event_is_the_gateways(run: Any) -> None:
+    done = run(
+        "test", "POST", "/live/orders/5?q=1", "--event", "-d", '{"id": 1}', "-H", "Content-Type: application/json"
+    )
+    event = told(done)
+    assert (event["version"], event["resource"], event["path"]) == ("1.0", "/orders/{id}", "/orders/5")
+    assert event["queryStringParameters"] == {"q": "1"} and event["body"] == '{"id": 1}'
+    assert event["stageVariables"] == {"fn": "hello"}
+
+
+def test_what_is_exported_is_imported_as_it_was(run: Any, tree: Project) -> None:
+    exported = run("export", "shop").stdout
+    assert "openapi: 3.0.3" in exported and ":function:${stageVariables.fn}/invocations" in exported
+    done = run("import", "-", "--name", "shop", "-o", "json", data=exported)
+    assert told(done)["same"] is True and done.return_value == 0
+    assert json.loads((tree.folder / "gateways/shop.json").read_text()) == SHOP
+    clients = json.loads(run("export", "shop", "--format", "json", "--clients", "--stage", "test").stdout)
+    assert clients["servers"] == [{"url": "/test"}] and "x-owsgit-gateway" not in clients
+    assert "no stage 'x'" in str(run("export", "shop", "--stage", "x").exception)
+
+
+PETS = """
+openapi: 3.0.3
+info: {title: Pet Store!, version: "3", license: {name: MIT}}
+paths:
+  /pets: {get: {responses: {"200": {description: ok}}}}
+"""
+
+
+def test_import_writes_once_and_shows_what_it_would_change(run: Any, tree: Project) -> None:
+    file = tree.folder / "gateways/pet-store.json"
+    source = tree.folder.parent / "pets.yaml"
+    source.write_text(PETS)
+    assert "--port" in str(run("import", str(source), "--function", "hello").exception.problems[0].remedy)
+    first = told(run("import", str(source), "--function", "pets", "--port", "9000", "-o", "json"))
+    assert first["file"] == "gateways/pet-store.json" and first["written"] and first["missingFunctions"] == ["pets"]
+    assert [warning["path"] for warning in first["warnings"]] == ["$.info.license"]
+    content = json.loads(file.read_text())
+    assert content["port"] == 9000 and content["info"] == {"title": "Pet Store!", "version": "3"}
+    file.write_text(json.dumps({**content, "port": 9001, "stages": {"v1": {}}, "routes": {}}))
+    shown = run("import", str(source), "--function", "hello")
+    assert (
+        shown.return_value == 1 and '+    "GET /pets": {' in shown.stdout and "--force writes over it" in shown.stdout
+    )
+    assert json.loads(file.read_text())["routes"] == {}
+    forced = run("import", str(source), "--function", "hello", "--force")
+    assert forced.return_value == 0 and "is written: 1 route" in forced.stdout
+    after = json.loads(file.read_text())
+    assert (after["port"], after["stages"], list(after["routes"])) == (9001, {"v1": {}}, ["GET /pets"])
+    file.unlink()
+
+
+def test_import_refuses_what_would_make_no_valid_file(run: Any, tree: Project) -> None:
+    bad = PETS.replace("/pets:", "'/pets{x}':")
+    failed = run("import", "-", "--function", "hello", "--port", "9000", data=bad)
+    assert failed.exception.problems[0].path == "$.paths['/pets{x}'].get"
+    assert "cannot be read" in str(run("import", "/nowhere").exception)
+    assert not Path(tree.folder / "gateways/pet-store.json").exists()
+
+
+def test_errors_of_the_program_have_no_traceback(tree: Project) -> None:
+    done = owsgit("gateway", "import", "-", by=tree.owner, cwd=tree.folder, data="[")
+    assert done.status == 1 and "neither JSON nor YAML" in done.text and "Traceback" not in done.text
+    unknown = owsgit("gateway", "tset", by=tree.owner, cwd=tree.folder)
+    assert unknown.status == 64
