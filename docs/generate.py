@@ -147,6 +147,7 @@ def permissions() -> Iterator[str]:
     for kind in KINDS:
         for action in kind.calls:
             yield f"| {kind.name} | `{action}` | {'yes' if kind in KINDS.guarded else ''} |"
+    yield "| gateway | `logs:GetLogEvents` (`owsgit logs --gateway`), on `arn:aws:apigateway:{region}::/apis/{name}` | |"
     yield "| role | `sts:AssumeRole` (`--role`) | its trust policy, which has to |"
     yield f"| project | `{resource.PROPOSE_ACTION}`, `{resource.APPROVE_ACTION}`, `{resource.METRICS_ACTION}` | |"
     yield ""

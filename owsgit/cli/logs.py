@@ -1,4 +1,4 @@
-"""`owsgit logs`: what a function wrote, on all nodes."""
+"""`owsgit logs`: what a function wrote, or who asked a gateway for what, on all nodes."""
 
 import json
 import re
@@ -40,11 +40,15 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 @click.option("--since", metavar="TIME", help="Only lines since then: 10m (or s, h, d), or 2026-01-31T10:00:00Z.")
 @click.option("--filter", "text", metavar="TEXT", help="Only lines that contain TEXT.")
 @click.option("--level", type=click.Choice(LEVELS, case_sensitive=False), help="Only lines of this level, or graver.")
+@click.option("--gateway", is_flag=True, help="NAME is a gateway: show its access log.")
 @click.option("--request", metavar="ID", help="Only lines of one request.")
 @remote.role_option
 @click.option("--node", "-n", "node", default="", help="Only of this node: a git remote or ssh:// address.")
 def command(name: str, follow: bool, node: str, **wanted: Any) -> Result:
-    """Show what the function NAME wrote on all nodes, merged by time. Needs logs:GetLogEvents on the function."""
+    """Show what the function NAME wrote on all nodes, merged by time, or with --gateway the access log of a gateway.
+
+    Needs logs:GetLogEvents on the function or the gateway.
+    """
     clone = Clone(Path())
     lines = wanted["lines"]
     if lines is None:
@@ -60,9 +64,17 @@ def command(name: str, follow: bool, node: str, **wanted: Any) -> Result:
 
 
 def _options(
-    since: str | None, text: str | None, level: str | None, request: str | None, role: str | None, lines: int | None
+    *,
+    since: str | None,
+    text: str | None,
+    level: str | None,
+    request: str | None,
+    role: str | None,
+    gateway: bool,
+    lines: int | None,
 ) -> tuple[str, ...]:
     given = {"since": moment(since) if since else None, "filter": text, "level": level, "request": request}
+    given["kind"] = "gateway" if gateway else None
     return (*(f"{key}={value}" for key, value in given.items() if value), *remote.role_words(role))
 
 

@@ -80,7 +80,9 @@ def _table(data: dict[str, Any]) -> Table:
 
 
 def _counts(live: dict[str, Any]) -> list[str]:
-    """What a function did since it was first applied on this node, in one line."""
+    """What a function, or a gateway, did since it was first applied on this node, in one line."""
+    if "requests" in live:
+        return [_requests(live)]
     if "invocations" not in live:
         return []
     told = [f"{live[name]} {name}" for name in ("invocations", "errors", "throttles") if live[name]]
@@ -115,6 +117,16 @@ def _side(found: dict[str, Any]) -> str:
             f"of late {found['errorRate'] * 100:g} % failed, p50 {found['p50Ms']:g} ms, p99 {found['p99Ms']:g} ms"
         )
     return "; ".join(told)
+
+
+def _requests(live: dict[str, Any]) -> str:
+    told = [f"{live['requests']} requests", *(f"{live[name]} {name}" for name in ("4xx", "5xx") if live[name])]
+    recent = live["recent"]
+    if recent["requests"]:
+        latency = ", ".join(f"{name} {value:g} ms" for name, value in recent["latencyMs"].items())
+        rate = f", {recent['errorRate']:.1%} of them 5xx" if recent["errorRate"] else ""
+        told.append(f"{recent['requests']} in the last {recent['minutes']} minutes ({latency}{rate})")
+    return ", ".join(told)
 
 
 def _nodes(nodes: list[dict[str, Any]]) -> list[str]:

@@ -5,12 +5,12 @@
 Observers see every request and its response; steps may refuse, answer themselves, or change what passes them.
 """
 
-import uuid
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 
-from owsgit.gateway import refusals
+from owsgit.gateway import refusals, traces
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response, Step
 from owsgit.gateway.refusals import Refuse
 from owsgit.gateway.table import RoutingTable
@@ -19,6 +19,19 @@ from owsgit.gateway.table import RoutingTable
 def wrapped(handler: Handler, steps: Sequence[Step]) -> Handler:
     """`handler` with steps around it, the first of them outermost."""
     return reduce(lambda inner, step: step(inner), reversed(steps), handler)
+
+
+def request_id() -> str:
+    """A random UUID (RFC 9562), made faster than the standard library does."""
+    text = os.urandom(16).hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
+
+
+def identified(response: Response, id_: str) -> Response:
+    """The response with its request's id, under the names of HTTP APIs and of REST APIs."""
+    told = id_.encode()
+    response.headers += ((b"apigw-requestid", told), (b"x-amzn-requestid", told))
+    return response
 
 
 class Api:
@@ -47,10 +60,9 @@ class Api:
 
     async def handle(self, exchange: Exchange) -> Response:
         exchange.mount = self.mount
-        exchange.id = str(uuid.uuid4())
-        response = await self._outer(exchange)
-        response.headers.append((b"apigw-requestid", exchange.id.encode()))
-        return response
+        exchange.id = request_id()
+        traces.receive(exchange)
+        return identified(await self._outer(exchange), exchange.id)
 
     async def _answer(self, exchange: Exchange) -> Response:
         try:

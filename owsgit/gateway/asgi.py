@@ -85,14 +85,16 @@ async def _serve(application: Application, scope: Scope, received: _Received, se
     body = response.body
     if bodiless or exchange.method == "HEAD":
         await send({"type": "http.response.body", "body": b""})
-        if not isinstance(body, bytes) and (close := getattr(body, "aclose", None)) is not None:
-            await close()
+        await response.drop()
         return
     if isinstance(body, bytes):
         await send({"type": "http.response.body", "body": body})
         return
-    async for piece in body:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    try:
+        async for piece in body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    finally:
+        await response.drop()
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -85,6 +85,7 @@ class Mount:
     stage: str = "$default"
     base_path: tuple[str, ...] = ()  # what a request's path begins with, and its route's does not
     variables: Mapping[str, str] = field(default_factory=dict)
+    binary_media_types: frozenset[str] = frozenset()  # of format 1.0; empty: by what the type is
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,21 @@ class Exchange:
         "host",
         "id",
         "identity",
+        "integration_seconds",
+        "integration_status",
         "method",
         "mount",
         "parameters",
         "protocol",
         "query",
+        "received",
         "resource",
         "route_key",
         "scheme",
         "segments",
+        "span",
         "target",
+        "trace_id",
     )
 
     def __init__(
@@ -141,6 +147,11 @@ class Exchange:
         self.parameters: dict[str, str] = {}
         self.authorizer: dict[str, Any] = {}  # what events show as requestContext.authorizer
         self.identity: dict[str, Any] = {}  # of requestContext.identity: apiKey, userArn, ...
+        self.trace_id = ""  # as X-Amzn-Trace-Id has it; empty if nobody traces
+        self.span: Any = None  # OpenTelemetry's, if this node traces
+        self.received = 0  # bytes of the body that were read
+        self.integration_seconds = -1.0  # that the integration took to its head; below 0 if it was not asked
+        self.integration_status = 0
         self.facts: dict[str, Any] = {}  # $context variables of the access log, by name without "$context."
 
     @property
@@ -167,6 +178,10 @@ class Exchange:
                 self._read = await self._rest(first, most)
         return self._read
 
+    def replace_body(self, made: Callable[[Body], Body]) -> None:
+        """Have the body read through another one, as long as nothing is read of it."""
+        self._body = made(self._body)
+
     async def _rest(self, first: bytes, most: int) -> bytes:
         pieces, size = [first], len(first)
         try:
@@ -176,6 +191,7 @@ class Exchange:
                     if size > most:
                         raise too_large()
                     pieces.append(piece)
+                    self.received += len(piece)
         except TimeoutError:
             raise RefusedError(408, "Request Timeout") from None
         return b"".join(pieces) if len(pieces) > 1 else first
@@ -183,7 +199,9 @@ class Exchange:
     async def _next(self) -> bytes:
         try:
             async with asyncio.timeout(BODY_SECONDS_MAX):
-                return await self._body.next()
+                piece = await self._body.next()
+                self.received += len(piece)
+                return piece
         except TimeoutError:
             raise RefusedError(408, "Request Timeout") from None
 
@@ -201,11 +219,19 @@ class Exchange:
             yield piece
 
 
+class Variants(Protocol):
+    """Other forms of a body that is answered more than once, such as an encoded one."""
+
+    def get(self, name: str) -> bytes | None: ...
+
+    def put(self, name: str, body: bytes) -> None: ...
+
+
 class Response:
     """What goes back. `body` is the whole of it, or its pieces as they come; `length` is its length in bytes, None if
     that is not known before the last piece. An answer to HEAD has the length of what GET would get."""
 
-    __slots__ = ("body", "headers", "length", "status")
+    __slots__ = ("body", "headers", "length", "status", "variants")
 
     def __init__(
         self, status: int, headers: Headers, body: bytes | AsyncIterator[bytes] = b"", length: int | None = None
@@ -213,6 +239,13 @@ class Response:
         """`headers` without what frames the body on the wire: content-length, transfer-encoding, connection."""
         self.status, self.headers, self.body = status, headers, body
         self.length = len(body) if length is None and isinstance(body, bytes) else length
+        self.variants: Variants | None = None
+
+    async def drop(self) -> None:
+        """Let go of a body that nobody will read."""
+        close = getattr(self.body, "aclose", None)
+        if close is not None:
+            await close()
 
     def header(self, name: bytes) -> bytes:
         for key, value in self.headers:

@@ -43,7 +43,7 @@ class FunctionIntegration:
         if answer.error is not None:
             raise _failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
         try:
-            return payload.response(version, answer.payload)
+            return payload.response(version, answer.payload, payload.decodes(version, exchange))
         except MalformedResponseError as error:
             log.warning("%s %s: %s answered badly: %s", exchange.mount.api, exchange.route_key, self._name, error)
             exchange.facts["integration.error"] = str(error)
@@ -76,7 +76,7 @@ async def _invocation(version: str, exchange: Exchange) -> Invocation:
     event = payload.event(version, exchange, await exchange.read())
     if len(event) > EVENT_BYTES_MAX:
         raise too_large()
-    return Invocation(event, exchange.id, exchange.header(b"x-amzn-trace-id").decode("latin-1"))
+    return Invocation(event, exchange.id, exchange.trace_id)
 
 
 def _failure(version: str, status: int, kind: str) -> RefusedError:

@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import ASGIApp
 
 from owsgit.gateway import refusals
-from owsgit.gateway.app import Api
+from owsgit.gateway.app import Api, identified, request_id
 from owsgit.gateway.exchange import MISDIRECTED, Exchange, RefusedError, Response
 from owsgit.gateway.table import PATH_BYTES_MAX
 from owsgit.gateway.tls import Security
@@ -55,7 +55,7 @@ class VirtualHosts:
                 raise RefusedError(MISDIRECTED, "Misdirected Request")
             api = self._find(exchange)
         except RefusedError as refusal:
-            return refusals.response(refusal)
+            return identified(refusals.response(refusal), request_id())
         return await api.handle(exchange)
 
     def admits(self, exchange: Exchange) -> bool:

@@ -44,11 +44,34 @@ def _header(exchange: Exchange, name: bytes) -> str:
     return exchange.header(name).decode("latin-1")
 
 
-def _body(exchange: Exchange, body: bytes) -> tuple[str | None, bool]:
+def _is_text(exchange: Exchange, version: str, kind: str) -> bool:
+    """Whether a body goes into an event as text: by its type, or as the gateway's binaryMediaTypes say."""
+    if version == "1.0" and exchange.mount.binary_media_types:
+        return not _is_binary(exchange, kind)
+    return _TEXT_TYPES.fullmatch(kind) is not None and not exchange.header(b"content-encoding")
+
+
+def _is_binary(exchange: Exchange, kind: str) -> bool:
+    kind, types = kind.lower(), exchange.mount.binary_media_types
+    return kind in types or "*/*" in types or f"{kind.partition('/')[0]}/*" in types
+
+
+def decodes(version: str, exchange: Exchange) -> bool:
+    """Whether an answer of isBase64Encoded is decoded: as REST APIs do, only if the first type that the client accepts
+    is one of the gateway's binaryMediaTypes, where it has some.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/lambda-proxy-binary-media.html
+    """
+    if version != "1.0" or not exchange.mount.binary_media_types:
+        return True
+    return _is_binary(exchange, _header(exchange, b"accept").split(",", 1)[0].split(";", 1)[0].strip())
+
+
+def _body(exchange: Exchange, body: bytes, version: str) -> tuple[str | None, bool]:
     if not body:
         return None, False
     kind = _header(exchange, b"content-type").split(";", 1)[0].strip()
-    if _TEXT_TYPES.fullmatch(kind) and not exchange.header(b"content-encoding"):
+    if _is_text(exchange, version, kind):
         try:
             return body.decode("utf-8"), False
         except UnicodeDecodeError:
@@ -91,7 +114,7 @@ def _times() -> tuple[str, int]:
 
 
 def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
-    text, encoded = _body(exchange, body)
+    text, encoded = _body(exchange, body, "2.0")
     written, epoch = _times()
     mount, path, headers = exchange.mount, full_path(exchange), text_headers(exchange)
     cookies = [part.strip() for name, value in headers if name == "cookie" for part in value.split(";")]
@@ -140,7 +163,7 @@ def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
 
 
 def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
-    text, encoded = _body(exchange, body)
+    text, encoded = _body(exchange, body, "1.0")
     written, epoch = _times()
     mount = exchange.mount
     query, headers = _grouped(query_pairs(exchange)), _grouped(text_headers(exchange))
@@ -196,8 +219,11 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
     }
 
 
-def response(version: str, payload: bytes) -> Response:
-    """The HTTP response that a function's answer stands for. Raises MalformedResponseError."""
+def response(version: str, payload: bytes, decoded: bool = True) -> Response:
+    """The HTTP response that a function's answer stands for; what is base64 stays so unless it is to be `decoded`.
+
+    Raises MalformedResponseError.
+    """
     try:
         answer = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
@@ -211,7 +237,7 @@ def response(version: str, payload: bytes) -> Response:
     if not any(name == b"content-type" for name, _ in headers):
         headers.append((b"content-type", b"application/json" if version == "1.0" else b"text/plain; charset=utf-8"))
     status = _status(answer["statusCode"])
-    return Response(status, headers, _response_body(answer))
+    return Response(status, headers, _response_body(answer, decoded))
 
 
 def _status(value: Any) -> int:
@@ -224,13 +250,13 @@ def _status(value: Any) -> int:
     return status
 
 
-def _response_body(answer: dict[str, Any]) -> bytes:
+def _response_body(answer: dict[str, Any], decoded: bool) -> bytes:
     body = answer.get("body")
     if body is None:
         return b""
     if not isinstance(body, str):
         raise MalformedResponseError("body is not a string")
-    if answer.get("isBase64Encoded") is True:
+    if answer.get("isBase64Encoded") is True and decoded:
         try:
             return base64.b64decode(body, validate=True)
         except binascii.Error:
@@ -245,13 +271,19 @@ def _response_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     cookies = answer.get("cookies") or []
     if not isinstance(multi, dict) or not isinstance(single, dict) or not isinstance(cookies, list):
         raise MalformedResponseError("headers, multiValueHeaders or cookies have the wrong type")
-    taken = {name.lower() for name in multi}
-    pairs += [(name, value) for name, value in single.items() if name.lower() not in taken]
-    pairs += [
+    listed = [
         (name, value) for name, values in multi.items() for value in (values if isinstance(values, list) else [values])
     ]
+    told = {(name.lower(), value) for name, value in listed if isinstance(value, str | int | float)}
+    pairs += [(name, value) for name, value in single.items() if _pair(name, value) not in told]
+    pairs += listed
     pairs += [("set-cookie", cookie) for cookie in cookies]
     return [header for name, value in pairs if (header := _header_pair(name, value))[0] not in _HOP_BY_HOP]
+
+
+def _pair(name: str, value: Any) -> tuple[str, Any]:
+    """API Gateway merges headers and multiValueHeaders: the same pair in both is one."""
+    return name.lower(), value if isinstance(value, str | int | float) else None
 
 
 def _header_pair(name: str, value: Any) -> tuple[bytes, bytes]:

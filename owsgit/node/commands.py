@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import asyncssh
@@ -63,6 +64,7 @@ class Facts:
     inventory: Inventory
     details: Callable[[str, str], Mapping[str, Any]]  # kind, name → live facts
     targets: Mapping[str, Target]
+    logs: Callable[[str, str], Path]  # kind, name → the folder of a log
     public_key: str
     started: str
     nodes: Callable[[], Awaitable[list[dict[str, Any]]]]  # all nodes of the project, as this one sees them
@@ -341,15 +343,18 @@ class Commands:
         return 0
 
     async def _logs(self, session: Session, words: list[str], process: Process) -> int:
-        """Words: the function's name, what of its log is wanted (see log_stream.Wanted), and role=NAME if wanted."""
+        """Words: a name, what of its log is wanted (see log_stream.Wanted), kind=gateway unless it is a function's, and
+        role=NAME if wanted.
+        """
         name, role = words[0] if words else "", _role(words[1:])
+        kind = "gateway" if "kind=gateway" in words[1:] else "function"
 
         def check() -> None:  # rights may be taken away meanwhile
-            self._allow(session, "logs:GetLogEvents", "function", name, process, role)
+            self._allow(session, "logs:GetLogEvents", kind, name, process, role)
 
         check()
         wanted = Wanted.parse(words[1:])
-        await self._log_streams.send(self._facts.targets["function"].logs(name), wanted, process, check)
+        await self._log_streams.send(self._facts.logs(kind, name), wanted, process, check)
         return 0
 
     def _members(self) -> dict[str, Any]:

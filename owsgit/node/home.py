@@ -71,6 +71,27 @@ class PackageIndexes(Document):
     npm: IndexUrl | None = Field(None, description="For npm, as its registry; by default what npm is set to.")
 
 
+def _collector(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("a collector is an address such as http://127.0.0.1:4318")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a collector's address holds no password: put it into headers")
+    return url
+
+
+class TracingSettings(Document):
+    """Where traces of requests go, by OpenTelemetry."""
+
+    otlp: Annotated[str, AfterValidator(_collector)] = Field(
+        description="Address of a collector that takes OTLP over HTTP: 'http://127.0.0.1:4318'; /v1/traces is added."
+    )
+    sample_ratio: float = Field(0.1, ge=0, le=1, description="The share of requests that is traced.")
+    headers: dict[str, str] = Field(
+        default_factory=dict, max_length=20, description="Headers for the collector, such as its token."
+    )
+
+
 class NodeSettings(Spec):
     """`node.json`: what only this machine knows."""
 
@@ -93,6 +114,11 @@ class NodeSettings(Spec):
         default_factory=lambda: ["/etc/letsencrypt", "/etc/owsgit/certificates"],
         max_length=100,
         description="Folders from which gateways may take certificates and their keys (files of tls).",
+    )
+    tracing: TracingSettings | None = Field(
+        None,
+        description="Have requests to gateways traced by OpenTelemetry: {'otlp': 'http://127.0.0.1:4318'}; needs "
+        "pip install 'owsgit[otel]'. Not by default.",
     )
     package_indexes: PackageIndexes = Field(
         default_factory=PackageIndexes,

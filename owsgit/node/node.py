@@ -193,6 +193,7 @@ class Node:
                 "memory": self.settings.memory * MEBIBYTE if self.settings.memory else None,
                 "instance": hashlib.sha256(str(self.home.folder).encode()).hexdigest()[:12],
                 "packageIndexes": self.settings.package_indexes.model_dump(exclude_none=True),
+                "tracing": self.settings.tracing.model_dump(by_alias=True) if self.settings.tracing else None,
                 "privateAssets": self.settings.private_assets,
                 "certificateFolders": self.settings.certificate_folders,
             },
@@ -356,6 +357,7 @@ class Node:
                 inventory=self._inventory,
                 details=lambda kind, name: self._handlers[kind].details(name) if kind in self._handlers else {},
                 targets=targets,
+                logs=lambda kind, name: self._handlers[kind].logs(name),  # type: ignore[attr-defined]
                 public_key=self._public_key.line,
                 started=now(),
                 nodes=self._nodes,

@@ -1,9 +1,9 @@
 """A line of a function's log: its level, the object that it is if it is one, and how it stands on the disk.
 
-On the disk it is one JSON object: {"time", "requestId", "level", "function", "node", "message"} and, if what the
-function wrote is itself a JSON object, that as "record". The first fields are the node's alone, whatever a function
-writes: readers find them by their place (see `HEAD`), without parsing what comes after. Times are UTC with milliseconds
-(RFC 3339).
+On the disk it is one JSON object: {"time", "requestId", "level", "function", "node", "message"} ("gateway" in place of
+"function" for an access log) and, if what was written is itself a JSON object, that as "record". The first fields are
+the node's alone, whatever a function writes: readers find them by their place (see `HEAD`), without parsing what comes
+after. Times are UTC with milliseconds (RFC 3339).
 
 Levels are Lambda's (https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html). START, END
 and REPORT have the level PLATFORM; what the node says of a function's fault is ERROR, of lines that it dropped WARN.
@@ -53,13 +53,14 @@ class Entry:
 class Source:
     """Whose log it is."""
 
-    function: str = ""
+    name: str = ""
     node: str = ""
+    kind: str = "function"
 
     @cached_property
     def fields(self) -> str:
         """As they stand in a line."""
-        return f'"function": {_encode(self.function)}, "node": {_encode(self.node)}'
+        return f'"{self.kind}": {_encode(self.name)}, "node": {_encode(self.node)}'
 
 
 def rank(level: str) -> int:

@@ -1,13 +1,15 @@
 """The log of a function on disk: JSON lines (log_lines.py), bounded in size, rate and age. Read by log_reader.py."""
 
+import asyncio
 import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from owsgit.runtime import log_lines
 from owsgit.runtime.allowance import Allowance
@@ -97,9 +99,13 @@ class FunctionLog:
     def append(self, request_id: str, entries: Iterable[Entry]) -> None:
         """Append lines of one request. A full disk costs the lines, never the request."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self.extend((now, request_id, entry) for entry in entries)
+
+    def extend(self, dated: Iterable[tuple[str, str, Entry]]) -> None:
+        """Append lines of several requests, each with its time and its request id."""
         least = log_lines.rank(self.settings.level) if self.settings.level else -1
         pieces = []
-        for entry in entries:
+        for now, request_id, entry in dated:
             if not entry.platform and log_lines.rank(entry.level) < least:
                 continue
             if len(entry.message) > LINE_CHARACTERS_MAX:
@@ -117,7 +123,8 @@ class FunctionLog:
 
     def _drops(self) -> Entry:
         count, self._dropped = self._dropped, 0
-        text = f"[owsgit] {count:,} lines are dropped: this function wrote more than 1 MiB of log a second"
+        what = self.settings.source.kind
+        text = f"[owsgit] {count:,} lines are dropped: this {what} wrote more than 1 MiB of log a second"
         return Entry(text, "WARN", platform=True)
 
     def _put(self, data: bytes) -> None:
@@ -185,6 +192,25 @@ def sweep_forgotten(folder: Path) -> None:
         if {path.name for path in folder.iterdir()} <= {RETENTION}:
             (folder / RETENTION).unlink(missing_ok=True)
             folder.rmdir()
+
+
+async def sweep_daily(folder: Path, used: Callable[[], Mapping[str, "Swept"]]) -> None:
+    """Once a day, remove what is older than it is to be kept: of the logs that are used, by name, and of those below
+    `folder` that are not (any more).
+    """
+    while True:
+        known = dict(used())
+        for log in known.values():
+            log.sweep()
+        for path in [path for path in folder.glob("*") if path.name not in known]:
+            await asyncio.to_thread(sweep_forgotten, path)
+        await asyncio.sleep(DAY_SECONDS)
+
+
+class Swept(Protocol):
+    """A log that removes what is too old of itself."""
+
+    def sweep(self) -> None: ...
 
 
 def timestamp() -> str:

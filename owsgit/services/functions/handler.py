@@ -41,7 +41,7 @@ class FunctionHandler:
         self._logs: dict[str, FunctionLog] = {}
         self._dispatcher = Dispatcher(site.home / "events.db", self.invoke, self._rules)
         self._metrics = Metrics(site.registry or CollectorRegistry(), self._workers)
-        self._sweeping = asyncio.ensure_future(self._sweep_logs())
+        self._sweeping = asyncio.ensure_future(logs.sweep_daily(site.home / "logs" / "functions", lambda: self._logs))
         self._sandbox = self._make_sandbox()
         containers = Containers(str(site.settings["instance"]), site.home / "containers")
         containers.tidy()
@@ -208,17 +208,6 @@ class FunctionHandler:
 
     def logs(self, name: str) -> Path:
         return self._site.home / "logs" / "functions" / name
-
-    async def _sweep_logs(self) -> None:
-        """Once a day, remove what is older than it is to be kept, also of functions that are gone."""
-        while True:
-            for log in list(self._logs.values()):
-                log.sweep()
-            folder = self._site.home / "logs" / "functions"
-            others = [path for path in folder.glob("*") if path.name not in self._logs]
-            for path in others:
-                await asyncio.to_thread(logs.sweep_forgotten, path)
-            await asyncio.sleep(logs.DAY_SECONDS)
 
     async def close(self) -> None:
         self._sweeping.cancel()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from owsgit.gateway.app import Api, wrapped
+from owsgit.gateway.cache import Store
 from owsgit.gateway.canary import CanaryIntegration, Releases
 from owsgit.gateway.cors import Cors
 from owsgit.gateway.docs import Docs
@@ -10,11 +11,13 @@ from owsgit.gateway.exchange import Exchange, Handler, Mount, Step
 from owsgit.gateway.hosts import Binding
 from owsgit.gateway.redirects import with_header
 from owsgit.model.service import Site
+from owsgit.services.gateways import caching
 from owsgit.services.gateways.authorization import Authorization, AuthorizerState
 from owsgit.services.gateways.integrate import Integrations, keys_of
 from owsgit.services.gateways.openapi.writing import document
 from owsgit.services.gateways.responses import refuse_of
 from owsgit.services.gateways.schemas import Schemas
+from owsgit.services.gateways.seen import Seen
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 
@@ -30,11 +33,17 @@ class Builder:
         releases: Releases,
         integrations: Integrations,
         authorizers: AuthorizerState,
+        seen: Seen,
+        store: Store,
     ) -> None:
+        """What follows `spec` outlives the deployment; `store` is that of cached responses."""
         self._site, self._name, self._spec, self._releases = site, name, spec, releases
         self._integrations = integrations
         self._authorization = Authorization(site, name, spec, authorizers)
         self._schemas = Schemas(spec.models)
+        self._seen, self._store = seen, store
+        self.fingerprints: set[str] = set()  # of what is cached
+        self.route_keys: set[str] = set()
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
@@ -44,13 +53,15 @@ class Builder:
         ]
 
     def _api(self, stage: str, about: StageSpec) -> Api:
-        mount = Mount(self._name, self._site.scope().account, stage, (), about.variables)
+        binary = frozenset(self._spec.binary_media_types)
+        mount = Mount(self._name, self._site.scope().account, stage, (), about.variables, binary)
         routes = [
             (name, wrapped(self._integration(name, route, stage, about), self._route_steps(name, route, stage)))
             for key, route in self._spec.routes.items()
             for name in keys_of(key, route, self._spec.routes)
         ]
         routes += self._docs(stage, about)
+        self.route_keys.update(name for name, _ in routes)
         return Api(mount, routes, self._steps(stage), self._observers(stage), refuse_of(self._spec.responses))
 
     def _docs(self, stage: str, about: StageSpec) -> list[tuple[str, Handler]]:
@@ -85,19 +96,33 @@ class Builder:
 
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
-        return [*self._authorization.route_steps(route), *self._validation(route)]
+        return [
+            *self._authorization.route_steps(route),
+            *self._validation(route),
+            *self._cache(route, stage),
+            *self._seen.around_integration(),
+        ]
 
     def _validation(self, route: RouteSpec) -> list[Step]:
         return [route.request.check(self._schemas).step] if route.request is not None else []
 
+    def _cache(self, route: RouteSpec, stage: str) -> list[Step]:
+        if route.cache is None and not route.etag:
+            return []
+        about = [route.model_dump(), self._spec.stages[stage].variables, self._spec.binary_media_types]
+        print_ = caching.fingerprint(about)
+        self.fingerprints.add(print_)
+        return caching.steps(route.cache, route.etag, self._store, self._name, print_)
+
     def _steps(self, stage: str) -> Sequence[Step]:
         """The steps of the whole stage, which see every request before it is routed, the outermost first."""
-        return [*self._authorization.stage_steps()]
+        compression = [self._spec.compression.step()] if self._spec.compression is not None else []
+        return [*compression, *self._authorization.stage_steps()]
 
     def _observers(self, stage: str) -> Sequence[Step]:
         """What sees every request and its response, refusals included, the outermost first."""
         tls, cors = self._spec.tls, self._spec.cors
-        found: list[Step] = []
+        found: list[Step] = [*self._seen.observers(self._name, stage)]
         if tls is not None and tls.hsts is not None:
             found.append(with_header(b"strict-transport-security", tls.hsts.header))
         if cors is not None:

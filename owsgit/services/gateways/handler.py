@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from owsgit.gateway.app import Api
+from owsgit.gateway.cache import Store
 from owsgit.gateway.canary import Releases
 from owsgit.gateway.exchange import Mount
 from owsgit.gateway.hosts import ANY_HOST, Binding
@@ -19,6 +21,7 @@ from owsgit.services.gateways.build import Builder
 from owsgit.services.gateways.certificates import Certificates, Shown
 from owsgit.services.gateways.integrate import Integrations
 from owsgit.services.gateways.orders import Orders
+from owsgit.services.gateways.seen import Seen
 from owsgit.services.gateways.spec import GatewaySpec
 
 ORDER_SECONDS_MAX = 60.0
@@ -39,6 +42,8 @@ class GatewayHandler:
         self._orders = Orders(site.home / "acme", site.neighbours, self._renewed, self._listeners.prove)
         self._certificates = Certificates(site, self._orders)
         self._specs: dict[str, GatewaySpec] = {}  # what serves now
+        self._seen = Seen(site)
+        self._cache = Store()
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         spec, name = resource.spec, resource.name
@@ -63,13 +68,18 @@ class GatewayHandler:
     async def _serve(self, name: str, spec: GatewaySpec, shown: Shown) -> tuple[str, ...]:
         """Swap in a deployment, with the certificates that are there. Its addresses. Raises OwsgitError."""
         await self._integrations.prepare(spec)
-        builder = Builder(self._site, name, spec, self._releases, self._integrations, self._authorizers)
+        self._seen.prepare(name, spec)
+        builder = Builder(
+            self._site, name, spec, self._releases, self._integrations, self._authorizers, self._seen, self._cache
+        )
         bindings = builder.bindings()
         self._releases.keep(name, [key for key, route in spec.routes.items() if route.canary is not None])
         secured = shown.secured if spec.tls is not None else None
         listener = await self._listeners.serve(name, spec.port, bindings, secured, self._redirects(name, spec))
         self._certificates.keep(name, shown)
         self._specs[name] = spec
+        self._cache.retain(name, builder.fingerprints)
+        await self._seen.deployed(name, spec.stages, builder.route_keys)
         return (listener.url,)
 
     def _redirects(self, name: str, spec: GatewaySpec) -> Mapping[int, Sequence[Binding]]:
@@ -104,6 +114,8 @@ class GatewayHandler:
         self._orders.want(name, {})
         self._certificates.forget(name)
         self._specs.pop(name, None)
+        self._cache.retain(name, ())
+        await self._seen.remove(name)
 
     async def observe(self, resource: Resource) -> str | None:
         """Certificates that changed are taken over at once: that is no drift."""
@@ -119,10 +131,19 @@ class GatewayHandler:
     def details(self, name: str) -> Mapping[str, Any]:
         spec = self._specs.get(name)
         found = list(self._certificates.facts(name, spec)) if spec is not None else []
-        return {**self._releases.details(name), **({"certificates": found} if found else {})}
+        return {
+            **self._seen.details(name),
+            **self._releases.details(name),
+            **({"certificates": found} if found else {}),
+        }
+
+    def logs(self, name: str) -> Path:
+        """The folder of the access log."""
+        return self._seen.log_folder(name)
 
     async def close(self) -> None:
         await self._orders.close()
         await self._listeners.close()
         await self._integrations.close()
         await self._authorizers.close()
+        await self._seen.close()

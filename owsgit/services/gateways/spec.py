@@ -13,6 +13,7 @@ from owsgit.model.names import unqualified
 from owsgit.model.spec import Claim, Document, Reference, Suspendable
 from owsgit.model.strictjson import join
 from owsgit.services.gateways import requests
+from owsgit.services.gateways.access_logs import AccessLogSpec
 from owsgit.services.gateways.authorizers import (
     AUTHORIZERS_MAX,
     NONE,
@@ -23,7 +24,9 @@ from owsgit.services.gateways.authorizers import (
     Scope,
     check_auth,
 )
+from owsgit.services.gateways.caching import CacheSpec
 from owsgit.services.gateways.canary import CanarySpec
+from owsgit.services.gateways.compressing import CompressionSpec
 from owsgit.services.gateways.cors import CorsSpec
 from owsgit.services.gateways.documentation import DocsSpec, DocumentationSpec, InfoSpec
 from owsgit.services.gateways.integrations import (
@@ -47,6 +50,7 @@ from owsgit.services.gateways.tls import AcmeSpec, CertificateSpec, PortTlsSpec,
 ROUTES_MAX = 10_000
 DOMAINS_MAX = 100
 STAGES_MAX = 20
+MEDIA_TYPES_MAX = 100
 
 FunctionName = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9._${}-]+([:@][A-Za-z0-9._${}-]+)?$", max_length=256)
@@ -56,6 +60,10 @@ HostName = Annotated[
     StringConstraints(pattern=r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"),
 ]
 BasePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$", max_length=300)]
+
+MediaType = Annotated[
+    str, StringConstraints(pattern=r"^(\*/\*|[a-z0-9!#$&^_.+-]+/(\*|[a-z0-9!#$&^_.+-]+))$", max_length=200)
+]
 
 INTEGRATIONS = ("function", "http", "response", "redirect", "files", "invoke")
 """The fields of a route that say what answers; a route has exactly one of them."""
@@ -113,6 +121,10 @@ class RouteSpec(Document):
     documentation: DocumentationSpec | None = Field(None, description="What OpenAPI documents say of the route.")
 
     canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
+    cache: CacheSpec | None = Field(None, description="Keep responses, and answer from them; absent: keep none.")
+    etag: bool = Field(
+        False, description="Whether buffered responses get an ETag; who has them already is answered 304."
+    )
 
     auth: Auth | None = Field(
         None,
@@ -192,6 +204,16 @@ class GatewaySpec(Suspendable, Guarded):
     auth: Auth = Field(
         NONE, description="What routes that do not say have as auth: none, iam, or an authorizer's name."
     )
+    compression: CompressionSpec | None = Field(
+        None, description="Compress responses as clients accept it; absent: compress none."
+    )
+    binary_media_types: list[MediaType] = Field(
+        default_factory=list,
+        max_length=MEDIA_TYPES_MAX,
+        description="As of REST APIs, for routes of format 1.0: types whose bodies are base64 in events, and are "
+        "decoded in answers if the client accepts one first; */* is all. Without any, what is not text is base64.",
+    )
+    access_log: AccessLogSpec | None = Field(None, description="A line for each request; absent: none.")
     routes: dict[Annotated[str, AfterValidator(_route_key)], RouteSpec] = Field(
         max_length=ROUTES_MAX,
         description="By route key: 'METHOD /path' with {parameter} and {parameter+}, 'ANY /path', or '$default'.",
