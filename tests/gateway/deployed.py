@@ -30,6 +30,10 @@ def site(home: Path) -> Site:
     )
 
 
+async def _made(site: Site) -> GatewayHandler:
+    return GatewayHandler(site)  # within the loop in which it runs
+
+
 class Deployed:
     """A GatewayHandler in an event loop of its own thread; functions are those of Echo."""
 
@@ -38,7 +42,7 @@ class Deployed:
         self.port = free_port()
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.handler = GatewayHandler(site(home))
+        self.handler = self.do(_made(site(home)))
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")
         self.apply(spec)
 
