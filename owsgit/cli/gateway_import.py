@@ -19,7 +19,7 @@ from owsgit.model.names import NAME, unqualified
 from owsgit.services.gateways import KIND
 from owsgit.services.gateways.spec import GatewaySpec
 
-KEPT = ("$schema", "port", "domains", "stages", "suspend", "docs")
+KEPT = ("$schema", "port", "tls", "domains", "stages", "suspend", "docs")
 """What OpenAPI does not say: a file that is imported anew keeps it."""
 
 FIRST = ("$schema", "description", "port")

@@ -227,6 +227,17 @@ def test_docs_follow_the_deployment_and_are_not_there_unasked(custom: Deployed, 
         custom.apply({"models": MODELS, "routes": ROUTES, "responses": RESPONSES, "stages": {"v1": {}}})
 
 
+def test_who_may_see_the_docs_is_asked_like_at_any_route(custom: Deployed) -> None:
+    asked = {"function": "echo", "auth": "iam", "request": {"body": {"application/json": "Order"}}}
+    custom.apply({"docs": {"path": "/docs", "auth": "iam"}, "models": MODELS, "routes": {"POST /a": asked}})
+    try:
+        for path in ("/docs", "/docs/", "/docs/openapi.json", "/docs/swagger-ui.css"):
+            assert custom.client.get(path).status_code == 403
+        assert custom.client.post("/a", content="{").status_code == 403, "who may not call is not told what is wrong"
+    finally:
+        custom.apply({"models": MODELS, "routes": ROUTES, "responses": RESPONSES, "stages": {"v1": {}}})
+
+
 @pytest.mark.parametrize(
     ("spec", "path", "words"),
     [
@@ -271,6 +282,7 @@ def test_docs_follow_the_deployment_and_are_not_there_unasked(custom: Deployed, 
         ({"responses": {"THROTLED": {}}}, "$.responses.THROTLED", "THROTTLED"),
         ({"responses": {"THROTTLED": {"headers": {"X": "a\nb"}}}}, "$.responses.THROTTLED.headers.X", ""),
         ({"docs": {"path": "/"}}, "$.docs.path", ""),
+        ({"docs": {"path": "/a", "auth": "nobody"}}, "$", "no such authorizer"),
         ({"docs": {"path": "/a"}, "routes": {"GET /a/{x}": {"function": "f"}}}, "$", "is there already"),
     ],
 )

@@ -17,6 +17,7 @@ from owsgit.services.gateways.access_logs import AccessLogSpec
 from owsgit.services.gateways.authorizers import (
     AUTHORIZERS_MAX,
     NONE,
+    RESERVED,
     SCOPES_MAX,
     Auth,
     AuthorizerName,
@@ -329,8 +330,7 @@ class GatewaySpec(Suspendable, Guarded):
     def _docs_have_room(self) -> Self:
         if self.docs is None:
             return self
-        known = ("none", "iam", *getattr(self, "authorizers", ()))
-        if self.docs.auth is not None and ("auth" not in RouteSpec.model_fields or self.docs.auth not in known):
+        if self.docs.auth is not None and self.docs.auth not in (*RESERVED, *self.authorizers):
             raise ValueError(f"docs.auth names {self.docs.auth!r}, and there is no such authorizer")
         taken = {parse_key(key).shape for key in self.routes if key != DEFAULT}
         for key in (f"GET {self.docs.path}", f"GET {self.docs.path}/{{file}}"):
