@@ -84,8 +84,13 @@ def test_a_gateway_that_is_seen(tmp_path: Path, alice: Person, node: Node) -> No
         found: list[dict[str, Any]] = json.loads(done.text)
         return found
 
-    nodes.until(lambda: len(logged()) == 3)
-    entries = logged()
+    entries: list[dict[str, Any]] = []
+
+    def all_are_logged() -> bool:
+        entries[:] = logged()
+        return len(entries) == 3
+
+    nodes.until(all_are_logged)
     assert [entry["record"]["status"] for entry in entries] == [200, 304, 404]
     assert entries[0]["gateway"] == "api" and entries[0]["requestId"] == first.headers["x-amzn-requestid"]
     assert entries[0]["record"]["path"] == "/items/7" and "secret" not in str(entries)
