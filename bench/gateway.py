@@ -7,7 +7,6 @@ ten; `flask_...` ours over Flask on gunicorn with two sync workers. `swap_worst.
 the second of a deployment, over the longest in the second before, with four clients that never pause.
 
 All take turns within one run. A scenario more (a route with authorization, validation, ...) is one line in SCENARIOS.
-Outside of --quick also over serverless-offline and `chalice local`, where npm and pip can install them.
 """
 
 import http.client
@@ -24,7 +23,6 @@ from typing import Any
 
 from bench import report
 from bench.load import Load, wait_for, wrk
-from bench.others import chalice_local, serverless_offline
 from tests.support import people, projects
 from tests.support.nodes import Node, free_port
 from tests.support.projects import Project
@@ -104,10 +102,9 @@ def measured(servers: Mapping[str, Server], seconds: int, rounds: int) -> None:
             name = f"{scenario.name}_vs_{scenario.over}"
             report.line(name, full[scenario.name].per_second, "requests/s", over.per_second)
             report.line(f"cpu_{name}", full[scenario.name].cpu_seconds * 1e6, "µs", over.cpu_seconds * 1e6)
-    for name in ("flask_gunicorn", "serverless_offline", "chalice_local"):
-        if name in full:
-            report.line(f"function_vs_{name}", ours.per_second, "requests/s", full[name].per_second)
-            report.line(f"cpu_function_vs_{name}", ours.cpu_seconds * 1e6, "µs", full[name].cpu_seconds * 1e6)
+    flask = full["flask_gunicorn"]
+    report.line("function_vs_flask_gunicorn", ours.per_second, "requests/s", flask.per_second)
+    report.line("cpu_function_vs_flask_gunicorn", ours.cpu_seconds * 1e6, "µs", flask.cpu_seconds * 1e6)
     some = in_turn(two, 16, seconds, rounds)
     report.line(
         "function_vs_raw_uvicorn_c16", some["function"].per_second, "requests/s", some["raw_uvicorn"].per_second
@@ -159,9 +156,7 @@ def _hammer(port: int, stop: threading.Event, samples: list[Sample]) -> None:
         client.request("GET", "/")
         answer = client.getresponse()
         answer.read()
-        samples.append(
-            Sample(began, time.monotonic() - began, answer.status, answer.headers.get("x-version") or "")
-        )
+        samples.append(Sample(began, time.monotonic() - began, answer.status, answer.headers.get("x-version") or ""))
     client.close()
 
 
@@ -201,12 +196,11 @@ def run(folder: Path, started: list["subprocess.Popen[bytes]"]) -> None:
             url = f"http://127.0.0.1:{ports[scenario.name]}{scenario.path}"
             servers[scenario.name] = Server(url, node.process.pid, scenario.headers)
         port = free_port()
-        start("flask_gunicorn", [sys.executable, *f"-m gunicorn -w 2 -b 127.0.0.1:{port} bench.raw_app:flask".split()], port)
-        if not report.quick():
-            for name, prepared in (("serverless_offline", serverless_offline), ("chalice_local", chalice_local)):
-                port = free_port()
-                if command := prepared(folder, port):
-                    start(name, command, port, "/hello")
+        start(
+            "flask_gunicorn",
+            [sys.executable, *f"-m gunicorn -w 2 -b 127.0.0.1:{port} bench.raw_app:flask".split()],
+            port,
+        )
         measured(servers, 1 if report.quick() else 4, 2 if report.quick() else 5)
         swap(project, node, ports["function"], 2 if report.quick() else 5)
     finally:

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ def wrk(url: str, connections: int, seconds: int, server: int, headers: Mapping[
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     failed = int(refused[1]) if refused else 0
     failed += sum(map(int, errors.groups())) if errors else 0
+    if failed:
+        print(text, file=sys.stderr)
     per_second = float(_found(r"Requests/sec:\s+([\d.]+)", text)[0])
     return Load(per_second, float(number) * _SECONDS[unit], failed, cost / max(count, 1))
 
