@@ -4,7 +4,7 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 BIN     := $(VENV)/bin
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns
-TESTED  := docker.io gcc libc6-dev nodejs npm pebble
+TESTED  := docker.io gcc libc6-dev nodejs npm pebble wrk
 
 .DEFAULT_GOAL := help
 .PHONY: help setup system tested demo test check format soak bench docs lock oracle names clean
@@ -54,7 +54,7 @@ docs: setup     ## generate docs/reference and schemas from the models
 	$(BIN)/python -m docs.generate
 
 bench: setup system tested  ## all benchmarks, quick
-	@for name in policies verify push nodes catch_up simulation idle coldstart invoke async_queue; do $(BIN)/python -m bench.$$name --quick || exit 1; done
+	@for name in policies verify push nodes catch_up simulation idle coldstart invoke async_queue gateway; do $(BIN)/python -m bench.$$name --quick || exit 1; done
 
 lock: setup     ## pin the newest versions in requirements.lock
 	@$(BIN)/python -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb")); \

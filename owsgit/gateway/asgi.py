@@ -51,6 +51,9 @@ class _Received:
                 return bytes(piece)
         return b""
 
+    def rest(self) -> bytes | None:
+        return b"" if self._over else None
+
 
 async def serve(application: Application, scope: Scope, receive: Receive, send: Send, client: Client) -> None:
     """Answer one ASGI request (scope type http) with what answers exchanges."""

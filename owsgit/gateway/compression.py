@@ -160,6 +160,9 @@ class DecodedBody:
     def on_gone(self, act: Callable[[], object] | None) -> None:
         self._body.on_gone(act)
 
+    def rest(self) -> bytes | None:
+        return None
+
     async def next(self) -> bytes:
         while not self._over:
             try:

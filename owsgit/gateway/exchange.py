@@ -75,6 +75,10 @@ class Body(Protocol):
         """Have `act` called once when the client closes its connection, or now if it has; None for nothing."""
         ...
 
+    def rest(self) -> bytes | None:
+        """All that is left of it, if the end is there already; else None."""
+        ...
+
 
 @dataclass(frozen=True)
 class Mount:
@@ -169,13 +173,12 @@ class Exchange:
     async def read(self, most: int = BODY_BYTES_MAX) -> bytes:
         """The whole body, also when asked again. Raises RefusedError (too large, too slow), ClientGoneError."""
         if self._read is None:
+            self._read = self._body.rest()
+        if self._read is None:
             first = await self._next()
-            if not first:
-                self._read = b""
-            elif len(first) > most:
-                raise too_large()
-            else:
-                self._read = await self._rest(first, most)
+            self._read = await self._rest(first, most) if first else b""
+        if len(self._read) > most:
+            raise too_large()
         return self._read
 
     def replace_body(self, made: Callable[[Body], Body]) -> None:
@@ -184,6 +187,8 @@ class Exchange:
 
     async def _rest(self, first: bytes, most: int) -> bytes:
         pieces, size = [first], len(first)
+        if size > most:
+            raise too_large()
         try:
             async with asyncio.timeout(BODY_SECONDS_MAX):
                 while piece := await self._body.next():

@@ -1,16 +1,16 @@
 """The integrations with what can be invoked: functions, in API Gateway's payload formats, now or later."""
 
-import asyncio
 import logging
 
 import orjson
 
 from owsgit.gateway import payload
+from owsgit.gateway.deadlines import Deadlines
 from owsgit.gateway.exchange import Exchange, RefusedError, Response, too_large
 from owsgit.gateway.payload import MalformedResponseError
 from owsgit.gateway.refusals import JSON
 from owsgit.model.errors import InvalidError, OwsgitError
-from owsgit.model.service import Answer, Invocation, Target
+from owsgit.model.service import Invocation, Target
 
 EVENT_BYTES_MAX = 6 * 1024 * 1024
 """Lambda's limit for a synchronous event."""
@@ -22,18 +22,15 @@ class FunctionIntegration:
     """Invokes resource `name` of `target`, in a payload format, and waits for its answer for `timeout` seconds."""
 
     def __init__(self, target: Target, name: str, payload_version: str, timeout: float) -> None:
-        self._target, self._name, self._version, self._timeout = target, name, payload_version, timeout
-        self._calls: set[asyncio.Task[Answer]] = set()
+        self._target, self._name, self._version = target, name, payload_version
+        self._deadlines = Deadlines(timeout)
 
     async def __call__(self, exchange: Exchange) -> Response:
         version = self._version
         invocation = await _invocation(version, exchange)
-        call = asyncio.ensure_future(self._target.invoke(self._name, invocation))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
         try:
             # the function goes on when the client is answered, as it does behind API Gateway
-            answer = await asyncio.wait_for(asyncio.shield(call), self._timeout)
+            answer = await self._deadlines.within(self._target.invoke(self._name, invocation))
         except TimeoutError:
             raise _failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
         except OwsgitError as error:

@@ -139,6 +139,9 @@ class Stream:
         if self.gone:
             self.lose()
 
+    def rest(self) -> bytes | None:
+        return None
+
     def lose(self) -> None:
         """The client takes nothing of it any more."""
         self.gone = True

@@ -7,9 +7,11 @@ between a request's bytes and its response's is one Exchange, one task and one w
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary, ref
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from owsgit.gateway.exchange import (
     BODILESS,
@@ -34,6 +36,11 @@ BODY_SECONDS_MAX = 60.0
 
 CHUNK_OVERHEAD_MAX = 16
 """Bytes that frame one byte of a chunked body, at the worst."""
+
+WATCH_SECONDS = 0.5
+"""How exactly these times are kept."""
+
+NEVER = float("inf")
 
 WAITING_BYTES_MAX = 64 * 1024
 """Of a body that nobody has read yet; then the client has to wait."""
@@ -106,17 +113,22 @@ class Incoming:
         self._connection.flow.resume_reading()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def rest(self) -> bytes | None:
+        if not self.complete:
+            return None
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        return b"".join(pieces)
+
 
 class Cycle:
     """One request and its response. Its attributes are those that uvicorn's protocol asks of its own."""
 
-    __slots__ = ("body", "connection", "disconnected", "exchange", "keep_alive", "response_complete", "task")
+    __slots__ = ("body", "connection", "disconnected", "exchange", "keep_alive", "response_complete")
 
     def __init__(self, connection: "BoundedProtocol", exchange: Exchange, body: Incoming, keep_alive: bool) -> None:
         self.connection, self.exchange, self.body = connection, exchange, body
         self.keep_alive = keep_alive
         self.response_complete = self.disconnected = False
-        self.task: asyncio.Task[None] | None = None
 
     @property
     def message_event(self) -> "Cycle":
@@ -130,6 +142,8 @@ class Cycle:
         started = False
         try:
             response = await application.handle(self.exchange)
+            if self.disconnected:
+                raise ClientGoneError
             if isinstance(response.body, bytes):
                 self._write(response, response.body)
             else:
@@ -230,7 +244,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing_bytes = 0  # of this request, that are not its body: head, sizes of chunks, trailers
         self._body_bytes = 0
         self._all_body_bytes = 0  # of all requests of the connection
-        self._timer: asyncio.TimerHandle | None = None
+        self.deadline = NEVER
         self._upgrading = False
         self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
@@ -238,11 +252,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._client = client_of(transport, self.client)
-        self._start(HEAD_SECONDS_MAX)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop()
-        super().connection_lost(exc)
+        self.deadline = self.loop.time() + HEAD_SECONDS_MAX
+        _Watch.over(self.server_state, self.loop)
 
     def data_received(self, data: bytes) -> None:
         if self.refusal:
@@ -260,7 +271,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refuse(self, answer: bytes) -> None:
         """Take no more of this connection. What came before gets its own answer, and no other."""
-        self._stop()
+        self.deadline = NEVER
         self.transport.pause_reading()
         self.refusal = answer
         if self.cycle is None or self.cycle.response_complete:
@@ -281,11 +292,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers: Headers = []
         self._in_head = True
-        self._start(HEAD_SECONDS_MAX)
+        self.deadline = self.loop.time() + HEAD_SECONDS_MAX
 
     def on_headers_complete(self) -> None:
         self._in_head, self._framing_bytes = False, 0
-        self._start(BODY_SECONDS_MAX)
+        self.deadline = self.loop.time() + BODY_SECONDS_MAX
         parser = self.parser
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         self._upgrading = parser.should_upgrade() and self._should_upgrade()
@@ -319,9 +330,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self._run(cycle)
 
     def _run(self, cycle: Cycle) -> None:
-        cycle.task = task = self.loop.create_task(cycle.run(self.application))
+        task = self.loop.create_task(cycle.run(self.application))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._run(self.pipeline.pop()[0])  # type: ignore[arg-type]
+        elif self.deadline == NEVER:  # the whole request is there
+            self.deadline = self.loop.time() + self.timeout_keep_alive
 
     def on_body(self, body: bytes) -> None:
         if self.refusal:
@@ -333,24 +354,51 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._framing_bytes = self._body_bytes = 0
-        self._stop()
+        self.deadline = NEVER
         if not self._upgrading and not self.refusal:
             incoming = self.cycle.body
             incoming.complete = True
             incoming.wake()
 
-    def _start(self, seconds: float) -> None:
-        self._stop()
-        self._timer = self.loop.call_later(seconds, self._too_slow)
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _too_slow(self) -> None:
+    def cut_off(self) -> None:
+        """Close it: the client is too slow, or says nothing more."""
+        self.deadline = NEVER
         if not self.transport.is_closing():
             self.transport.close()
+
+
+class _Watch:
+    """Cuts off the connections of one port that are over their time. Timers of their own would cost each request more
+    than its parsing."""
+
+    _all: ClassVar[WeakKeyDictionary[ServerState, "_Watch"]] = WeakKeyDictionary()
+
+    def __init__(self, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        self._state, self._loop = ref(state), loop
+        self._waits = False
+
+    @classmethod
+    def over(cls, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch over the connections of a port, which has one now."""
+        watch = cls._all.get(state)
+        if watch is None:
+            watch = cls._all[state] = cls(state, loop)
+        watch._wait()
+
+    def _wait(self) -> None:
+        if not self._waits:
+            self._waits = True
+            self._loop.call_later(WATCH_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._waits = False
+        state, now = self._state(), self._loop.time()
+        if state is None or not state.connections:
+            return
+        for connection in list(state.connections):
+            if isinstance(connection, BoundedProtocol) and connection.deadline < now:
+                connection.cut_off()
+        self._wait()
 
 
 def client_of(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Client:

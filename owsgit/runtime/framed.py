@@ -41,6 +41,10 @@ class FramedWorker(ProcessWorker):
         self._numbers = itertools.count(1)
         self._debug_port: WorkerPort | None = None
 
+    def _more_sockets(self) -> list[socket.socket]:
+        """What the process gets beside its socket; closed here when it ends."""
+        return []
+
     async def start(self, sandbox: Sandbox) -> None:
         """Start the process and load the handler. Raises InitError, UnavailableError."""
         began = time.monotonic()
@@ -49,7 +53,8 @@ class FramedWorker(ProcessWorker):
         output = self._transcript.open()
         dialled = self._debug_listener(sandbox)
         try:
-            command = self._command(theirs.fileno(), output, sandbox, dialled)
+            fds = [theirs.fileno(), *(each.fileno() for each in self._more_sockets())]
+            command = self._command(fds, output, sandbox, dialled)
             self._running = await sandbox.start(command)
         except BaseException:
             ours.close()
@@ -87,13 +92,13 @@ class FramedWorker(ProcessWorker):
             return None
         return socket.create_server((debugger.LOOPBACK, 0))
 
-    def _command(self, fd: int, output_fd: int, sandbox: Sandbox, dialled: socket.socket | None) -> Command:
+    def _command(self, fds: list[int], output_fd: int, sandbox: Sandbox, dialled: socket.socket | None) -> Command:
         config = self.config
         debug_port = dialled.getsockname()[1] if dialled is not None else debugger.PORT_INSIDE
         program = managed.program(config, sandbox.contained, debug_port)
         task = config.task(sandbox.contained)
         return Command(
-            arguments=[*program.arguments, str(sandbox.numbers([fd])[0])],
+            arguments=[*program.arguments, ",".join(map(str, sandbox.numbers(fds)))],
             environment=environment.of(config, self._transcript.stream, sandbox.contained),
             folder=task,
             read_only={
@@ -104,7 +109,7 @@ class FramedWorker(ProcessWorker):
             limits=Limits(
                 config.memory_size * MEBIBYTE + program.debugger_bytes, PROCESSES_MAX, program.reserved_bytes
             ),
-            pass_fds=[fd],
+            pass_fds=fds,
             output_fd=output_fd,
             tmp_bytes=config.tmp_size * MEBIBYTE,
             network=config.network,
@@ -120,6 +125,7 @@ class FramedWorker(ProcessWorker):
             "functionName": self.config.name,
             "functionVersion": self.config.version,
             "memorySize": self.config.memory_size,
+            "timeoutMs": int(self.config.timeout * 1000),
             "logGroupName": self.config.log_group,
             "logStreamName": self._transcript.stream,
         }

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from owsgit.runtime.python_worker import HEADER, RESPONSE_BYTES_MAX
@@ -44,6 +44,16 @@ class Frames(asyncio.BufferedProtocol):
         self._paused = False
         self._problem: Exception | None = None
         self._wanted: asyncio.Future[None] | None = None
+        self._taker: Callable[[int, int, bytes], None] | None = None
+        self._told: Callable[[Exception], None] | None = None
+
+    def deliver(self, taker: Callable[[int, int, bytes], None], told: Callable[[Exception], None]) -> None:
+        """Call `taker` with each frame as it comes, and `told` with what ends them, in place of `receive`."""
+        self._taker, self._told = taker, told
+        while self._waiting and self._taker is not None:
+            taker(*self._waiting.popleft())
+        if self._problem is not None:
+            told(self._problem)
 
     @classmethod
     async def open(cls, end: socket.socket) -> "Frames":
@@ -113,9 +123,7 @@ class Frames(asyncio.BufferedProtocol):
             return self._end
         self._frame = kind, number
         if end <= self._end:
-            self._payload = self._buffer[start:end]
-            self._filled = length
-            self._finish()
+            self._give(bytes(memoryview(self._buffer)[start:end]))
             return end
         self._payload = bytearray(length)
         self._filled = self._end - start
@@ -123,10 +131,17 @@ class Frames(asyncio.BufferedProtocol):
         return self._end
 
     def _finish(self) -> None:
-        self._waiting.append((*self._frame, bytes(self._payload)))
-        self._waiting_bytes += len(self._payload)
+        payload = bytes(self._payload)
         self._payload = bytearray()
         self._filled = -1
+        self._give(payload)
+
+    def _give(self, payload: bytes) -> None:
+        if self._taker is not None:
+            self._taker(*self._frame, payload)
+            return
+        self._waiting.append((*self._frame, payload))
+        self._waiting_bytes += len(payload)
         if self._waiting_bytes > WAITING_BYTES_MAX and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
@@ -135,6 +150,8 @@ class Frames(asyncio.BufferedProtocol):
     def _fail(self, problem: Exception) -> None:
         if self._problem is None:
             self._problem = problem
+            if self._told is not None:
+                self._told(problem)
         self._wake()
 
     def _wake(self) -> None:

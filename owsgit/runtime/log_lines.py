@@ -11,6 +11,7 @@ and REPORT have the level PLATFORM; what the node says of a function's fault is 
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,6 +38,7 @@ HEAD = re.compile(rb'\{"time": "([0-9TZ:.-]{24})", "requestId": "((?:[^"\\]|\\.)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_quoted: Callable[[str], str] = json.encoder.encode_basestring  # what that does with a text
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,21 @@ def _record(text: str) -> dict[str, Any] | None:
 def dump(entry: Entry, time: str, request_id: str, source: Source) -> bytes:
     """The line for the disk, with its line end."""
     text = (
-        f'{{"time": "{time}", "requestId": {_encode(request_id)}, "level": "{entry.level}", {source.fields}, '
-        f'"message": {_encode(entry.message)}'
+        f'{{"time": "{time}", "requestId": {_quoted(request_id)}, "level": "{entry.level}", {source.fields}, '
+        f'"message": {_quoted(entry.message)}'
     )
     if entry.record is not None:
         text += f', "record": {_encode(entry.record)}'
     return f"{text}}}\n".encode("utf-8", "backslashreplace")
+
+
+def dump_platform(messages: Iterable[str], time: str, request_id: str, source: Source) -> bytes:
+    """The lines of level PLATFORM for the disk, with their line ends: as `dump` has them."""
+    head = (
+        f'{{"time": "{time}", "requestId": {_quoted(request_id)}, "level": "{PLATFORM}", {source.fields}, "message": '
+    )
+    text = "".join([f"{head}{_quoted(message)}}}\n" for message in messages])
+    return text.encode("utf-8", "backslashreplace")
 
 
 def message(line: bytes) -> str:

@@ -98,6 +98,7 @@ class Reader:
 
     def to_end(self) -> "Reader":
         """Stand after the newest line."""
+        logs.write_out(self._folder)
         self._stand(_open(self._folder / logs.CURRENT))
         if self._fd >= 0:
             self._offset = os.fstat(self._fd).st_size
@@ -107,6 +108,7 @@ class Reader:
         """Stand before the last `count` lines that are wanted."""
         if count <= 0:
             return self.to_end()
+        logs.write_out(self._folder)
         self._stand(-1)
         seen: set[int] = set()  # a file may be rotated between two looks
         for name in logs.names():
@@ -127,6 +129,7 @@ class Reader:
 
     def to(self, cursor: Cursor) -> "Reader":
         """Stand at a place; before the oldest line if that is gone."""
+        logs.write_out(self._folder)
         self._stand(-1)
         for name in logs.names():
             fd = _open(self._folder / name)
@@ -148,6 +151,7 @@ class Reader:
 
     def read(self) -> tuple[list[bytes], bool]:
         """The wanted lines of the next block, and whether there is more to read at once."""
+        logs.write_out(self._folder)
         if self._fd < 0:
             self._stand(self._oldest())
             if self._fd < 0:

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,10 @@ LINE_CHARACTERS_MAX = LINE_BYTES_MAX = 256 * 1024
 LOG_BYTES_PER_SECOND_MAX = 1024 * 1024
 LOG_BURST_BYTES_MAX = 16 * 1024 * 1024
 """Of one function, all its workers together: no function keeps the disk busy. Half of its log may come at once."""
+
+WRITE_SECONDS = 0.005
+WRITE_BYTES = 64 * 1024
+"""Lines wait so long, or until they are so many, for others to be written with. Who reads the log has them written."""
 
 RETENTION_DAYS = 14
 DAY_SECONDS = 24 * 3600.0
@@ -79,6 +84,9 @@ class FunctionLog:
         self._size = 0
         self._born = 0.0  # when the first line of the file was written
         self._torn = False  # whether the file ends within a line
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._lock = threading.RLock()  # who reads may be in another thread
 
     def configure(self, settings: LogSettings) -> None:
         """Write as `settings` say from now on."""
@@ -98,7 +106,7 @@ class FunctionLog:
 
     def append(self, request_id: str, entries: Iterable[Entry]) -> None:
         """Append lines of one request. A full disk costs the lines, never the request."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = timestamp()
         self.extend((now, request_id, entry) for entry in entries)
 
     def extend(self, dated: Iterable[tuple[str, str, Entry]]) -> None:
@@ -118,8 +126,37 @@ class FunctionLog:
                 pieces.append(log_lines.dump(self._drops(), now, request_id, self.settings.source))
             pieces.append(piece)
         if pieces:
-            with contextlib.suppress(OSError):
-                self._put(b"".join(pieces))
+            self._wait(b"".join(pieces))
+
+    def platform(self, request_id: str, messages: Iterable[str]) -> None:
+        """Append START, END and REPORT lines."""
+        data = log_lines.dump_platform(messages, timestamp(), request_id, self.settings.source)
+        self._allowance.take(len(data), always=True)
+        self._wait(data)
+
+    def _wait(self, data: bytes) -> None:
+        """Have it written with what comes next, but soon; at once where there is no event loop."""
+        with self._lock:
+            self._waiting.append(data)
+            self._waiting_bytes += len(data)
+            count, size = len(self._waiting), self._waiting_bytes
+        if size > WRITE_BYTES:
+            self.write_out()
+        elif count == 1:
+            _unwritten[self.folder] = self
+            try:
+                asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write_out)
+            except RuntimeError:
+                self.write_out()
+
+    def write_out(self) -> None:
+        """Write what waits to be written."""
+        with self._lock:
+            waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            _unwritten.pop(self.folder, None)
+            if waiting:
+                with contextlib.suppress(OSError):
+                    self._put(b"".join(waiting))
 
     def _drops(self) -> Entry:
         count, self._dropped = self._dropped, 0
@@ -152,7 +189,7 @@ class FunctionLog:
         return time.time() - self._born > self.settings.retention_days * DAY_SECONDS / (LOG_FILES_MAX - 1)
 
     def _rotate(self) -> None:
-        self.close()
+        self._close()
         files = names()
         for newer, older in reversed(list(itertools.pairwise(files))):
             if (self.folder / newer).exists():
@@ -161,10 +198,16 @@ class FunctionLog:
 
     def sweep(self) -> None:
         """Remove what is older than it is to be kept."""
-        if remove_old(self.folder, self.settings.retention_days):
-            self.close()
+        with self._lock:
+            if remove_old(self.folder, self.settings.retention_days):
+                self._close()
 
     def close(self) -> None:
+        with self._lock:
+            self.write_out()
+            self._close()
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -213,7 +256,26 @@ class Swept(Protocol):
     def sweep(self) -> None: ...
 
 
+_unwritten: dict[Path, FunctionLog] = {}
+
+
+def write_out(folder: Path) -> None:
+    """Have what waits to be written to the log in `folder` written, before it is read."""
+    log = _unwritten.get(folder)
+    if log is not None:
+        log.write_out()
+
+
+_second = (0, "")
+
+
 def timestamp() -> str:
     """Now, as Lambda's own log lines write it."""
-    now = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
+    global _second  # noqa: PLW0603 - thousands of lines are of one second
+    milliseconds = int(time.time() * 1000)
+    second, text = _second
+    if second != milliseconds // 1000:
+        second = milliseconds // 1000
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        _second = second, text
+    return f"{text}.{milliseconds % 1000:03d}Z"

@@ -6,14 +6,17 @@ error is a request that the function, or its runtime, did not answer.
 """
 
 import json
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from owsgit.model.service import Answer
 from owsgit.runtime.logs import Report
@@ -67,38 +70,53 @@ class Workers:
     busy: int
 
 
+class _Distribution:
+    """A histogram, counted as cheaply as can be: there is one with every request."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        names = (*map(floatToGoString, self._bounds), "+Inf")
+        family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+
+
 class FunctionMetrics:
     """What is counted of one function. Used after the function was removed, it counts where nobody looks."""
 
-    def __init__(self, of: "Metrics", function: str) -> None:
-        self._of, self._function = of, function
+    def __init__(self) -> None:
         self.invocations = self.errors = self.throttles = 0
+        self.duration, self.init = _Distribution(DURATION_SECONDS), _Distribution(INIT_SECONDS)
+        self.memory = _Distribution(MEMORY_BYTES)
+        self.kinds = dict.fromkeys((*KINDS.values(), HANDLED), 0)
         self._recent: deque[float] = deque(maxlen=RECENT_MAX)
-        self._invocations, self._throttles, self._duration, self._init, self._memory = (
-            family.labels(function) for family in of.plain
-        )
-        self._errors = {kind: of.errors.labels(function, kind) for kind in {*KINDS.values(), HANDLED}}
 
     def answered(self, answer: Answer) -> None:
         """Count a request that was answered."""
         self.invocations += 1
-        self._invocations.inc()
         if answer.error is not None:
             self.errors += 1
-            self._errors[kind_of(answer)].inc()
+            self.kinds[kind_of(answer)] += 1
 
     def throttled(self) -> None:
         self.throttles += 1
-        self._throttles.inc()
 
     def report(self, report: Report) -> None:
         """Take what a worker tells of a request that ended."""
         self._recent.append(report.duration_seconds)
-        self._duration.observe(report.duration_seconds)
+        self.duration.observe(report.duration_seconds)
         if report.memory_bytes:
-            self._memory.observe(report.memory_bytes)
+            self.memory.observe(report.memory_bytes)
         if report.init_seconds is not None:
-            self._init.observe(report.init_seconds)
+            self.init.observe(report.init_seconds)
 
     def summary(self) -> dict[str, Any]:
         """For status: since the function was first applied; the percentiles are of the last requests."""
@@ -116,60 +134,63 @@ class FunctionMetrics:
         return found
 
 
-class Metrics:
+class Metrics(Collector):
     """All metrics of functions of one node, in its registry."""
 
     def __init__(self, registry: CollectorRegistry, workers: Callable[[], Iterable[Workers]]) -> None:
         """`workers` is asked when the metrics are."""
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"owsgit_function_{name}", text, ("function", *labels), registry=registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"owsgit_function_{name}", text, ("function",), registry=registry, buckets=buckets)
-
-        self.errors = counter("errors", "Invocations that ended with an error, by its kind.", "kind")
-        self.plain: tuple[Any, ...] = (
-            counter("invocations", "Requests that a worker answered, or failed to."),
-            counter("throttles", "Requests that no worker could take."),
-            histogram("duration_seconds", "Time that the handler took.", DURATION_SECONDS),
-            histogram("init_duration_seconds", "Time that the start of a worker took, init included.", INIT_SECONDS),
-            histogram("memory_bytes", "Peak memory of the worker at the end of a request.", MEMORY_BYTES),
-        )
+        self._workers = workers
         self._functions: dict[str, FunctionMetrics] = {}
-        registry.register(_Live(workers))
+        registry.register(self)
 
     def function(self, name: str) -> FunctionMetrics:
         """What is counted of a function."""
-        if name not in self._functions:
-            self._functions[name] = FunctionMetrics(self, name)
-        return self._functions[name]
+        found = self._functions.get(name)
+        if found is None:
+            found = self._functions[name] = FunctionMetrics()
+        return found
 
     def remove(self, name: str) -> None:
         """Forget a function that was deleted."""
-        if self._functions.pop(name, None) is not None:
-            for family in (*self.plain, self.errors):
-                family.remove_by_labels({"function": name})
+        self._functions.pop(name, None)
 
+    def collect(self) -> Iterator[Metric]:
+        functions = list(self._functions.items())
+        errors = _counter("errors", "Invocations that ended with an error, by its kind.", "kind")
+        invocations = _counter("invocations", "Requests that a worker answered, or failed to.")
+        throttles = _counter("throttles", "Requests that no worker could take.")
+        duration = _histogram("duration_seconds", "Time that the handler took.")
+        init = _histogram("init_duration_seconds", "Time that the start of a worker took, init included.")
+        memory = _histogram("memory_bytes", "Peak memory of the worker at the end of a request.")
+        for name, counted in functions:
+            for kind, count in counted.kinds.items():
+                errors.add_metric((name, kind), count)
+            invocations.add_metric((name,), counted.invocations)
+            throttles.add_metric((name,), counted.throttles)
+            counted.duration.add_to(duration, (name,))
+            counted.init.add_to(init, (name,))
+            counted.memory.add_to(memory, (name,))
+        yield from (errors, invocations, throttles, duration, init, memory)
+        yield from self._live()
 
-class _Live(Collector):
-    """The gauges, computed as they are read."""
-
-    def __init__(self, workers: Callable[[], Iterable[Workers]]) -> None:
-        self._workers = workers
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        concurrent = GaugeMetricFamily(
-            "owsgit_function_concurrent_executions", "Requests under way.", labels=("function",)
-        )
-        workers = GaugeMetricFamily(
-            "owsgit_function_workers", "Workers that are started.", labels=("function", "state")
-        )
+    def _live(self) -> Iterator[Metric]:
+        """The gauges, computed as they are read."""
+        concurrent = _gauge("concurrent_executions", "Requests under way.")
+        workers = _gauge("workers", "Workers that are started.", "state")
         for each in self._workers():
             concurrent.add_metric((each.function,), each.busy)
             workers.add_metric((each.function, "idle"), each.idle)
             workers.add_metric((each.function, "busy"), each.busy)
         yield from (concurrent, workers)
 
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        return self.collect()
+
+def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(f"owsgit_function_{name}", text, labels=("function", *labels))
+
+
+def _histogram(name: str, text: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(f"owsgit_function_{name}", text, labels=("function",))
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"owsgit_function_{name}", text, labels=("function", *labels))

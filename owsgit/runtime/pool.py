@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -11,7 +13,8 @@ from owsgit.model.service import Answer, Invocation
 from owsgit.runtime import failures
 from owsgit.runtime.budget import ASSUMED_BYTES, Budget, ThrottledError
 from owsgit.runtime.config import InitError
-from owsgit.runtime.worker import Worker
+from owsgit.runtime.queued import PATIENCE_SECONDS, QueuedWorker
+from owsgit.runtime.worker import Call, Worker
 
 WAITING_MAX = 1000
 """Requests that wait for a worker of one function; more are answered at once with a throttle."""
@@ -22,6 +25,18 @@ UNASKED_SECONDS = 60.0
 
 WARMING_AT_ONCE = 4
 """Provisioned workers that are started together: more would only wait for each other."""
+
+PROCESSORS = len(os.sched_getaffinity(0))
+STARTING_AT_ONCE = max(4, 2 * PROCESSORS)
+"""Workers that are started together for requests: a start needs a processor, and meanwhile others may have answered."""
+
+BRIEF_SECONDS = 0.001
+"""To wait behind a request of so long costs less than to wake another process."""
+
+WAIT_SECONDS = 0.002
+DRAIN_SECONDS = 0.02
+"""To wait so long costs less than to start another process: the first as long as there are processors for more, the
+second when there are none, and others would only take turns with those that are there."""
 
 
 @dataclass(frozen=True)
@@ -36,21 +51,25 @@ class Size:
 
 
 class Pool:
-    """Keeps workers warm and hands each to one request at a time.
+    """Keeps workers warm and has each run one request at a time.
 
     `spawn` starts a worker. A worker that failed is replaced by the next request; a pool that is closed finishes what
-    it has begun and takes nothing new.
+    it has begun and takes nothing new. Where requests are brief, they wait behind others in the worker itself.
     """
 
     def __init__(self, spawn: Callable[[], Awaitable[Worker]], size: Size, budget: Budget) -> None:
         self._spawn = spawn
         self._size = size
-        self._slots = asyncio.Semaphore(size.most)
         self._budget = budget
         self._starting = 0
-        self.waiting = 0
+        self._calls: deque[Call] = deque()  # what waits for a worker, the longest waiting first
         self.idle: list[Worker] = []  # the longest idle first
-        self._busy: set[Worker] = set()
+        self._busy: dict[Worker, None] = {}
+        self._queued = False  # whether requests can wait in its workers
+        self._typical: float | None = None  # seconds of a request, where they can
+        self._tasks: set[asyncio.Future[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self.closed = False
         self._asked = False
         self.typical_bytes = ASSUMED_BYTES
@@ -59,7 +78,7 @@ class Pool:
 
     async def warm(self) -> None:
         """Have a worker ready, and as many as are provisioned. Raises InitError if the code cannot be loaded."""
-        self._put_back(await self._take())
+        self._put_back(self._idle() or await self._start())
         await self._provision()
 
     async def _provision(self) -> None:
@@ -75,43 +94,213 @@ class Pool:
 
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Raises ThrottledError; what the function does wrong is in the Answer."""
-        self._asked = True
-        if self.waiting >= WAITING_MAX:
-            raise ThrottledError("Rate Exceeded.", remedy="try again later, or raise maxConcurrency")
-        self.waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self.waiting -= 1
-        try:
-            try:
-                worker = await self._take()
-            except InitError as error:
-                return Answer(failures.dump(error.report), "Unhandled")
-            self._busy.add(worker)
-            try:
-                return await worker.invoke(invocation)
-            finally:
-                self._busy.discard(worker)
-                self._put_back(worker)
-        finally:
-            self._slots.release()
+        return await self.submit(invocation).answer
 
-    async def _take(self) -> Worker:
+    def submit(self, invocation: Invocation) -> Call:
+        """Have one request answered. Raises ThrottledError, now or from the call's answer."""
+        self._asked = True
+        call = Call(invocation, asyncio.get_running_loop().create_future())
+        if self._calls or not self._give(call):
+            if len(self._calls) >= WAITING_MAX:
+                raise ThrottledError("Rate Exceeded.", remedy="try again later, or raise maxConcurrency")
+            self._calls.append(call)
+            self._grow()
+        self._look_in(PATIENCE_SECONDS, time.monotonic())
+        return call
+
+    def _give(self, call: Call) -> bool:
+        """Hand it to a worker, if there is one for it."""
+        worker = self._behind(call, BRIEF_SECONDS) or self._idle() or self._behind(call, WAIT_SECONDS)
+        if worker is None:
+            return False
+        self._busy[worker] = None
+        if isinstance(worker, QueuedWorker):
+            worker.ask(call)
+        else:
+            self._keep(asyncio.ensure_future(self._run(worker, call)))
+        return True
+
+    def _behind(self, call: Call, seconds: float) -> Worker | None:
+        """A worker that is through in `seconds` with what it has."""
+        if self._typical is None or self._typical >= seconds:
+            return None
+        for worker in self._busy:
+            if isinstance(worker, QueuedWorker) and self._fits_behind(worker, call, seconds):
+                return worker
+        return None
+
+    def _idle(self) -> Worker | None:
         while self.idle:
             worker = self.idle.pop()
             if worker.alive and not worker.exited():
                 return worker
             worker.close()
-        return await self._start()
+        return None
+
+    async def _run(self, worker: Worker, call: Call) -> None:
+        try:
+            call.resolve(await worker.invoke(call.invocation))
+        except asyncio.CancelledError:
+            call.answer.cancel()
+            raise
+        except Exception as error:
+            call.fail(error)
+        finally:
+            self._free(worker)
+
+    def answered(self, worker: QueuedWorker, seconds: float) -> None:
+        """Called by a worker when it has room for more."""
+        self._learn(seconds)
+        if not worker.alive:
+            self._free(worker)
+            return
+        while self._calls and (not worker.under_way or self._fits_behind(worker, self._calls[0])):
+            if (call := self._next()) is not None:
+                worker.ask(call)
+        if not worker.under_way:
+            self._free(worker)
+
+    def _fits_behind(self, worker: QueuedWorker, call: Call, seconds: float = WAIT_SECONDS) -> bool:
+        """Whether a worker of brief requests takes one more, and is through in `seconds` with what it has."""
+        typical = self._typical
+        return typical is not None and worker.under_way * typical < seconds and worker.has_room(call)
+
+    def _learn(self, seconds: float) -> None:
+        """Brief ones count for more: on a busy machine others take longer than they need."""
+        typical = self._typical
+        if typical is None:
+            self._typical = seconds
+        else:
+            self._typical = typical + (seconds - typical) / (4 if seconds < typical else 32)
+
+    def again(self, calls: list[Call]) -> None:
+        """Called by a worker with what it has not begun."""
+        self._calls.extendleft(reversed(calls))
+        asyncio.get_running_loop().call_soon(self._serve_again)
+
+    def _serve_again(self) -> None:
+        for worker in list(self._busy):
+            if isinstance(worker, QueuedWorker) and not worker.under_way:
+                self._busy.pop(worker)
+                self._put_back(worker)
+        self._serve()
+
+    def _free(self, worker: Worker) -> None:
+        self._busy.pop(worker, None)
+        self._put_back(worker)
+        self._serve()
+
+    def _serve(self) -> None:
+        """Hand out what waits, as far as there are workers; have others started."""
+        while self._calls:
+            call = self._next()
+            if call is not None and not self._give(call):
+                self._calls.appendleft(call)
+                break
+        if self._calls:
+            self._grow()
+            self._look_in(PATIENCE_SECONDS, time.monotonic())
+        while self.closed and self.idle:
+            self.evict()
+
+    def _next(self) -> Call | None:
+        """The call that waits longest; None if nobody wants its answer any more."""
+        call = self._calls.popleft()
+        return None if call.answer.done() else call
+
+    def _grow(self) -> None:
+        """Start workers for what waits."""
+        for _ in range(self._missing()):
+            try:
+                self._budget.make_room(self)
+            except ThrottledError as error:
+                if not self._moving():
+                    self._calls.pop().fail(error)
+                continue
+            self._starting += 1
+            self._keep(asyncio.ensure_future(self._start_for_call()))
+
+    def _missing(self) -> int:
+        missing = min(len(self._calls) - self._starting, self._size.most - self.size)
+        if missing <= 0 or not self._queued:
+            return max(missing, 0)
+        moving, typical = self._moving(), self._typical
+        if not moving or typical is None:
+            return min(missing, max(0, STARTING_AT_ONCE - self._starting))
+        drained = len(self._calls) * typical / moving
+        return int(drained > (WAIT_SECONDS if moving + self._starting < PROCESSORS - 1 else DRAIN_SECONDS))
+
+    def _moving(self) -> int:
+        """Workers whose requests are brief, now as well."""
+        if self._typical is None or self._typical >= WAIT_SECONDS:
+            return 0
+        return sum(isinstance(worker, QueuedWorker) and not worker.is_slow for worker in self._busy)
+
+    def _keep(self, task: "asyncio.Future[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start_for_call(self) -> None:
+        worker: Worker | None = None
+        error: Exception | None = None
+        try:
+            worker = self._owned(await self._spawn())
+        except Exception as caught:
+            error = caught
+        finally:
+            self._starting -= 1
+        if worker is not None:
+            self._put_back(worker)
+        elif self._calls:
+            call = self._calls.popleft()
+            if isinstance(error, InitError):
+                call.resolve(Answer(failures.dump(error.report), "Unhandled"))
+            elif error is not None:
+                call.fail(error)
+        self._serve()
+
+    def _owned(self, worker: Worker) -> Worker:
+        if isinstance(worker, QueuedWorker):
+            worker.owner = self
+            self._queued = True
+        return worker
 
     async def _start(self) -> Worker:
         self._budget.make_room(self)
         self._starting += 1
         try:
-            return await self._spawn()
+            return self._owned(await self._spawn())
         finally:
             self._starting -= 1
+
+    def _look_in(self, seconds: float, now: float) -> None:
+        """Look in so many seconds what takes too long, if not before."""
+        at = now + seconds
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        """See to what takes too long. One timer for all requests: one for each would cost more than a brief request."""
+        self._timer = None
+        now = time.monotonic()
+        soonest = REAP_SECONDS_MAX
+        for worker in list(self._busy):
+            if isinstance(worker, QueuedWorker):
+                soonest = min(soonest, worker.look())
+        if self._calls:
+            soonest = min(soonest, PATIENCE_SECONDS)
+            self._grow()
+        if self._calls or any(isinstance(worker, QueuedWorker) for worker in self._busy):
+            self._look_in(max(soonest, 0.0), now)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a worker."""
+        return len(self._calls)
 
     @property
     def busy(self) -> int:
@@ -143,7 +332,7 @@ class Pool:
 
     def _put_back(self, worker: Worker) -> None:
         self.typical_bytes = min(max(self.typical_bytes, worker.memory_bytes), self._budget.memory_bytes // 2)
-        if worker.alive and not self.closed:
+        if worker.alive and (not self.closed or self._calls):
             self.idle.append(worker)
         else:
             worker.close()

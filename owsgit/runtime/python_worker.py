@@ -8,12 +8,19 @@ request) and a payload. The node sends INIT (JSON) once and gets READY or INIT_E
 about the request, then the event) gets RESULT or ERROR of the same number; before it may come CHUNKs, the pieces of a
 streamed response. FATAL is an ERROR after which the worker ends by itself.
 
+With a second socket, requests wait in it, several at once: packets of `PACKET` (kind, number) and what a frame's
+payload would be. The worker takes one only to begin it, so the node can take back what was not begun. FRAMED stands for
+an INVOKE that is too long for a packet and comes as a frame. Answers then come as RESULT, ERROR, or, if output of the
+request is still unread, as RESULT_AND_OUTPUT, ERROR_AND_OUTPUT: then the worker waits for GO_ON, so that what it writes
+next is not taken for that request's. The upper four bits of these kinds tell how long the handler took (`took`).
+
 The behaviour towards handlers is AWS Lambda's:
 https://docs.aws.amazon.com/lambda/latest/dg/python-handler.html and .../python-context.html
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import importlib.machinery
 import importlib.util
@@ -23,6 +30,7 @@ import os
 import socket
 import struct
 import sys
+import termios
 import time
 import traceback
 import types
@@ -30,7 +38,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 HEADER = struct.Struct("!IBI")
-INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR, CHUNK, FATAL = range(1, 9)
+INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR, CHUNK, FATAL, FRAMED, GO_ON, RESULT_AND_OUTPUT, ERROR_AND_OUTPUT = (
+    range(1, 13)
+)
+KIND_BITS = 4
+WITH_OUTPUT = {RESULT: RESULT_AND_OUTPUT, ERROR: ERROR_AND_OUTPUT}
+PACKET = struct.Struct("!BI")
 RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 """Lambda's limit for a synchronous response."""
 
@@ -41,6 +54,9 @@ OWN_FOLDERS = ("/opt/", "/var/lang/")
 NEEDED = frozenset(sys.modules) | {"python_worker"}
 """What this runtime itself has imported: a function's module of the same name comes too late, as on Lambda."""
 
+
+PACKET_BYTES_MAX = 16 * 1024
+"""Of a request that waits in the second socket."""
 
 FIRST_READ_BYTES = 32 * 1024
 """What one call reads of a frame, its header included: most are smaller."""
@@ -83,14 +99,13 @@ class LambdaContext:
         self.log_group_name = about["logGroupName"]
         self.log_stream_name = about["logStreamName"]
         self.identity = Record(cognito_identity_id=None, cognito_identity_pool_id=None)
-        self.client_context = self._client_context(request.get("clientContext"))
+        given = request.get("clientContext")
+        self.client_context = self._client_context(given) if given else None
         self.tenant_id = None
-        self._deadline_ms = request["deadlineMs"]
+        self._deadline_ms = request.get("deadlineMs") or int(time.time() * 1000) + about["timeoutMs"]
 
     @staticmethod
-    def _client_context(given: Any) -> Record | None:
-        if not given:
-            return None
+    def _client_context(given: Any) -> Record:
         client = given.get("client") or {}
         names = ("installation_id", "app_title", "app_version_name", "app_version_code", "app_package_name")
         return Record(
@@ -134,6 +149,14 @@ class Channel:
         while rest:
             rest = rest[self._more(self._socket.recv_into(rest)) :]
         return kind, number, payload
+
+    def go_on(self) -> None:
+        """Wait for GO_ON. The next frame may lie behind it already."""
+        start = b""
+        while len(start) < HEADER.size:
+            start += self._more(self._socket.recv(HEADER.size - len(start)))
+        if HEADER.unpack(start)[1] != GO_ON:
+            os._exit(2)
 
     @staticmethod
     def _more(received: Any) -> Any:
@@ -252,7 +275,7 @@ def _plainly(value: Any) -> bytes:
     return ENCODER.encode(value).encode("utf-8")
 
 
-def decode(payload: bytearray, start: int) -> Any:
+def decode(payload: bytes | bytearray, start: int) -> Any:
     """The event, as json.loads gives it. orjson is faster, but makes floats of whole numbers beyond 64 bits."""
     if orjson is None or LONG_NUMBER in payload.translate(DIGITS):
         return json.loads(payload[start:])
@@ -378,15 +401,72 @@ def packages_folders() -> list[str]:
     return [folder for folder in os.environ.get("PYTHONPATH", "").split(":") if folder]
 
 
-def serve(
-    channel: Channel, about: Any, handler: Callable[[Any, LambdaContext], Any], request_filter: RequestFilter
-) -> None:
-    while True:
-        kind, number, payload = channel.receive()
+class Requests:
+    """The requests of a worker that are sent to it as frames, one at a time."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def take(self) -> tuple[int, bytes | bytearray, int]:
+        """The next one's number, and what is said of it, from which place on."""
+        kind, number, payload = self._channel.receive()
         if kind != INVOKE:
             os._exit(2)
-        end = payload.index(b"\n")
-        request = (orjson or json).loads(payload[:end])
+        return number, payload, 0
+
+    def answer(self, kind: int, number: int, payload: bytes) -> None:
+        self._channel.send(kind, number, payload)
+
+
+class Queue(Requests):
+    """The requests of a worker that wait for it in a socket of their own."""
+
+    def __init__(self, channel: Channel, fd: int) -> None:
+        super().__init__(channel)
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(True)
+        self._output = os.dup(1)  # whatever a handler makes of its own
+        os.set_inheritable(self._output, False)
+
+    def take(self) -> tuple[int, bytes | bytearray, int]:
+        packet = self._socket.recv(PACKET_BYTES_MAX)
+        self._began = time.monotonic()
+        if not packet:
+            os._exit(0)  # the node is gone, or has no more need of this worker
+        kind, number = PACKET.unpack_from(packet)
+        return super().take() if kind == FRAMED else (number, packet, PACKET.size)
+
+    def answer(self, kind: int, number: int, payload: bytes) -> None:
+        duration = took(time.monotonic() - self._began) << KIND_BITS
+        if not self._has_output():
+            self._channel.send(kind | duration, number, payload)
+            return
+        self._channel.send(WITH_OUTPUT[kind] | duration, number, payload)
+        self._channel.go_on()
+
+    def _has_output(self) -> bool:
+        """Whether the node has output of this worker to read, whoever in it wrote that."""
+        try:
+            return fcntl.ioctl(self._output, termios.FIONREAD, NOTHING_TO_READ) != NOTHING_TO_READ
+        except OSError:
+            return True
+
+
+NOTHING_TO_READ = bytes(4)
+
+
+def took(seconds: float) -> int:
+    """A duration in four bits: n for less than 2 ** n times 16 microseconds, and 15 for whatever is longer."""
+    return min(15, (int(seconds * 1e6) >> 4).bit_length())
+
+
+def serve(
+    requests: Requests, about: Any, handler: Callable[[Any, LambdaContext], Any], request_filter: RequestFilter
+) -> None:
+    while True:
+        number, payload, start = requests.take()
+        end = payload.index(b"\n", start)
+        request = (orjson or json).loads(payload[start:end])
         request_filter.request_id = request["requestId"]
         if request.get("traceId"):
             os.environ["_X_AMZN_TRACE_ID"] = request["traceId"]
@@ -398,13 +478,14 @@ def serve(
             answer = ERROR, json.dumps(report, default=str).encode()
         sys.stdout.flush()
         sys.stderr.flush()
-        channel.send(answer[0], number, answer[1])
+        requests.answer(answer[0], number, answer[1])
 
 
 def main() -> None:
-    fd = int(sys.argv[1])
-    os.set_inheritable(fd, False)
-    channel = Channel(fd)
+    fds = [int(number) for number in sys.argv[1].split(",")]
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    channel = Channel(fds[0])
     _, number, payload = channel.receive()
     about = json.loads(payload)
     prepare_interpreter()
@@ -419,7 +500,8 @@ def main() -> None:
         channel.send(INIT_ERROR, number, json.dumps(report, default=str).encode())
         os._exit(1)
     channel.send(READY, number, b"")
-    serve(channel, about, handler, request_filter)
+    requests = Requests(channel) if len(fds) == 1 else Queue(channel, fds[1])
+    serve(requests, about, handler, request_filter)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.containers import Containers
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.logs import FunctionLog
+from owsgit.runtime.queued import QueuedWorker
 from owsgit.runtime.sandbox import Sandbox
 from owsgit.runtime.wasm_client import WasmHosts
 from owsgit.runtime.worker import Worker
@@ -44,9 +45,17 @@ class Runtimes:
             await module.start()
             return module
         assert not isinstance(self._sandbox, UnavailableError)
-        worker = BootstrapWorker(config, log) if config.family == "provided" else FramedWorker(config, log)
+        worker = self._process(config, log)
         await worker.start(self._sandbox)
         return worker
+
+    @staticmethod
+    def _process(config: FunctionConfig, log: FunctionLog) -> BootstrapWorker | FramedWorker:
+        if config.family == "provided":
+            return BootstrapWorker(config, log)
+        if config.family == "python" and config.debugging is None:
+            return QueuedWorker(config, log)
+        return FramedWorker(config, log)
 
     async def close(self) -> None:
         """End what was started beside the workers."""

@@ -12,7 +12,7 @@ from typing import Any
 from owsgit.runtime import log_lines
 from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.config import FunctionConfig
-from owsgit.runtime.log_lines import PLATFORM, Entry
+from owsgit.runtime.log_lines import Entry
 from owsgit.runtime.logs import LINE_BYTES_MAX, FunctionLog, Report
 
 LOG_BYTES_PER_REQUEST_MAX = 1024 * 1024
@@ -57,6 +57,8 @@ class Transcript:
         self._tail: deque[str] = deque()
         self._tail_bytes = 0
         self._fd = -1
+        self.talked = False  # whether the worker ever wrote anything
+        self.listens = False  # whether output is read as it comes
         self._more = False  # whether the last read found anything
         self._resting = False  # whether no request is under way
         self._dropping = False  # whether what comes is dropped
@@ -78,11 +80,21 @@ class Transcript:
         """The descriptor that the worker writes to; the caller closes it once the worker has it."""
         self._fd, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         os.set_blocking(write, True)
-        asyncio.get_running_loop().add_reader(self._fd, self._read_output)
+        self.listen(True)
         return write
 
+    def listen(self, wanted: bool) -> None:
+        """Read the worker's output as it comes, or only when it is drained."""
+        if wanted == self.listens or self._fd < 0 or self._pause is not None:
+            return
+        self.listens = wanted
+        if wanted:
+            asyncio.get_running_loop().add_reader(self._fd, self._read_output)
+        else:
+            asyncio.get_running_loop().remove_reader(self._fd)
+
     def begin(self, request_id: str) -> None:
-        if self._fd >= 0:
+        if self._fd >= 0 and self.talked:
             self._read_once()  # what was written before is not this request's
         self._request_id = request_id
         self._resting = self._dropping = False
@@ -90,8 +102,9 @@ class Transcript:
         self._tail.clear()
         self._tail_bytes = 0
         self._began = time.monotonic()
-        self._resume_reading()
-        self.write([f"START RequestId: {request_id} Version: {self._config.version}"], PLATFORM)
+        if self._pause is not None:
+            self._resume_reading()
+        self._platform([f"START RequestId: {request_id} Version: {self._config.version}"])
 
     def end(self, memory_peak_bytes: int, fuel_used: int | None = None) -> None:
         """Write what Lambda writes at the end of a request, and the fuel that was used where it is counted."""
@@ -105,7 +118,7 @@ class Transcript:
             line += f"\tInit Duration: {init_ms:.2f} ms"
         if fuel_used is not None:
             line += f"\tFuel Used: {fuel_used}"
-        self.write([f"END RequestId: {self._request_id}", line], PLATFORM)
+        self._platform([f"END RequestId: {self._request_id}", line])
         self._resting, self._dropping = True, False
         self._log.report(Report(elapsed / 1000, None if init_ms is None else init_ms / 1000, memory_peak_bytes))
 
@@ -117,11 +130,21 @@ class Transcript:
         """Write lines of the node's own: by default, of what the function did wrong."""
         self._write([Entry(self._mask_line(line), level, platform=True) for line in lines])
 
+    def _platform(self, lines: list[str]) -> None:
+        """Write lines that Lambda writes as well."""
+        if self._mask is not None:
+            lines = [self._mask_line(line) for line in lines]
+        self._log.platform(self._request_id, lines)
+        self._trail(lines)
+
     def _write(self, entries: list[Entry]) -> None:
         self._log.append(self._request_id, entries)
-        for entry in entries:
-            self._tail.append(entry.message)
-            self._tail_bytes += len(entry.message) + 1
+        self._trail([entry.message for entry in entries])
+
+    def _trail(self, lines: list[str]) -> None:
+        for line in lines:
+            self._tail.append(line)
+            self._tail_bytes += len(line) + 1
         while len(self._tail) > 1 and self._tail_bytes > LOG_TAIL_BYTES_MAX:
             self._tail_bytes -= len(self._tail.popleft()) + 1
 
@@ -194,15 +217,14 @@ class Transcript:
             self._stop_reading()
         elif self._dropping:
             loop = asyncio.get_running_loop()
-            loop.remove_reader(self._fd)
+            self.listen(False)
             self._pause = loop.call_later(self.pause_seconds, self._resume_reading)
 
     def _resume_reading(self) -> None:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-            if self._fd >= 0:
-                asyncio.get_running_loop().add_reader(self._fd, self._read_output)
+            self.listen(True)
 
     def _read_once(self) -> bool:
         """Take what the worker wrote. False at the end of the output."""
@@ -213,7 +235,7 @@ class Transcript:
             return True
         except OSError:
             return False
-        self._more = True
+        self._more = self.talked = True
         self.take(data)
         return bool(data)
 

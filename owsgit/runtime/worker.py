@@ -3,6 +3,8 @@
 Each runtime has a class of its own: `framed` for the managed ones, and others beside it. The pool knows only this.
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from owsgit.model.service import Answer, Invocation
@@ -14,6 +16,27 @@ PROCESSES_MAX = 1024
 """Lambda's limit for processes and threads."""
 
 MEBIBYTE = 1024 * 1024
+
+
+class Call:
+    """A request on its way to a worker, and the answer that somebody waits for; who stops waiting does not stop it."""
+
+    __slots__ = ("answer", "invocation", "number", "unheard")
+
+    def __init__(self, invocation: Invocation, answer: "asyncio.Future[Answer]") -> None:
+        self.invocation, self.answer = invocation, answer
+        self.number = 0  # that its worker knows it by
+        self.unheard: Callable[[Answer], None] | None = None  # told of an answer that nobody waits for any more
+
+    def resolve(self, answer: Answer) -> None:
+        if not self.answer.done():
+            self.answer.set_result(answer)
+        elif self.unheard is not None:
+            self.unheard(answer)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Worker(Protocol):

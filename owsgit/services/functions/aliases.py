@@ -9,12 +9,16 @@ import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from owsgit.model.errors import InvalidError
 from owsgit.model.spec import nearest
 from owsgit.services.functions.spec import Alias
 
 LATEST = "$LATEST"
+NAMES_KEPT = 1024
+"""Callers name few functions, and each of them with every request."""
+
 _QUALIFIED = re.compile(r"(?P<name>[^:@]+)(:(?P<alias>[^:@]+)|@(?P<commit>[0-9a-f]{40}))?")
 
 
@@ -27,6 +31,7 @@ class Qualified:
     commit: str = ""
 
     @classmethod
+    @lru_cache(maxsize=NAMES_KEPT)
     def parse(cls, text: str) -> "Qualified":
         """Raises InvalidError."""
         match = _QUALIFIED.fullmatch(text)

@@ -140,14 +140,21 @@ class FunctionHandler:
 
     async def invoke(self, name: str, invocation: Invocation) -> Answer:
         """`name` may be qualified. Raises UnavailableError, ThrottledError, InvalidError; what the function does wrong
-        is in the Answer."""
+        is in the Answer. Who is cancelled does not end what the function does."""
         called = Qualified.parse(name)
         metrics = self._metrics.function(called.name) if called.name in self._wanted else None
+        found = None if called.qualifier else self._deployed.get(called.name)
+        while found is None or found.pool.closed:  # it may have to be started, whoever goes away meanwhile
+            found = await asyncio.shield(self._deployment(called))
         try:
-            answer = await (await self._deployment(called)).pool.invoke(invocation)
+            call = found.pool.submit(invocation)
+            answer = await call.answer
         except ThrottledError:
             if metrics is not None:
                 metrics.throttled()
+            raise
+        except asyncio.CancelledError:
+            call.unheard = metrics.answered if metrics is not None else None
             raise
         if metrics is not None:
             metrics.answered(answer)

@@ -199,6 +199,10 @@ class _Given:
     def on_gone(self, act: Callable[[], object] | None) -> None:
         """Nobody is there who could go."""
 
+    def rest(self) -> bytes | None:
+        body, self._body = self._body, b""
+        return body
+
 
 def _on_port(port: int, gateways: Mapping[str, GatewaySpec], request: Request, account: str) -> Explanation:
     here = {name: spec for name, spec in gateways.items() if spec.port == port}

@@ -1,0 +1,171 @@
+"""Requests that wait in a worker behind others: nobody notices, whatever becomes of the worker or of who is before."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from owsgit.model.service import Answer, Invocation
+from owsgit.runtime import pool, queued
+from owsgit.runtime.log_reader import last_lines
+from owsgit.runtime.queued import QueuedWorker
+from owsgit.runtime.worker import Call
+
+Make = Callable[..., Any]
+
+DOES_AS_IT_IS_TOLD = """
+import os, time
+
+served = 0
+
+def handler(event, context):
+    global served
+    served += 1
+    if event == "say":
+        print("said by", context.aws_request_id)
+        os.system("echo shell of " + context.aws_request_id)
+    if event == "much":
+        print("x" * 200_000)
+    if event == "die":
+        os._exit(3)
+    if event == "sleep":
+        time.sleep(0.5)
+    if event == "hang":
+        time.sleep(60)
+    return [event, os.getpid(), served, context.get_remaining_time_in_millis()]
+"""
+
+
+@pytest.fixture
+def told(function: Make) -> Any:
+    made = function(DOES_AS_IT_IS_TOLD, workers=2, timeout=2.0)
+    made.run(*["warm"] * 50)  # so that its requests are known to be brief
+    return made
+
+
+def values(answers: list[Answer]) -> list[Any]:
+    return [json.loads(answer.payload)[0] if answer.error is None else answer.error for answer in answers]
+
+
+def test_many_wait_in_one_worker_and_are_answered_in_order(told: Any) -> None:
+    events = list(range(300))
+    assert values(told.run(*events)) == events
+    assert len(told.pool.idle) <= 2
+
+
+def test_only_the_request_that_ends_its_worker_fails(told: Any) -> None:
+    events = ["a", "die", *range(20), "die", "b"]
+    assert values(told.run(*events)) == ["a", "Unhandled", *range(20), "Unhandled", "b"]
+
+
+def test_who_waits_behind_a_slow_one_is_given_to_another(told: Any) -> None:
+    answers: list[tuple[Any, float]] = []
+    began = time.monotonic()
+
+    async def ask(event: Any) -> None:
+        answer = await told.pool.invoke(Invocation(json.dumps(event).encode(), f"request-{event}"))
+        answers.append((json.loads(answer.payload)[0], time.monotonic() - began))
+
+    async def ask_all() -> None:
+        await asyncio.gather(*(ask(event) for event in ("sleep", *range(20))))
+
+    told.lab.loop.run_until_complete(ask_all())
+    assert sorted(value for value, _ in answers if value != "sleep") == list(range(20))
+    assert [value for value, _ in answers].index("sleep") >= 10, "they did not wait for it"
+
+
+def test_a_timeout_counts_from_when_the_request_began_and_ends_no_other(told: Any) -> None:
+    found = values(told.run("sleep", "sleep", "hang", "sleep", *range(5)))
+    assert found == ["sleep", "sleep", "Unhandled", "sleep", *range(5)]
+
+
+def test_each_request_has_its_own_output_even_if_others_wait_behind_it(told: Any) -> None:
+    told.run(*["say", "quiet"] * 6, request_id=None)
+    lines = [json.loads(line) for line in last_lines(told.folder / "log", 10_000)]
+    said = [line for line in lines if line["message"].startswith(("said", "shell"))]
+    assert len(said) == 12
+    assert all(line["message"].split()[-1] == line["requestId"] for line in said)
+
+
+def test_a_request_that_fills_the_pipe_goes_on(told: Any) -> None:
+    assert values(told.run("much", "a", "b")) == ["much", "a", "b"]
+    assert any("x" * 1000 in line for line in told.log())
+
+
+def test_events_too_long_for_the_queue_go_between_others(told: Any) -> None:
+    events = ["a", "x" * 100_000, "b", "y" * 20_000, *range(10), "z" * 1_000_000]
+    assert values(told.run(*events)) == events
+
+
+def test_a_worker_that_was_killed_while_idle_costs_no_request(told: Any) -> None:
+    for _ in range(5):
+        (answer,) = told.run("who")
+        (worker, *_) = [each for each in told.pool.idle if isinstance(each, QueuedWorker)]
+        worker._running.kill()
+        assert values(told.run(*range(5))) == list(range(5))
+        assert answer.error is None
+
+
+def test_whatever_is_taken_back_when_is_answered_once(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (queued, pool):
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.00002)
+    for _ in range(3):
+        assert values(told.run(*range(1000))) == list(range(1000))
+
+
+def test_who_stops_waiting_does_not_stop_the_request(told: Any) -> None:
+    heard: list[Answer] = []
+
+    async def leave() -> None:
+        call: Call = told.pool.submit(Invocation(b'"sleep"', "r"))
+        call.unheard = heard.append
+        call.answer.cancel()
+        async with asyncio.timeout(20):
+            while not heard:
+                await asyncio.sleep(0.01)
+
+    told.lab.loop.run_until_complete(leave())
+    assert json.loads(heard[0].payload)[0] == "sleep"
+
+
+def test_no_request_fails_while_workers_are_killed_between_requests_and_the_pool_is_replaced(
+    told: Any, function: Make
+) -> None:
+    pools = [told.pool, function(DOES_AS_IT_IS_TOLD, workers=2).pool]
+    stopped = False
+    count = 0
+
+    async def client() -> None:
+        nonlocal count
+        while not stopped:
+            answer = await pools[0].invoke(Invocation(b"1", "r"))
+            assert answer.error is None, answer.payload
+            count += 1
+
+    async def all_of_them() -> None:
+        nonlocal stopped
+        clients = [asyncio.ensure_future(client()) for _ in range(16)]
+        await asyncio.sleep(0.3)
+        await pools[1].warm()
+        old = pools.pop(0)
+        old.close()
+        await asyncio.sleep(0.3)
+        stopped = True
+        await asyncio.wait_for(asyncio.gather(*clients), 20)
+        assert not old.busy and not old.idle
+
+    told.lab.loop.run_until_complete(all_of_them())
+    assert count > 50
+
+
+def test_sockets_of_workers_are_closed_with_them(told: Any) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        told.run("die")
+        told.run("a")
+    told.lab.loop.run_until_complete(asyncio.sleep(0.3))
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
