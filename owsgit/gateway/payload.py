@@ -207,11 +207,16 @@ def response(version: str, payload: bytes) -> Response:
             raise MalformedResponseError("format 1.0 needs an object with statusCode")
         body = answer.encode() if isinstance(answer, str) else payload
         return Response(200, [(b"content-type", b"application/json")], body)
+    status, headers = head(answer, b"application/json" if version == "1.0" else b"text/plain; charset=utf-8")
+    return Response(status, headers, _response_body(answer))
+
+
+def head(answer: dict[str, Any], content_type: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Status and headers of an answer; `content_type` if it names none. Raises MalformedResponseError."""
     headers = _response_headers(answer)
     if not any(name == b"content-type" for name, _ in headers):
-        headers.append((b"content-type", b"application/json" if version == "1.0" else b"text/plain; charset=utf-8"))
-    status = _status(answer["statusCode"])
-    return Response(status, headers, _response_body(answer))
+        headers.append((b"content-type", content_type))
+    return _status(answer["statusCode"]), headers
 
 
 def _status(value: Any) -> int:

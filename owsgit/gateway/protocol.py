@@ -35,6 +35,9 @@ BODY_SECONDS_MAX = 60.0
 CHUNK_OVERHEAD_MAX = 16
 """Bytes that frame one byte of a chunked body, at the worst."""
 
+TAKE_SECONDS_MAX = 60.0
+"""A client that takes nothing of a streamed response for so long is cut off."""
+
 WAITING_BYTES_MAX = 64 * 1024
 """Of a body that nobody has read yet; then the client has to wait."""
 
@@ -191,7 +194,8 @@ class Cycle:
                 sent += len(piece)
                 if piece:
                     connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                    await connection.flow.drain()
+                    if connection.flow.write_paused:
+                        await self._drain()
         finally:
             close = getattr(pieces, "aclose", None)
             if close is not None:
@@ -204,6 +208,13 @@ class Cycle:
             raise ValueError(f"{sent} bytes of {response.length} came")  # the client waits for the rest
         if not self.keep_alive:
             connection.transport.close()
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(TAKE_SECONDS_MAX):
+                await self.connection.flow.drain()
+        except TimeoutError:
+            raise BrokenError("the client took nothing") from None
 
     def _head(self, response: Response, framing: bytes) -> bytes:
         lines = [STATUS_LINE[response.status]]

@@ -99,11 +99,16 @@ class RouteSpec(Document):
         description="By status of the integration's response, changes of it: 'overwrite:header.x', 'remove:header.y', "
         "'overwrite:statuscode'.",
     )
+    response_transfer_mode: Literal["BUFFERED", "STREAM"] = Field(
+        "BUFFERED",
+        description="STREAM: the response goes to the client as the function writes it, up to 200 MB.",
+    )
     timeout: int = Field(
         29,
         ge=1,
         le=900,
-        description="Seconds after which the client gets an error; for http, of silence before and within a response.",
+        description="Seconds within which the response comes, or the first byte of a streamed one; for http, of "
+        "silence before and within a response.",
     )
 
     canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
@@ -130,6 +135,11 @@ class RouteSpec(Document):
         called = self.function is not None or self.invoke is not None
         if self.invocation_type == "Event" and not called:
             raise ValueError(f"invocationType is for function and invoke, not for {given[0]}: remove it")
+        streams = self.response_transfer_mode == "STREAM"
+        if streams and not called:
+            raise ValueError(f"responseTransferMode is for function and invoke, not for {given[0]}: remove it")
+        if streams and self.invocation_type == "Event":
+            raise ValueError("what is invoked later has no response to stream: remove responseTransferMode")
         if self.rewrite is not None and not (called or self.http):
             raise ValueError(f"rewrite is for function, invoke and http, not for {given[0]}: remove it")
         if self.request_parameters and not (called or self.http):
