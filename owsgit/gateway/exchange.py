@@ -7,7 +7,7 @@ wrapped in the steps that the route asks for and in no others. A step is a funct
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from starlette.types import ASGIApp
 
@@ -95,6 +95,18 @@ class Client:
     secured: "Secured | None" = None  # what the connection was made with; None without TLS
 
 
+@dataclass(frozen=True)
+class SocketEvent:
+    """What an exchange is about that has come over a WebSocket, or is the handshake of one."""
+
+    kind: Literal["CONNECT", "MESSAGE", "DISCONNECT"]
+    connection_id: str
+    connected_at: float = 0.0  # seconds since 1970
+    message_id: str = ""
+    code: int = 0  # with which it was closed
+    reason: str = ""
+
+
 class Exchange:
     """One request. What is found out about it on its way is kept here for later steps and for the log."""
 
@@ -118,6 +130,7 @@ class Exchange:
         "route_key",
         "scheme",
         "segments",
+        "socket",
         "target",
     )
 
@@ -139,6 +152,7 @@ class Exchange:
         self.parameters: dict[str, str] = {}
         self.authorizer: dict[str, Any] = {}  # what events show as requestContext.authorizer
         self.identity: dict[str, Any] = {}  # of requestContext.identity: apiKey, userArn, ...
+        self.socket: SocketEvent | None = None
         self.facts: dict[str, Any] = {}  # $context variables of the access log, by name without "$context."
 
     @property

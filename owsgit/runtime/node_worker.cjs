@@ -18,7 +18,7 @@ const Module = require('module');
 const path = require('path');
 const util = require('util');
 
-const INIT = 1, READY = 2, INIT_ERROR = 3, INVOKE = 4, RESULT = 5, ERROR = 6, CHUNK = 7, FATAL = 8, HEAD = 9;
+const INIT = 1, READY = 2, INIT_ERROR = 3, INVOKE = 4, RESULT = 5, ERROR = 6, CHUNK = 7, FATAL = 8, HEAD = 15;
 const HEADER_BYTES = 9;
 // Lambda's limit for a synchronous response.
 const RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100;

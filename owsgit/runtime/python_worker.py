@@ -30,7 +30,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 HEADER = struct.Struct("!IBI")
-INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR, CHUNK, FATAL, HEAD = range(1, 10)
+INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR, CHUNK, FATAL = range(1, 9)
+HEAD = 15
 RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 """Lambda's limit for a synchronous response."""
 

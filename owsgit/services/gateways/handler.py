@@ -10,8 +10,10 @@ from owsgit.gateway.exchange import Mount
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.listener import Listeners
 from owsgit.gateway.redirects import challenges, to_https
+from owsgit.gateway.socket_api import Deployed
+from owsgit.gateway.sockets import Connections, Outcome
 from owsgit.gateway.table import DEFAULT
-from owsgit.model.errors import InvalidError, OwsgitError
+from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site
 from owsgit.services.gateways.authorization import AuthorizerState
@@ -19,6 +21,7 @@ from owsgit.services.gateways.build import Builder
 from owsgit.services.gateways.certificates import Certificates, Shown
 from owsgit.services.gateways.integrate import Integrations
 from owsgit.services.gateways.orders import Orders
+from owsgit.services.gateways.sockets import HTTP
 from owsgit.services.gateways.spec import GatewaySpec
 
 ORDER_SECONDS_MAX = 60.0
@@ -39,6 +42,7 @@ class GatewayHandler:
         self._orders = Orders(site.home / "acme", site.neighbours, self._renewed, self._listeners.prove)
         self._certificates = Certificates(site, self._orders)
         self._specs: dict[str, GatewaySpec] = {}  # what serves now
+        self._sockets = Deployed(Connections(str(site.settings.get("node", "local")), self._ask))
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         spec, name = resource.spec, resource.name
@@ -63,14 +67,15 @@ class GatewayHandler:
     async def _serve(self, name: str, spec: GatewaySpec, shown: Shown) -> tuple[str, ...]:
         """Swap in a deployment, with the certificates that are there. Its addresses. Raises OwsgitError."""
         await self._integrations.prepare(spec)
-        builder = Builder(self._site, name, spec, self._releases, self._integrations, self._authorizers)
+        builder = Builder(self._site, name, spec, self._releases, self._integrations, self._authorizers, self._sockets)
         bindings = builder.bindings()
         self._releases.keep(name, [key for key, route in spec.routes.items() if route.canary is not None])
         secured = shown.secured if spec.tls is not None else None
         listener = await self._listeners.serve(name, spec.port, bindings, secured, self._redirects(name, spec))
+        self._sockets.deploy(name, builder.sockets())
         self._certificates.keep(name, shown)
         self._specs[name] = spec
-        return (listener.url,)
+        return (listener.url if spec.protocol == HTTP else listener.url.replace("http", "ws", 1),)
 
     def _redirects(self, name: str, spec: GatewaySpec) -> Mapping[int, Sequence[Binding]]:
         """What the plain port before one with TLS answers."""
@@ -99,6 +104,7 @@ class GatewayHandler:
         return shown
 
     async def delete(self, name: str) -> None:
+        self._sockets.deploy(name, {})
         await self._listeners.release(name)
         self._releases.keep(name, [])
         self._orders.want(name, {})
@@ -119,7 +125,22 @@ class GatewayHandler:
     def details(self, name: str) -> Mapping[str, Any]:
         spec = self._specs.get(name)
         found = list(self._certificates.facts(name, spec)) if spec is not None else []
-        return {**self._releases.details(name), **({"certificates": found} if found else {})}
+        count = self._sockets.connections.count(name)
+        more = {"certificates": found, "connections": count}
+        return {**self._releases.details(name), **{name: value for name, value in more.items() if value}}
+
+    async def answer(self, fields: Mapping[str, str], body: bytes) -> tuple[Mapping[str, Any], bytes]:
+        """Another node, about a WebSocket that is open here."""
+        outcome = await self._sockets.connections.here(fields, body)
+        return {"status": outcome.status}, outcome.body
+
+    async def _ask(self, node: str, fields: Mapping[str, str], body: bytes) -> Outcome:
+        """Another node, about one that is open there. Raises OwsgitError."""
+        told, shown = await self._site.ask(node, "gateway", fields, body)
+        status = told.get("status")
+        if status not in (200, 204, 410):
+            raise UnavailableError(f"{node} answered with nonsense")
+        return Outcome(status, shown)
 
     async def close(self) -> None:
         await self._orders.close()
