@@ -227,11 +227,6 @@ Decide = Callable[[str | Session | None, str, str, Context, ResourcePolicy | Non
 """Whether somebody (None: nobody that is known) may do an action on an ARN, given the policy of what it is done to."""
 
 
-async def alone(node: str, kind: str, fields: Mapping[str, str], body: bytes) -> tuple[Mapping[str, Any], bytes]:
-    """For a node without others."""
-    raise UnavailableError(f"there is no node {node!r} to ask")
-
-
 @dataclass(frozen=True)
 class Site:
     """What a node gives to every handler: where it may keep things, how it reads the ledger, whom it may call."""
@@ -257,10 +252,6 @@ class Site:
     """What a session token stands for now. Raises CredentialError."""
 
     neighbours: Neighbours = field(default_factory=Alone)
-
-    ask: Callable[[str, str, Mapping[str, str], bytes], Awaitable[tuple[Mapping[str, Any], bytes]]] = alone
-    """Asks another node, by name, for what its handler of a kind `answer`s. Raises UnavailableError."""
-
     report: Callable[[str, str], None] = lambda key, text: None
     """Tells whoever waits how it goes with a resource (by key) that takes long to apply."""
 

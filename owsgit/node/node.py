@@ -30,7 +30,7 @@ from owsgit.ledger.receive import RefUpdate
 from owsgit.ledger.repository import Repository
 from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verify import Report
-from owsgit.model import keys, terminal
+from owsgit.model import keys
 from owsgit.model.core import NodeSpec, UserSpec
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
 from owsgit.model.iam.context import Context
@@ -203,7 +203,6 @@ class Node:
             registry=self._registry,
             report=self._report,
             neighbours=self._neighbours,
-            ask=self._ask,
         )
 
     def _decide_call(
@@ -213,28 +212,6 @@ class Node:
         if state is None:
             return Decision(False, "the ledger is empty", explicit=False)
         return state.decide_call(who, action, arn, context, policy)
-
-    async def _ask(
-        self, node: str, kind: str, fields: Mapping[str, str], body: bytes
-    ) -> tuple[Mapping[str, Any], bytes]:
-        """What the handler of a kind answers on another node. Raises UnavailableError."""
-        link = next((link for link in self._council.links().values() if link.member.name == node), None)
-        if link is None:
-            raise UnavailableError(f"there is no node {node!r} to ask")
-        frame = await link.request("service", {"kind": kind, "fields": dict(fields)}, body)
-        return frame.head, frame.body
-
-    async def _answer_service(self, frame: Frame) -> Frame:
-        """Another node's question to a handler here."""
-        kind, fields = str(frame.head.get("kind")), frame.head.get("fields")
-        handler: Any = self._handlers.get(kind)
-        if not hasattr(handler, "answer") or not isinstance(fields, dict):
-            return Frame({"problem": f"nothing answers for a {terminal.safe(kind, 20)!r}"})
-        try:
-            head, body = await handler.answer({name: str(value) for name, value in fields.items()}, frame.body)
-        except (OwsgitError, KeyError) as error:
-            return Frame({"problem": str(error)})
-        return Frame(head, body)
 
     def _report(self, key: str, text: str) -> None:
         """How it goes with a resource. The reconciler is made after the handlers, which tell of it."""
@@ -297,8 +274,6 @@ class Node:
             login = self._login_of(session.key)
             if login is None or login.kind == "user":
                 return Frame({"problem": "this key is not in the ledger any more"})
-            if login.kind == "node" and frame.head.get("verb") == "service":
-                return await self._answer_service(frame)
             caller = Caller(session.key, login.name, login.kind, session.line, session.host)
             return await self._council.answer(caller, frame)
 

@@ -15,7 +15,7 @@ from owsgit.gateway.sockets import Connections, Outcome
 from owsgit.gateway.table import DEFAULT
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.resource import Resource
-from owsgit.model.service import Applied, Site
+from owsgit.model.service import Applied, Site, Told
 from owsgit.services.gateways.authorization import AuthorizerState
 from owsgit.services.gateways.build import Builder
 from owsgit.services.gateways.certificates import Certificates, Shown
@@ -26,6 +26,9 @@ from owsgit.services.gateways.spec import GatewaySpec
 
 ORDER_SECONDS_MAX = 60.0
 """How long a deployment waits for certificates that are ordered; they may also come later."""
+
+TOPIC = "websockets"
+"""What nodes ask each other: see Connections."""
 
 log = logging.getLogger("owsgit.gateways")
 
@@ -42,7 +45,8 @@ class GatewayHandler:
         self._orders = Orders(site.home / "acme", site.neighbours, self._renewed, self._listeners.prove)
         self._certificates = Certificates(site, self._orders)
         self._specs: dict[str, GatewaySpec] = {}  # what serves now
-        self._sockets = Deployed(Connections(str(site.settings.get("node", "local")), self._ask))
+        self._sockets = Deployed(Connections(site.neighbours.own, self._ask))
+        site.neighbours.answer(TOPIC, self._on_asked)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         spec, name = resource.spec, resource.name
@@ -129,18 +133,18 @@ class GatewayHandler:
         more = {"certificates": found, "connections": count}
         return {**self._releases.details(name), **{name: value for name, value in more.items() if value}}
 
-    async def answer(self, fields: Mapping[str, str], body: bytes) -> tuple[Mapping[str, Any], bytes]:
+    async def _on_asked(self, node: str, told: Told) -> Told:
         """Another node, about a WebSocket that is open here."""
-        outcome = await self._sockets.connections.here(fields, body)
-        return {"status": outcome.status}, outcome.body
+        outcome = await self._sockets.connections.here(told.fields, told.body)
+        return Told({"status": outcome.status}, outcome.body)
 
     async def _ask(self, node: str, fields: Mapping[str, str], body: bytes) -> Outcome:
         """Another node, about one that is open there. Raises OwsgitError."""
-        told, shown = await self._site.ask(node, "gateway", fields, body)
-        status = told.get("status")
+        told = await self._site.neighbours.ask(node, TOPIC, Told(fields, body))
+        status = told.fields.get("status")
         if status not in (200, 204, 410):
             raise UnavailableError(f"{node} answered with nonsense")
-        return Outcome(status, shown)
+        return Outcome(status, told.body)
 
     async def close(self) -> None:
         await self._orders.close()
