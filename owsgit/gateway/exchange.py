@@ -7,7 +7,7 @@ wrapped in the steps that the route asks for and in no others. A step is a funct
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from starlette.types import ASGIApp
 
@@ -102,6 +102,18 @@ class Client:
     secured: "Secured | None" = None  # what the connection was made with; None without TLS
 
 
+@dataclass(frozen=True)
+class SocketEvent:
+    """What an exchange is about that has come over a WebSocket, or is the handshake of one."""
+
+    kind: Literal["CONNECT", "MESSAGE", "DISCONNECT"]
+    connection_id: str
+    connected_at: float = 0.0  # seconds since 1970
+    message_id: str = ""
+    code: int = 0  # with which it was closed
+    reason: str = ""
+
+
 class Exchange:
     """One request. What is found out about it on its way is kept here for later steps and for the log."""
 
@@ -128,6 +140,7 @@ class Exchange:
         "route_key",
         "scheme",
         "segments",
+        "socket",
         "span",
         "target",
         "trace_id",
@@ -156,6 +169,7 @@ class Exchange:
         self.received = 0  # bytes of the body that were read
         self.integration_seconds = -1.0  # that the integration took to its head; below 0 if it was not asked
         self.integration_status = 0
+        self.socket: SocketEvent | None = None
         self.facts: dict[str, Any] = {}  # $context variables of the access log, by name without "$context."
 
     @property

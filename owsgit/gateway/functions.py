@@ -27,24 +27,24 @@ class FunctionIntegration:
 
     async def __call__(self, exchange: Exchange) -> Response:
         version = self._version
-        invocation = await _invocation(version, exchange)
+        invocation = await invocation_of(version, exchange)
         try:
             # the function goes on when the client is answered, as it does behind API Gateway
             answer = await self._deadlines.within(self._target.invoke(self._name, invocation))
         except TimeoutError:
-            raise _failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
+            raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
         except OwsgitError as error:
             log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
             exchange.facts["integration.error"] = str(error)
-            raise _failure(version, 503, "INTEGRATION_FAILURE") from None
+            raise failure(version, 503, "INTEGRATION_FAILURE") from None
         if answer.error is not None:
-            raise _failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
+            raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
         try:
             return payload.response(version, answer.payload, payload.decodes(version, exchange))
         except MalformedResponseError as error:
             log.warning("%s %s: %s answered badly: %s", exchange.mount.api, exchange.route_key, self._name, error)
             exchange.facts["integration.error"] = str(error)
-            raise _failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE") from None
+            raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE") from None
 
 
 class EventIntegration:
@@ -57,7 +57,7 @@ class EventIntegration:
         self._target, self._name, self._version = target, name, payload_version
 
     async def __call__(self, exchange: Exchange) -> Response:
-        invocation = await _invocation(self._version, exchange)
+        invocation = await invocation_of(self._version, exchange)
         try:
             request_id = await self._target.enqueue(self._name, invocation)
         except InvalidError as error:
@@ -65,18 +65,19 @@ class EventIntegration:
         except OwsgitError as error:
             log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
             exchange.facts["integration.error"] = str(error)
-            raise _failure(self._version, 503, "INTEGRATION_FAILURE") from None
+            raise failure(self._version, 503, "INTEGRATION_FAILURE") from None
         return Response(202, [JSON], orjson.dumps({"requestId": request_id}))
 
 
-async def _invocation(version: str, exchange: Exchange) -> Invocation:
+async def invocation_of(version: str, exchange: Exchange) -> Invocation:
+    """Raises RefusedError for a request that is too large for an event."""
     event = payload.event(version, exchange, await exchange.read())
     if len(event) > EVENT_BYTES_MAX:
         raise too_large()
     return Invocation(event, exchange.id, exchange.trace_id)
 
 
-def _failure(version: str, status: int, kind: str) -> RefusedError:
+def failure(version: str, status: int, kind: str) -> RefusedError:
     """API Gateway's own words: those of REST APIs for format 1.0, of HTTP APIs for 2.0."""
     words = {
         ("1.0", 504): "Endpoint request timed out",

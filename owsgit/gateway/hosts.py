@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from owsgit.gateway import refusals
 from owsgit.gateway.app import Api, identified, request_id
 from owsgit.gateway.exchange import MISDIRECTED, Exchange, RefusedError, Response
+from owsgit.gateway.socket_api import WebSocketApi, deny, handshake
 from owsgit.gateway.table import PATH_BYTES_MAX
 from owsgit.gateway.tls import Security
 
@@ -28,7 +29,7 @@ class Binding:
 
     host: str
     base_path: tuple[str, ...]
-    api: Api
+    api: Api | WebSocketApi
 
 
 class VirtualHosts:
@@ -38,25 +39,45 @@ class VirtualHosts:
         """`security` is that of a port with TLS."""
         self._security = security
         self._hosts: dict[str, list[Binding]] = {}
+        self._sockets = False
         for binding in bindings:
             self._hosts.setdefault(binding.host, []).append(binding)
+            self._sockets = self._sockets or isinstance(binding.api, WebSocketApi)
         for each in self._hosts.values():
             each.sort(key=lambda binding: -len(binding.base_path))  # the longest base path first
 
     @property
     def websockets(self) -> ASGIApp | None:
-        return None
+        """What answers handshakes, if anything here takes them."""
+        return self._serve if self._sockets else None
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = handshake(scope)
+        exchange.began = asyncio.get_running_loop().time()
+        await receive()  # that it wants to connect
+        try:
+            api = self._wanted(exchange)
+            if not isinstance(api, WebSocketApi):
+                raise RefusedError(403, "Forbidden")
+        except RefusedError as refusal:
+            await deny(refusals.response(refusal), send)
+            return
+        await api.serve(exchange, scope, receive, send)
 
     async def handle(self, exchange: Exchange) -> Response:
         exchange.began = asyncio.get_running_loop().time()
         try:
-            read_target(exchange)
-            if self._security is not None and not self._security.admits(exchange.client.secured, exchange.host):
-                raise RefusedError(MISDIRECTED, "Misdirected Request")
-            api = self._find(exchange)
+            api = self._wanted(exchange)
         except RefusedError as refusal:
             return identified(refusals.response(refusal), request_id())
         return await api.handle(exchange)
+
+    def _wanted(self, exchange: Exchange) -> Api | WebSocketApi:
+        """The api that answers, once target and host are read. Raises RefusedError."""
+        read_target(exchange)
+        if self._security is not None and not self._security.admits(exchange.client.secured, exchange.host):
+            raise RefusedError(MISDIRECTED, "Misdirected Request")
+        return self._find(exchange)
 
     def admits(self, exchange: Exchange) -> bool:
         """Whether its connection may ask for its host: not for one that wants other proofs of its clients."""
@@ -66,7 +87,7 @@ class VirtualHosts:
             return False
         return self._security is None or self._security.admits(exchange.client.secured, exchange.host)
 
-    def _find(self, exchange: Exchange) -> Api:
+    def _find(self, exchange: Exchange) -> Api | WebSocketApi:
         """The api that answers; its base path is taken off the exchange's path. Raises RefusedError."""
         hosts = self._hosts
         host = exchange.host

@@ -118,6 +118,8 @@ class Listener:
         bindings = (each for own in newest for each in own.bindings)
         self._places = places
         self._hosts = VirtualHosts(bindings, self.security if self.tls else None)
+        if self._server is not None:
+            self._take_sockets(self._server.config)
 
     @property
     def places(self) -> Mapping[str, Place]:
@@ -155,12 +157,23 @@ class Listener:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
         )
+        self._take_sockets(config)
         self._server = _Server(config, self)
         self._serving = asyncio.ensure_future(self._server.serve(sockets=[bound]))
         while not self._server.started:
             if self._serving.done():
                 raise UnavailableError(f"port {self.port} cannot be served")
             await asyncio.sleep(0.001)
+
+    def _take_sockets(self, config: uvicorn.Config) -> None:
+        """Have handshakes of WebSockets answered from the next connection on, if a gateway wants it."""
+        if self._hosts.websockets is None or config.ws != "none":
+            return
+        from owsgit.gateway import socket_protocol  # noqa: PLC0415 - most nodes need no WebSockets
+
+        for name, value in socket_protocol.OPTIONS.items():
+            setattr(config, name, value)
+        config.ws = config.ws_protocol_class = socket_protocol.BoundedSocketProtocol
 
     @property
     def is_open(self) -> bool:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote_plus
 import orjson
 
 from owsgit.gateway import certificates
-from owsgit.gateway.exchange import Exchange, Response
+from owsgit.gateway.exchange import Exchange, Response, SocketEvent
 
 _TEXT_TYPES = re.compile(
     r"text/.*|application/(.*\+)?(json|xml)|application/(javascript|x-www-form-urlencoded|graphql)", re.IGNORECASE
@@ -33,6 +33,8 @@ class MalformedResponseError(Exception):
 
 def event(version: str, exchange: Exchange, body: bytes) -> bytes:
     """The event for a function, as JSON text."""
+    if exchange.socket is not None:
+        return orjson.dumps(_event_of_socket(exchange, exchange.socket, body))
     return orjson.dumps(_event_1(exchange, body) if version == "1.0" else _event_2(exchange, body))
 
 
@@ -219,6 +221,50 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
     }
 
 
+def _event_of_socket(exchange: Exchange, socket: SocketEvent, body: bytes) -> dict[str, Any]:
+    """https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-mapping-template-reference.html"""
+    written, epoch = _times()
+    mount = exchange.mount
+    context: dict[str, Any] = {
+        "accountId": mount.account,
+        "apiId": mount.api,
+        "connectedAt": int(socket.connected_at * 1000) or epoch,
+        "connectionId": socket.connection_id,
+        "domainName": exchange.host,
+        "eventType": socket.kind,
+        "extendedRequestId": exchange.id,
+        "identity": {
+            "sourceIp": exchange.client.address,
+            "userAgent": _header(exchange, b"user-agent"),
+            **exchange.identity,
+        },
+        "messageDirection": "IN",
+        "requestId": exchange.id,
+        "requestTime": written,
+        "requestTimeEpoch": epoch,
+        "routeKey": exchange.route_key,
+        "stage": mount.stage,
+    }
+    if exchange.authorizer:
+        context["authorizer"] = exchange.authorizer
+    result: dict[str, Any] = {"requestContext": context, "isBase64Encoded": False}
+    if mount.variables:
+        result["stageVariables"] = dict(mount.variables)
+    if socket.kind == "MESSAGE":
+        context["messageId"] = socket.message_id
+        result["body"], result["isBase64Encoded"] = _body(exchange, body, "2.0")
+        return result
+    if socket.kind == "DISCONNECT":
+        context["disconnectStatusCode"], context["disconnectReason"] = socket.code, socket.reason
+    headers, query = _grouped(text_headers(exchange)), _grouped(query_pairs(exchange))
+    result["headers"] = {name: values[-1] for name, values in headers.items()}
+    result["multiValueHeaders"] = headers
+    if query:
+        result["queryStringParameters"] = {name: values[-1] for name, values in query.items()}
+        result["multiValueQueryStringParameters"] = query
+    return result
+
+
 def response(version: str, payload: bytes, decoded: bool = True) -> Response:
     """The HTTP response that a function's answer stands for; what is base64 stays so unless it is to be `decoded`.
 
@@ -233,11 +279,16 @@ def response(version: str, payload: bytes, decoded: bool = True) -> Response:
             raise MalformedResponseError("format 1.0 needs an object with statusCode")
         body = answer.encode() if isinstance(answer, str) else payload
         return Response(200, [(b"content-type", b"application/json")], body)
+    status, headers = head(answer, b"application/json" if version == "1.0" else b"text/plain; charset=utf-8")
+    return Response(status, headers, _response_body(answer, decoded))
+
+
+def head(answer: dict[str, Any], content_type: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Status and headers of an answer; `content_type` if it names none. Raises MalformedResponseError."""
     headers = _response_headers(answer)
     if not any(name == b"content-type" for name, _ in headers):
-        headers.append((b"content-type", b"application/json" if version == "1.0" else b"text/plain; charset=utf-8"))
-    status = _status(answer["statusCode"])
-    return Response(status, headers, _response_body(answer, decoded))
+        headers.append((b"content-type", content_type))
+    return _status(answer["statusCode"]), headers
 
 
 def _status(value: Any) -> int:

@@ -11,6 +11,9 @@ from typing import Generic, TypeVar
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ANY = "ANY"
 DEFAULT = "$default"
+CONNECT, DISCONNECT = "$connect", "$disconnect"
+"""Of WebSocket APIs, whose messages are routed by what they say."""
+
 PATH_BYTES_MAX = 8192
 ROUTE_CHARACTERS_MAX = 1024
 SEGMENTS_MAX = 64

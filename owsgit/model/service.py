@@ -73,7 +73,8 @@ class Invocation:
     """One call of something that can be called. `payload` is JSON text.
 
     With a `sink`, a function that streams its response has it called with each piece as it comes; the Answer's payload
-    is then what was not streamed. Without one, the pieces are put together.
+    is then what was not streamed. Without one, the pieces are put together. `announce` is told the content type of a
+    stream, before its first piece, if the function says one.
     """
 
     payload: bytes
@@ -81,6 +82,7 @@ class Invocation:
     trace_id: str = ""
     client_context: bytes = b""
     sink: Sink | None = None
+    announce: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from owsgit.model.service import Invocation, Sink
+from owsgit.model.service import Invocation
 from owsgit.runtime import debugger, environment, failures, managed, sdk, worker
 from owsgit.runtime.cgroup import Limits
 from owsgit.runtime.config import FunctionConfig, InitError
@@ -22,6 +22,7 @@ from owsgit.runtime.python_worker import (
     CHUNK,
     ERROR,
     FATAL,
+    HEAD,
     INIT,
     INIT_ERROR,
     INVOKE,
@@ -29,7 +30,7 @@ from owsgit.runtime.python_worker import (
     RESULT,
 )
 from owsgit.runtime.sandbox import Command, Sandbox
-from owsgit.runtime.streamed import Streamed
+from owsgit.runtime.streamed import CONTENT_TYPE_BYTES_MAX, Streamed
 from owsgit.runtime.worker import MEBIBYTE, PROCESSES_MAX
 
 
@@ -155,16 +156,20 @@ class FramedWorker(ProcessWorker):
         if invocation.client_context:
             meta["clientContext"] = json.loads(invocation.client_context)
         self._frames.send(INVOKE, number, [orjson.dumps(meta), b"\n", invocation.payload])
-        kind, payload = await self._answer(number, invocation.sink)
+        kind, payload = await self._answer(number, invocation)
         return payload, None if kind == RESULT else "Unhandled"
 
-    async def _answer(self, number: int, sink: Sink | None) -> tuple[int, bytes]:
+    async def _answer(self, number: int, invocation: Invocation) -> tuple[int, bytes]:
         """The kind and payload that answer request `number`. Raises EOFError, and ValueError for others."""
-        streamed = Streamed(sink)
+        streamed = Streamed(invocation.sink)
         while True:
             kind, payload = await self._receive(number)
             if kind == CHUNK:
                 await streamed.take(payload)
+                continue
+            if kind == HEAD:
+                if invocation.announce is not None:
+                    invocation.announce(payload[:CONTENT_TYPE_BYTES_MAX].decode("utf-8", "replace"))
                 continue
             if kind == FATAL:
                 self.close()
@@ -173,7 +178,7 @@ class FramedWorker(ProcessWorker):
     async def _receive(self, number: int) -> tuple[int, bytes]:
         """The next frame of request `number` (0: of the init phase). Raises EOFError, and ValueError for others."""
         kind, answered, payload = await self._frames.receive()
-        wanted = (RESULT, ERROR, CHUNK, FATAL) if number else (READY, INIT_ERROR)
+        wanted = (RESULT, ERROR, CHUNK, FATAL, HEAD) if number else (READY, INIT_ERROR)
         if answered != number or kind not in wanted:
             raise ValueError("not a frame of the protocol")
         return kind, payload

@@ -51,9 +51,13 @@ class Frames(asyncio.BufferedProtocol):
         """Call `taker` with each frame as it comes, and `told` with what ends them, in place of `receive`."""
         self._taker, self._told = taker, told
         while self._waiting and self._taker is not None:
-            taker(*self._waiting.popleft())
-        if self._problem is not None:
+            taker(*self._next())
+        if self._problem is not None and self._told is not None:
             told(self._problem)
+
+    def hold(self) -> None:
+        """Keep frames for `receive` again."""
+        self._taker = self._told = None
 
     @classmethod
     async def open(cls, end: socket.socket) -> "Frames":
@@ -76,6 +80,9 @@ class Frames(asyncio.BufferedProtocol):
                 await self._wanted
             finally:
                 self._wanted = None
+        return self._next()
+
+    def _next(self) -> tuple[int, int, bytes]:
         frame = self._waiting.popleft()
         self._waiting_bytes -= len(frame[2])
         if self._paused and self._waiting_bytes <= WAITING_BYTES_MAX // 2 and self._transport is not None:

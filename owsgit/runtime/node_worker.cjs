@@ -18,7 +18,7 @@ const Module = require('module');
 const path = require('path');
 const util = require('util');
 
-const INIT = 1, READY = 2, INIT_ERROR = 3, INVOKE = 4, RESULT = 5, ERROR = 6, CHUNK = 7, FATAL = 8;
+const INIT = 1, READY = 2, INIT_ERROR = 3, INVOKE = 4, RESULT = 5, ERROR = 6, CHUNK = 7, FATAL = 8, HEAD = 15;
 const HEADER_BYTES = 9;
 // Lambda's limit for a synchronous response.
 const RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100;
@@ -412,6 +412,7 @@ function makeResponseStream() {
     prepare() {
       if (this.begun) return;
       this.begun = true;
+      if (this.contentType) send(HEAD, this.request.number, Buffer.from(String(this.contentType).slice(0, 256)));
       this._onBeforeFirstWrite?.((piece) => super.write(piece));
     }
 

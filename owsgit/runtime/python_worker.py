@@ -6,7 +6,7 @@ imports it for the constants of the protocol only.
 Protocol (over an inherited unix socket): frames of a header (`HEADER`: length of the payload, kind, number of the
 request) and a payload. The node sends INIT (JSON) once and gets READY or INIT_ERROR; then INVOKE (one line of JSON
 about the request, then the event) gets RESULT or ERROR of the same number; before it may come CHUNKs, the pieces of a
-streamed response. FATAL is an ERROR after which the worker ends by itself.
+streamed response, and before these its content type, HEAD. FATAL is an ERROR after which the worker ends by itself.
 
 With a second socket, requests wait in it, several at once: packets of `PACKET` (kind, number) and what a frame's
 payload would be. The worker takes one only to begin it, so the node can take back what was not begun. FRAMED stands for
@@ -44,6 +44,7 @@ INIT, READY, INIT_ERROR, INVOKE, RESULT, ERROR, CHUNK, FATAL, FRAMED, GO_ON, RES
 KIND_BITS = 4
 WITH_OUTPUT = {RESULT: RESULT_AND_OUTPUT, ERROR: ERROR_AND_OUTPUT}
 PACKET = struct.Struct("!BI")
+HEAD = 15
 RESPONSE_BYTES_MAX = 6 * 1024 * 1024 + 100
 """Lambda's limit for a synchronous response."""
 
@@ -71,6 +72,12 @@ except ImportError:  # a sandbox has it where this node's own interpreter runs
     orjson = None  # type: ignore[assignment]
 
 LONG_TEXT_CHARACTERS = 4096
+
+CHUNK_BYTES_MAX = 1024 * 1024
+"""One piece of a streamed response; a larger one is cut, so that no frame is longer than an answer."""
+
+HTTP_RESPONSE = "application/vnd.awslambda.http-integration-response"
+"""The content type of a stream that begins with status and headers, as of Node's HttpResponseStream."""
 
 
 class FunctionError(Exception):
@@ -417,6 +424,10 @@ class Requests:
     def answer(self, kind: int, number: int, payload: bytes) -> None:
         self._channel.send(kind, number, payload)
 
+    def send(self, kind: int, number: int, payload: bytes) -> None:
+        """What comes before the answer."""
+        self._channel.send(kind, number, payload)
+
 
 class Queue(Requests):
     """The requests of a worker that wait for it in a socket of their own."""
@@ -460,6 +471,26 @@ def took(seconds: float) -> int:
     return min(15, (int(seconds * 1e6) >> 4).bit_length())
 
 
+def stream(requests: Requests, number: int, pieces: Iterable[Any]) -> bytes:
+    """Send what a handler yields, piece by piece: text or bytes; first of all a dict with status and headers, if it
+    wants to say them. Lambda's Python cannot do this: there a handler that yields gives an error. Returns what is left
+    to answer: nothing."""
+    for index, piece in enumerate(pieces):
+        if isinstance(piece, dict) and index == 0:
+            requests.send(HEAD, number, HTTP_RESPONSE.encode())
+            data = encode(piece) + bytes(8)
+        elif isinstance(piece, str):
+            data = piece.encode("utf-8")
+        elif isinstance(piece, (bytes, bytearray, memoryview)):
+            data = bytes(piece)
+        else:
+            kind = type(piece).__name__
+            raise FunctionError("Runtime.MarshalError", f"Unable to stream a {kind}: yield text or bytes")
+        for start in range(0, len(data), CHUNK_BYTES_MAX):
+            requests.send(CHUNK, number, data[start : start + CHUNK_BYTES_MAX])
+    return b""
+
+
 def serve(
     requests: Requests, about: Any, handler: Callable[[Any, LambdaContext], Any], request_filter: RequestFilter
 ) -> None:
@@ -471,7 +502,9 @@ def serve(
         if request.get("traceId"):
             os.environ["_X_AMZN_TRACE_ID"] = request["traceId"]
         try:
-            answer = RESULT, encode(handler(decode(payload, end + 1), LambdaContext(about, request)))
+            given = handler(decode(payload, end + 1), LambdaContext(about, request))
+            answer = RESULT, stream(requests, number, given) if type(given) is types.GeneratorType else encode(given)
+            del given
         except Exception as error:
             report = describe(error, request["requestId"])
             log_error(report)

@@ -26,18 +26,19 @@ from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.frames import widen
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.python_worker import (
-    ERROR,
-    ERROR_AND_OUTPUT,
+    CHUNK,
     FRAMED,
     GO_ON,
+    HEAD,
     INVOKE,
     KIND_BITS,
     PACKET,
     PACKET_BYTES_MAX,
     RESULT,
-    RESULT_AND_OUTPUT,
+    WITH_OUTPUT,
 )
 from owsgit.runtime.sandbox import Sandbox
+from owsgit.runtime.streamed import CONTENT_TYPE_BYTES_MAX, Streamed
 from owsgit.runtime.worker import Call
 
 DEPTH = 8
@@ -83,6 +84,7 @@ class QueuedWorker(FramedWorker):
         self._memory_at = 0.0
         self._ended = False
         self._failing: asyncio.Task[None] | None = None
+        self._streaming: asyncio.Task[None] | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
@@ -181,16 +183,41 @@ class QueuedWorker(FramedWorker):
         if not self.alive or self._failing is not None:
             return
         duration, kind = kind >> KIND_BITS, kind & _KINDS
-        if not self._under_way or number != self._under_way[0].number or kind not in _ANSWERS:
+        if not self._under_way or number != self._under_way[0].number or kind not in (*_ANSWERS, *_PIECES):
             self._lost(ValueError("not a frame of the protocol"))
-            return
-        if kind >= RESULT_AND_OUTPUT:
+        elif kind in _PIECES:
+            self._frames.hold()  # whoever takes the pieces decides how fast they come
+            self._streaming = asyncio.ensure_future(self._stream(self._under_way[0], kind, payload))
+        else:
+            self._answered(kind, payload, _SECONDS[duration])
+
+    def _answered(self, kind: int, payload: bytes, took: float) -> None:
+        if kind in _WITH_OUTPUT:
             self._talks = True
             self._transcript.drain()
             self._frames.send(GO_ON, 0, [])
-            self._end(None if kind == RESULT_AND_OUTPUT else "Unhandled", payload, _SECONDS[duration])
-        else:
-            self._end(None if kind == RESULT else "Unhandled", payload, _SECONDS[duration])
+        self._end(None if _WITH_OUTPUT.get(kind, kind) == RESULT else "Unhandled", payload, took)
+
+    async def _stream(self, call: Call, kind: int, payload: bytes) -> None:
+        """Pass on the pieces of the first request's response, until it is answered."""
+        streamed, announce = Streamed(call.invocation.sink), call.invocation.announce
+        try:
+            while kind in _PIECES:
+                if kind == CHUNK:
+                    await streamed.take(payload)
+                elif announce is not None:
+                    announce(payload[:CONTENT_TYPE_BYTES_MAX].decode("utf-8", "replace"))
+                kind, number, payload = await self._frames.receive()
+                duration, kind = kind >> KIND_BITS, kind & _KINDS
+                if number != call.number or kind not in (*_ANSWERS, *_PIECES):
+                    raise ValueError("not a frame of the protocol")
+        except (EOFError, OSError, ValueError) as problem:
+            self._lost(problem)
+            return
+        if self.alive and self._failing is None:
+            whole, payload = streamed.end(_WITH_OUTPUT.get(kind, kind), payload)
+            self._answered(WITH_OUTPUT[whole] if kind in _WITH_OUTPUT else whole, payload, _SECONDS[duration])
+            self._frames.deliver(self._take, self._lost)
 
     def _end(self, error: str | None, payload: bytes, took: float | None = None) -> None:
         """Answer the first request, and begin the next."""
@@ -320,4 +347,6 @@ _KINDS = (1 << KIND_BITS) - 1
 _SECONDS = [12e-6 * 2**number for number in range(_KINDS + 1)]
 """What a worker says of a duration, in the middle of what it may be."""
 
-_ANSWERS = (RESULT, ERROR, RESULT_AND_OUTPUT, ERROR_AND_OUTPUT)
+_WITH_OUTPUT = {with_output: kind for kind, with_output in WITH_OUTPUT.items()}
+_ANSWERS = (*WITH_OUTPUT.keys(), *WITH_OUTPUT.values())
+_PIECES = (CHUNK, HEAD)

@@ -124,6 +124,8 @@ class RuntimeApi:
 
     def _response(self, flight: Flight, request: Request, connection: Connection) -> Body:
         if flight.invocation.sink is not None and request.headers.get(MODE, b"").lower() == b"streaming":
+            if flight.invocation.announce is not None:
+                flight.invocation.announce(request.headers.get(b"content-type", b"")[:256].decode("latin-1"))
             return Streamed(flight, connection, ACCEPTED)
         return Buffered(flight, None, ACCEPTED)
 

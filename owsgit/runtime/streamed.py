@@ -10,6 +10,8 @@ from owsgit.runtime.python_worker import ERROR, RESPONSE_BYTES_MAX, RESULT
 STREAM_BYTES_MAX = 200 * 1024 * 1024
 """Lambda's limit for a streamed response."""
 
+CONTENT_TYPE_BYTES_MAX = 256
+
 
 async def _drop(piece: bytes) -> None:
     """Takes pieces that nobody wants any more."""

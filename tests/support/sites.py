@@ -24,17 +24,19 @@ class Services:
         self.files: dict[str, list[CodeFile]] = {}
         self.told: list[tuple[str, str]] = []
         self.loop = asyncio.new_event_loop()
+        targets: dict[str, Any] = {}
         self.site = Site(
             home=home,
             listen="127.0.0.1",
             scope=lambda: Scope("us-east-1", "1" * 12),
             read_files=self._read,
-            targets={},
+            targets=targets,
             settings={"sandbox": "bubblewrap", "instance": uuid.uuid4().hex[:12], **settings},
             unseal=lambda resource: None,  # type: ignore[arg-type,return-value]
             report=lambda key, text: self.told.append((key, text)),
         )
         self.handlers: dict[str, Any] = self.run(self._made())
+        targets.update({name: handler for name, handler in self.handlers.items() if hasattr(handler, "invoke")})
 
     async def _made(self) -> Any:
         return handlers_of(self.site)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from owsgit.aws import sigv4
 from owsgit.aws.sigv4 import Request, SignatureError, Signed
 from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
+from owsgit.gateway.table import CONNECT
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import AttachedPolicy, Decision, ResourcePolicy
 from owsgit.model.names import Scope
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from owsgit.gateway.issuers import Issuers
 
 ACTION = "execute-api:Invoke"
+MANAGE = "execute-api:ManageConnections"
+"""Of what @connections of a WebSocket API does."""
+
 SERVICE = "execute-api"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -74,6 +78,10 @@ class Authorization:
         steps: list[Step] = [self._guarded] if self._policy is not None and self._signs else []
         return steps if auth == NONE else [*steps, self._authorizers[auth](route)]
 
+    def manage_steps(self) -> list[Step]:
+        """What @connections of a WebSocket API asks: a signature, always."""
+        return [_SignedStep(self._site, self._policy, "1.0", MANAGE)]
+
     def _guarded(self, inner: Handler) -> Handler:
         site, policy = self._site, self._policy
 
@@ -99,8 +107,8 @@ class Authorization:
 class _SignedStep:
     """Lets requests pass that are signed, by whom policies allow it."""
 
-    def __init__(self, site: Site, policy: ResourcePolicy | None, payload_version: str) -> None:
-        self._site, self._policy, self._version = site, policy, payload_version
+    def __init__(self, site: Site, policy: ResourcePolicy | None, payload_version: str, action: str = ACTION) -> None:
+        self._site, self._policy, self._version, self._action = site, policy, payload_version, action
 
     def __call__(self, inner: Handler) -> Handler:
         async def handle(exchange: Exchange) -> Response:
@@ -148,12 +156,12 @@ class _SignedStep:
         scope = self._site.scope()
         arn = arn_of(exchange, scope)
         context = context_of(exchange, {"aws:TokenIssueTime": _iso(credential.issued)})
-        decision = self._site.decide(credential.who, ACTION, arn, context, self._policy)
+        decision = self._site.decide(credential.who, self._action, arn, context, self._policy)
         if decision.allowed:
             return
         if self._policy is not None:
-            raise denied(exchange, credential.arn, arn, scope, decision)
-        exchange.facts["authorize.error"] = f"{credential.arn} may not {ACTION} on {arn}: {decision.reason}"
+            raise denied(exchange, credential.arn, arn, scope, decision, self._action)
+        exchange.facts["authorize.error"] = f"{credential.arn} may not {self._action} on {arn}: {decision.reason}"
         raise RefusedError(403, "Forbidden", "ACCESS_DENIED")
 
     def _tell(self, exchange: Exchange, credential: Credential) -> None:
@@ -215,6 +223,9 @@ async def _check_body(wanted: str, exchange: Exchange) -> None:
 def arn_of(exchange: Exchange, scope: Scope) -> str:
     """What a request is a call of: a slash within a segment of its path stays encoded, and one at its end counts for
     nothing, as in routes."""
+    if exchange.socket is not None:
+        mount = exchange.mount
+        return f"arn:aws:{SERVICE}:{scope.region}:{scope.account}:{mount.api}/{mount.stage}/{CONNECT}"
     segments = exchange.segments[:-1] if exchange.segments[-1] == "" else exchange.segments
     path = "/".join(segment.replace("/", "%2F") for segment in segments)
     mount = exchange.mount
@@ -252,9 +263,11 @@ def _iso(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def denied(exchange: Exchange, who: str, arn: str, scope: Scope, decision: Decision) -> DeniedError:
+def denied(
+    exchange: Exchange, who: str, arn: str, scope: Scope, decision: Decision, action: str = ACTION
+) -> DeniedError:
     """The refusal of a gateway with a policy, in IAM's words: of the account it tells four digits."""
-    exchange.facts["authorize.error"] = f"{who} may not {ACTION} on {arn}: {decision.reason}"
+    exchange.facts["authorize.error"] = f"{who} may not {action} on {arn}: {decision.reason}"
     shown = arn.replace(f":{scope.account}:", f":{'*' * 8}{scope.account[-4:]}:", 1)
     ending = " with an explicit deny" if decision.explicit else ""
-    return DeniedError(f"User: {who} is not authorized to perform: {ACTION} on resource: {shown}{ending}")
+    return DeniedError(f"User: {who} is not authorized to perform: {action} on resource: {shown}{ending}")

@@ -10,6 +10,9 @@ from owsgit.gateway.docs import Docs
 from owsgit.gateway.exchange import Exchange, Handler, Mount, Step
 from owsgit.gateway.hosts import Binding
 from owsgit.gateway.redirects import with_header
+from owsgit.gateway.socket_api import Deployed, Selection, SocketRoute, WebSocketApi
+from owsgit.gateway.sockets import SocketLimits
+from owsgit.gateway.table import CONNECT, DEFAULT
 from owsgit.model.service import Site
 from owsgit.services.gateways import caching
 from owsgit.services.gateways.authorization import Authorization, AuthorizerState
@@ -18,6 +21,7 @@ from owsgit.services.gateways.openapi.writing import document
 from owsgit.services.gateways.responses import refuse_of
 from owsgit.services.gateways.schemas import Schemas
 from owsgit.services.gateways.seen import Seen
+from owsgit.services.gateways.sockets import HTTP, names
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 
@@ -35,10 +39,12 @@ class Builder:
         authorizers: AuthorizerState,
         seen: Seen,
         store: Store,
+        deployed: Deployed,
     ) -> None:
-        """What follows `spec` outlives the deployment; `store` is that of cached responses."""
+        """What follows `spec` outlives the deployment: `store` of cached responses, `deployed` of open WebSockets."""
         self._site, self._name, self._spec, self._releases = site, name, spec, releases
-        self._integrations = integrations
+        self._integrations, self._deployed = integrations, deployed
+        self._apis: dict[str, Api | WebSocketApi] = {}
         self._authorization = Authorization(site, name, spec, authorizers)
         self._schemas = Schemas(spec.models)
         self._seen, self._store = seen, store
@@ -47,12 +53,46 @@ class Builder:
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
-        apis = {stage: self._api(stage, about) for stage, about in self._spec.stages.items()}
+        make = self._http_api if self._spec.protocol == HTTP else self._socket_api
+        self._apis = {stage: make(stage, about) for stage, about in self._spec.stages.items()}
         return [
-            Binding(host, base_path, apis[stage].below(base_path)) for host, base_path, stage in self._spec.places()
+            Binding(host, base_path, self._apis[stage].below(base_path))
+            for host, base_path, stage in self._spec.places()
         ]
 
-    def _api(self, stage: str, about: StageSpec) -> Api:
+    def sockets(self) -> dict[str, WebSocketApi]:
+        """What `bindings` serves of it to WebSockets, by stage."""
+        return {stage: api for stage, api in self._apis.items() if isinstance(api, WebSocketApi)}
+
+    def _socket_api(self, stage: str, about: StageSpec) -> WebSocketApi:
+        """Route steps are those of $connect: who may connect may send."""
+        spec = self._spec
+        mount = Mount(self._name, self._site.scope().account, stage, (), about.variables)
+        self.route_keys.update(spec.routes)
+        routes = {
+            key: SocketRoute(self._socket_integration(key, route, stage, about), route.route_response)
+            for key, route in spec.routes.items()
+        }
+        connect = spec.routes.get(CONNECT)
+        return WebSocketApi(
+            mount,
+            routes,
+            self._deployed,
+            Selection(names(spec.route_selection_expression)),
+            SocketLimits(**dict(spec.web_socket)),
+            connect_steps=self._route_steps(CONNECT, connect, stage) if connect else (),
+            steps=self._steps(stage),
+            observers=self._observers(stage),
+            manage_steps=self._authorization.manage_steps(),
+        )
+
+    def _socket_integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
+        """An answer that decides or is sent has to be of format 1.0, which AWS asks for here; others are not read."""
+        read = key == CONNECT or route.route_response
+        route = route.model_copy(update={"payload_format_version": "1.0" if read else "2.0"})
+        return self._integration(key, route, stage, about)
+
+    def _http_api(self, stage: str, about: StageSpec) -> Api:
         binary = frozenset(self._spec.binary_media_types)
         mount = Mount(self._name, self._site.scope().account, stage, (), about.variables, binary)
         routes = [
@@ -81,7 +121,7 @@ class Builder:
 
     def _answering(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
         if route.function is None:
-            return self._integrations.of(key, route, about)
+            return self._integrations.of(key if self._spec.protocol == HTTP else DEFAULT, route, about)
         name = resolved(route.function, about.variables)
         main = self._function(name, route)
         if route.canary is None:

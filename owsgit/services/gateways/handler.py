@@ -12,20 +12,26 @@ from owsgit.gateway.exchange import Mount
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.listener import Listeners
 from owsgit.gateway.redirects import challenges, to_https
+from owsgit.gateway.socket_api import Deployed
+from owsgit.gateway.sockets import Connections, Outcome
 from owsgit.gateway.table import DEFAULT
-from owsgit.model.errors import InvalidError, OwsgitError
+from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.resource import Resource
-from owsgit.model.service import Applied, Site
+from owsgit.model.service import Applied, Site, Told
 from owsgit.services.gateways.authorization import AuthorizerState
 from owsgit.services.gateways.build import Builder
 from owsgit.services.gateways.certificates import Certificates, Shown
 from owsgit.services.gateways.integrate import Integrations
 from owsgit.services.gateways.orders import Orders
 from owsgit.services.gateways.seen import Seen
+from owsgit.services.gateways.sockets import HTTP
 from owsgit.services.gateways.spec import GatewaySpec
 
 ORDER_SECONDS_MAX = 60.0
 """How long a deployment waits for certificates that are ordered; they may also come later."""
+
+TOPIC = "websockets"
+"""What nodes ask each other: see Connections."""
 
 log = logging.getLogger("owsgit.gateways")
 
@@ -44,6 +50,8 @@ class GatewayHandler:
         self._specs: dict[str, GatewaySpec] = {}  # what serves now
         self._seen = Seen(site)
         self._cache = Store()
+        self._sockets = Deployed(Connections(site.neighbours.own, self._ask))
+        site.neighbours.answer(TOPIC, self._on_asked)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         spec, name = resource.spec, resource.name
@@ -70,17 +78,26 @@ class GatewayHandler:
         await self._integrations.prepare(spec)
         self._seen.prepare(name, spec)
         builder = Builder(
-            self._site, name, spec, self._releases, self._integrations, self._authorizers, self._seen, self._cache
+            self._site,
+            name,
+            spec,
+            self._releases,
+            self._integrations,
+            self._authorizers,
+            self._seen,
+            self._cache,
+            self._sockets,
         )
         bindings = builder.bindings()
         self._releases.keep(name, [key for key, route in spec.routes.items() if route.canary is not None])
         secured = shown.secured if spec.tls is not None else None
         listener = await self._listeners.serve(name, spec.port, bindings, secured, self._redirects(name, spec))
+        self._sockets.deploy(name, builder.sockets())
         self._certificates.keep(name, shown)
         self._specs[name] = spec
         self._cache.retain(name, builder.fingerprints)
         await self._seen.deployed(name, spec.stages, builder.route_keys)
-        return (listener.url,)
+        return (listener.url if spec.protocol == HTTP else listener.url.replace("http", "ws", 1),)
 
     def _redirects(self, name: str, spec: GatewaySpec) -> Mapping[int, Sequence[Binding]]:
         """What the plain port before one with TLS answers."""
@@ -109,6 +126,7 @@ class GatewayHandler:
         return shown
 
     async def delete(self, name: str) -> None:
+        self._sockets.deploy(name, {})
         await self._listeners.release(name)
         self._releases.keep(name, [])
         self._orders.want(name, {})
@@ -131,15 +149,26 @@ class GatewayHandler:
     def details(self, name: str) -> Mapping[str, Any]:
         spec = self._specs.get(name)
         found = list(self._certificates.facts(name, spec)) if spec is not None else []
-        return {
-            **self._seen.details(name),
-            **self._releases.details(name),
-            **({"certificates": found} if found else {}),
-        }
+        more = {"certificates": found, "connections": self._sockets.connections.count(name)}
+        shown = {key: value for key, value in more.items() if value}
+        return {**self._seen.details(name), **self._releases.details(name), **shown}
 
     def logs(self, name: str) -> Path:
         """The folder of the access log."""
         return self._seen.log_folder(name)
+
+    async def _on_asked(self, node: str, told: Told) -> Told:
+        """Another node, about a WebSocket that is open here."""
+        outcome = await self._sockets.connections.here(told.fields, told.body)
+        return Told({"status": outcome.status}, outcome.body)
+
+    async def _ask(self, node: str, fields: Mapping[str, str], body: bytes) -> Outcome:
+        """Another node, about one that is open there. Raises OwsgitError."""
+        told = await self._site.neighbours.ask(node, TOPIC, Told(fields, body))
+        status = told.fields.get("status")
+        if status not in (200, 204, 410):
+            raise UnavailableError(f"{node} answered with nonsense")
+        return Outcome(status, told.body)
 
     async def close(self) -> None:
         await self._orders.close()

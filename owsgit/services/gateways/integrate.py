@@ -11,6 +11,7 @@ from owsgit.gateway.files import Contents, Files, Folder, Shelf, indexed
 from owsgit.gateway.fixed import FixedResponse, Redirect
 from owsgit.gateway.functions import EventIntegration, FunctionIntegration
 from owsgit.gateway.mapping import Changes, Shown, answered
+from owsgit.gateway.streaming import StreamingFunctionIntegration
 from owsgit.gateway.table import RouteKey, parse_key
 from owsgit.gateway.template import PathTemplate
 from owsgit.gateway.upstream import HttpIntegration, Upstream, Upstreams
@@ -60,6 +61,8 @@ class Integrations:
         target = self._target(kind)
         if route.invocation_type == "Event":
             return EventIntegration(target, name, route.payload_format_version)
+        if route.response_transfer_mode == "STREAM":
+            return StreamingFunctionIntegration(target, name, route.payload_format_version, float(route.timeout))
         return FunctionIntegration(target, name, route.payload_format_version, float(route.timeout))
 
     def _target(self, kind: str) -> Target:

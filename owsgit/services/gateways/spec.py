@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, model_validator
+from pydantic.alias_generators import to_camel
 
-from owsgit.gateway.table import DEFAULT, parse_key
+from owsgit.gateway.table import CONNECT, DEFAULT, parse_key
 from owsgit.model.core import Port
 from owsgit.model.iam.document import Guarded
 from owsgit.model.names import unqualified
@@ -45,6 +46,7 @@ from owsgit.services.gateways.integrations import (
 from owsgit.services.gateways.policy import GatewayPolicy
 from owsgit.services.gateways.requests import MODELS_MAX, JsonSchema, ModelName, RequestSpec
 from owsgit.services.gateways.responses import GatewayResponse, ResponseKind
+from owsgit.services.gateways.sockets import HTTP, SELECTION, SelectionExpression, WebSocketSpec, check_key, check_route
 from owsgit.services.gateways.stages import StageSpec, resolved
 from owsgit.services.gateways.tls import AcmeSpec, CertificateSpec, PortTlsSpec, certificate_references
 
@@ -70,8 +72,8 @@ INTEGRATIONS = ("function", "http", "response", "redirect", "files", "invoke")
 """The fields of a route that say what answers; a route has exactly one of them."""
 
 
-def _route_key(text: str) -> str:
-    parse_key(text)
+def _route_key(text: str, info: ValidationInfo) -> str:
+    check_key(text, info.data.get("protocol", HTTP))
     return text
 
 
@@ -112,11 +114,19 @@ class RouteSpec(Document):
         description="By status of the integration's response, changes of it: 'overwrite:header.x', 'remove:header.y', "
         "'overwrite:statuscode'.",
     )
+    response_transfer_mode: Literal["BUFFERED", "STREAM"] = Field(
+        "BUFFERED",
+        description="STREAM: the response goes to the client as the function writes it, up to 200 MB.",
+    )
+    route_response: bool = Field(
+        False, description="Of a WebSocket API: the client gets what the function answers, as a message."
+    )
     timeout: int = Field(
         29,
         ge=1,
         le=900,
-        description="Seconds after which the client gets an error; for http, of silence before and within a response.",
+        description="Seconds within which the response comes, or the first byte of a streamed one; for http, of "
+        "silence before and within a response.",
     )
     request: RequestSpec | None = Field(None, description="What requests have to be; others are refused with 400.")
     documentation: DocumentationSpec | None = Field(None, description="What OpenAPI documents say of the route.")
@@ -149,6 +159,11 @@ class RouteSpec(Document):
         called = self.function is not None or self.invoke is not None
         if self.invocation_type == "Event" and not called:
             raise ValueError(f"invocationType is for function and invoke, not for {given[0]}: remove it")
+        streams = self.response_transfer_mode == "STREAM"
+        if streams and not called:
+            raise ValueError(f"responseTransferMode is for function and invoke, not for {given[0]}: remove it")
+        if streams and self.invocation_type == "Event":
+            raise ValueError("what is invoked later has no response to stream: remove responseTransferMode")
         if self.rewrite is not None and not (called or self.http):
             raise ValueError(f"rewrite is for function, invoke and http, not for {given[0]}: remove it")
         if self.request_parameters and not (called or self.http):
@@ -181,10 +196,17 @@ class DomainSpec(Document):
 
 
 class GatewaySpec(Suspendable, Guarded):
-    """A REST or HTTP API: a port on every node, and the routes behind it."""
+    """A REST, HTTP or WebSocket API: a port on every node, and the routes behind it."""
 
     description: str | None = Field(None, max_length=1024, description="What the API is for.")
     policy: GatewayPolicy | None = Field(None, description="The resource policy: who may call it, and from where.")
+    protocol: Literal["HTTP", "WEBSOCKET"] = Field("HTTP", description="What clients speak (protocolType).")
+    route_selection_expression: SelectionExpression = Field(
+        SELECTION, description="Of a WebSocket API: where a message says its route, $request.body.name."
+    )
+    web_socket: WebSocketSpec = Field(
+        default_factory=WebSocketSpec, description="Of a WebSocket API: limits of its connections."
+    )
     port: Port = Field(description="TCP port on which every node serves this API; gateways may share one.")
     domains: list[DomainSpec] = Field(
         default_factory=list,
@@ -217,7 +239,8 @@ class GatewaySpec(Suspendable, Guarded):
     access_log: AccessLogSpec | None = Field(None, description="A line for each request; absent: none.")
     routes: dict[Annotated[str, AfterValidator(_route_key)], RouteSpec] = Field(
         max_length=ROUTES_MAX,
-        description="By route key: 'METHOD /path' with {parameter} and {parameter+}, 'ANY /path', or '$default'.",
+        description="By route key: 'METHOD /path' with {parameter} and {parameter+}, 'ANY /path', or '$default'; of "
+        "a WebSocket API: '$connect', '$disconnect', '$default', or what a message says.",
     )
 
     models: dict[ModelName, JsonSchema] = Field(
@@ -234,7 +257,21 @@ class GatewaySpec(Suspendable, Guarded):
     docs: DocsSpec | None = Field(None, description="An interactive page of the API; without it there is none.")
 
     @model_validator(mode="after")
+    def _fits_protocol(self) -> Self:
+        given = {"route_selection_expression", "web_socket"} & self.model_fields_set
+        if self.protocol == HTTP and given:
+            name = to_camel(min(given))
+            raise ValueError(f'{name} is for WebSocket APIs: remove it, or add "protocol": "WEBSOCKET"')
+        if self.protocol != HTTP and self.auth != NONE and CONNECT not in self.routes:
+            raise ValueError(f"auth of a WebSocket API is asked at {CONNECT!r}: add that route")
+        for key, route in self.routes.items():
+            check_route(key, route, self.protocol)
+        return self
+
+    @model_validator(mode="after")
     def _routes_differ(self) -> Self:
+        if self.protocol != HTTP:
+            return self
         seen: dict[object, str] = {}
         for text in self.routes:
             other = seen.setdefault((parse_key(text).shape, text == DEFAULT), text)
@@ -264,7 +301,7 @@ class GatewaySpec(Suspendable, Guarded):
                 raise ValueError(f"two stages are served at {'/' + '/'.join(place[1])} of {place[0] or 'every host'}")
         for key, route in self.routes.items():
             for stage, about in self.stages.items():
-                check(key, route, about.variables, stage)
+                check(key if self.protocol == HTTP else DEFAULT, route, about.variables, stage)
             for _, name in route.functions():
                 for stage, about in self.stages.items() if "$" in name else ():
                     if re.fullmatch(r"[^${}]+", resolved(name, about.variables)) is None:

@@ -1,0 +1,349 @@
+"""One stage of a WebSocket API: handshakes, messages and goodbyes become exchanges, which routes answer as any other.
+
+    $connect      the handshake itself, with all the steps of its stage and its route; refused unless it answers 2xx
+    messages      the route that the route selection expression finds in the message, else $default; one at a time
+    $disconnect   once, when it is over; nobody hears the answer
+
+https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-overview.html
+"""
+
+import logging
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from owsgit.gateway import refusals
+from owsgit.gateway.app import Api, wrapped
+from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response, SocketEvent, Step
+from owsgit.gateway.sockets import CLIENT, CUT, MESSAGE_BYTES_MAX, Connection, Connections, GoneError, SocketLimits
+from owsgit.gateway.table import CONNECT, DEFAULT, DISCONNECT
+from owsgit.model.errors import OwsgitError
+
+KINDS = {403: "ForbiddenException", 410: "GoneException", 413: "PayloadTooLargeException"}
+ERROR_TYPE = b"x-amzn-errortype"
+SUBPROTOCOL = b"sec-websocket-protocol"
+
+LIMITS = SocketLimits()
+
+log = logging.getLogger("owsgit.gateway")
+
+
+def closed(inner: Handler) -> Handler:
+    """A step that refuses everybody, for want of one that verifies who asks."""
+
+    async def step(exchange: Exchange) -> Response:
+        raise RefusedError(403, "Forbidden", "ACCESS_DENIED")
+
+    return step
+
+
+@dataclass(frozen=True)
+class SocketRoute:
+    """What answers a message; `two_way` if the client gets the answer."""
+
+    handler: Handler
+    two_way: bool = False
+
+
+class Selection:
+    """A route selection expression, such as $request.body.action."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        """`path`: the names that lead to the route's key in a message."""
+        self._path = tuple(path)
+
+    def key(self, text: str) -> str:
+        """The route key that a message names; empty if it names none."""
+        try:
+            value: Any = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return ""
+        for name in self._path:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value if isinstance(value, str) else ""
+
+
+class WebSocketApi:
+    """Serves the routes of one stage, and @connections beside them."""
+
+    def __init__(
+        self,
+        mount: Mount,
+        routes: Mapping[str, SocketRoute],
+        connections: "Deployed",
+        selection: Selection,
+        limits: SocketLimits = LIMITS,
+        *,
+        connect_steps: Sequence[Step] = (),
+        steps: Sequence[Step] = (),
+        observers: Sequence[Step] = (),
+        manage_steps: Sequence[Step] = (closed,),
+    ) -> None:
+        """`routes` by route key, $connect and $disconnect among them if there is something to do then. `manage_steps`
+        let pass who may use @connections (execute-api:ManageConnections)."""
+        self.mount = mount
+        self._routes = {key: route for key, route in routes.items() if key not in (CONNECT, DISCONNECT)}
+        self._disconnect = routes.get(DISCONNECT)
+        self._deployed, self._selection, self._limits = connections, selection, limits
+        connect = routes[CONNECT].handler if CONNECT in routes else _accept
+        handshake = wrapped(connect, [_named_connect, *connect_steps])
+        self._handshakes = Api(mount, [(DEFAULT, handshake)], steps, observers)
+        manage = wrapped(self._manage, [_typed, *manage_steps])
+        self._http = Api(mount, [("ANY /@connections/{id}", manage), (DEFAULT, _no_socket)], (), observers)
+
+    def below(self, base_path: tuple[str, ...]) -> "WebSocketApi":
+        """The same with another base path."""
+        other = object.__new__(WebSocketApi)
+        other.__dict__.update(self.__dict__, mount=replace(self.mount, base_path=base_path))
+        other._handshakes = self._handshakes.below(base_path)
+        other._http = self._http.below(base_path)
+        return other
+
+    async def handle(self, exchange: Exchange) -> Response:
+        """A request that is no handshake."""
+        return await self._http.handle(exchange)
+
+    # ---- a connection, from its handshake to its end
+
+    async def serve(self, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+        connections = self._deployed.connections
+        exchange.socket = SocketEvent("CONNECT", connections.new_id())
+        try:
+            if exchange.segments not in ([], [""]):
+                raise RefusedError(403, "Forbidden")
+            connections.enter(self.mount.api, self._limits.connections)
+        except RefusedError as refusal:
+            await deny(refusals.response(refusal), send)
+            return
+        try:
+            response = await self._handshakes.handle(exchange)
+            if not 200 <= response.status < 300:
+                await deny(response, send)
+                return
+            await self._accepted(exchange, response, scope["extensions"][CUT], receive, send)
+        finally:
+            connections.leave(self.mount.api)
+
+    async def _accepted(
+        self, exchange: Exchange, response: Response, cut: Callable[[int, str], None], receive: Receive, send: Send
+    ) -> None:
+        assert exchange.socket is not None
+        connection = Connection(exchange.socket.connection_id, exchange, self._limits, send, cut)
+        subprotocol = response.header(SUBPROTOCOL).decode("latin-1") or None
+        connections = self._deployed.connections
+        code, reason = 1006, "Connection closed abnormally"
+        try:
+            connections.add(connection)
+            await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
+            exchange.headers = []  # as long as the connection lives, they would too
+            code, reason = await self._converse(connection, receive)
+        except OSError:  # it went before it was accepted
+            pass
+        finally:
+            connections.remove(connection)
+        await self._deployed.now(connection.mount, self)._goodbye(connection, code, reason)
+
+    async def _converse(self, connection: Connection, receive: Receive) -> tuple[int, str]:
+        """Answer messages, one after another, until the connection is closed; how."""
+        while True:
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                return event.get("code") or 1005, event.get("reason") or ""
+            if event["type"] != "websocket.receive" or connection.closed:
+                continue
+            message: str | bytes = event["text"] if event.get("text") is not None else event["bytes"]
+            api = self._deployed.now(connection.mount, self)
+            try:
+                await api._message(connection, message)
+            except GoneError:
+                continue  # its end is among what is to be received
+
+    async def _message(self, connection: Connection, message: str | bytes) -> None:
+        request_id = str(uuid.uuid4())
+        try:
+            if not connection.may_send():
+                raise RefusedError(429, "Too Many Requests", "THROTTLED")
+            key = self._selection.key(message) if isinstance(message, str) else ""
+            if key not in self._routes:
+                key = DEFAULT
+            route = self._routes.get(key)
+            if route is None:
+                raise RefusedError(403, "Forbidden")
+            event = SocketEvent("MESSAGE", connection.id, connection.connected_at, request_id)
+            exchange = _exchange(connection, event, key, message)
+            exchange.id, exchange.mount = request_id, self.mount
+            response = await route.handler(exchange)
+            body = await _whole(response) if route.two_way else b""
+        except RefusedError as refusal:
+            await connection.send(_error(refusal, connection, request_id))
+        except Exception:
+            log.exception("a message to %s failed", connection.mount.api)
+            await connection.send(_error(RefusedError(500, ""), connection, request_id))
+        else:
+            if body:
+                await connection.send(body)
+
+    async def _goodbye(self, connection: Connection, code: int, reason: str) -> None:
+        if self._disconnect is None:
+            return
+        event = SocketEvent("DISCONNECT", connection.id, connection.connected_at, "", code, reason)
+        exchange = _exchange(connection, event, DISCONNECT, "")
+        exchange.id = str(uuid.uuid4())
+        try:
+            await self._disconnect.handler(exchange)
+        except RefusedError as refusal:
+            log.warning("%s $disconnect: %s", connection.mount.api, refusal.message)
+        except Exception:
+            log.exception("$disconnect of %s failed", connection.mount.api)
+
+    # ---- @connections
+
+    async def _manage(self, exchange: Exchange) -> Response:
+        connection_id = exchange.parameters["id"]
+        if exchange.method not in ("GET", "POST", "DELETE"):
+            raise RefusedError(403, "Forbidden")
+        body = await exchange.read(MESSAGE_BYTES_MAX) if exchange.method == "POST" else b""
+        try:
+            outcome = await self._deployed.connections.manage(exchange.method, self.mount, connection_id, body)
+        except OwsgitError as error:
+            log.warning("%s: the connection %s cannot be reached: %s", self.mount.api, connection_id, error)
+            raise RefusedError(503, "Service Unavailable", "INTEGRATION_FAILURE") from None
+        if outcome.status == 410:
+            raise RefusedError(410, "Gone")
+        return Response(outcome.status, [refusals.JSON], outcome.body)
+
+
+class Deployed:
+    """What serves each stage of each WebSocket API now, whoever accepted a connection; with the connections."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+        self._apis: dict[tuple[str, str], WebSocketApi] = {}
+
+    def now(self, mount: Mount, otherwise: WebSocketApi) -> WebSocketApi:
+        return self._apis.get((mount.api, mount.stage), otherwise)
+
+    def deploy(self, gateway: str, apis: Mapping[str, WebSocketApi]) -> None:
+        """Have messages answered by these, by stage, from now on. Connections of other stages are closed."""
+        for place in [each for each in self._apis if each[0] == gateway]:
+            del self._apis[place]
+        self._apis.update({(gateway, stage): api for stage, api in apis.items()})
+        self.connections.close(gateway, but=apis)
+
+
+async def deny(response: Response, send: Send) -> None:
+    """Answer a handshake with something else than a WebSocket (ASGI's denial response)."""
+    body = await _whole(response)
+    try:
+        await send({"type": "websocket.http.response.start", "status": response.status, "headers": response.headers})
+        await send({"type": "websocket.http.response.body", "body": body})
+    except OSError:
+        pass  # the client is gone
+
+
+def handshake(scope: Scope) -> Exchange:
+    """The request that asks for a WebSocket."""
+    target = scope["raw_path"]
+    if scope["query_string"]:
+        target += b"?" + scope["query_string"]
+    headers = [(name.lower(), value) for name, value in scope["headers"]]
+    scheme = "https" if scope["scheme"] == "wss" else "http"
+    return Exchange("GET", target, headers, _Message(b""), scope["extensions"][CLIENT], scheme, "HTTP/1.1")
+
+
+class _Message:
+    """A message as the body of a request."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def next(self) -> bytes:
+        return self.rest()
+
+    def rest(self) -> bytes:
+        data, self._data = self._data, b""
+        return data
+
+    def on_gone(self, act: Callable[[], object] | None) -> None:
+        """What was said is answered to its end; then it is seen that the client has left."""
+
+
+def _exchange(connection: Connection, event: SocketEvent, route_key: str, message: str | bytes) -> Exchange:
+    """What happens on a connection, as a request."""
+    text = isinstance(message, str)
+    data = message.encode() if isinstance(message, str) else message
+    kind = b"application/json" if text else b"application/octet-stream"
+    headers = [(b"host", connection.host.encode("latin-1")), (b"content-type", kind)]
+    if connection.user_agent:
+        headers.append((b"user-agent", connection.user_agent))
+    exchange = Exchange("POST", b"/", headers, _Message(data), connection.client, connection.scheme, "HTTP/1.1")
+    exchange.segments = [""]
+    exchange.host, exchange.mount = connection.host, connection.mount
+    exchange.route_key = exchange.resource = route_key
+    exchange.authorizer, exchange.identity = connection.authorizer, connection.identity
+    exchange.socket = event
+    return exchange
+
+
+async def _whole(response: Response) -> bytes:
+    """The body. Raises RefusedError for one that is too long for a message."""
+    body = response.body if isinstance(response.body, bytes) else await _gathered(response.body)
+    if len(body) > MESSAGE_BYTES_MAX:
+        log.warning("an answer of %d bytes is too long for a message", len(body))
+        raise RefusedError(502, "Internal server error", "INTEGRATION_FAILURE")
+    return body
+
+
+async def _gathered(pieces: AsyncIterator[bytes]) -> bytes:
+    gathered = bytearray()
+    async for piece in pieces:
+        gathered += piece
+        if len(gathered) > MESSAGE_BYTES_MAX:
+            break
+    close = getattr(pieces, "aclose", None)
+    if close is not None:
+        await close()
+    return bytes(gathered)
+
+
+def _error(refusal: RefusedError, connection: Connection, request_id: str) -> bytes:
+    """API Gateway's words on a WebSocket."""
+    message = refusal.message
+    if refusal.status >= 500:
+        message = "Endpoint request timed out" if refusal.kind == "INTEGRATION_TIMEOUT" else "Internal server error"
+    return orjson.dumps({"message": message, "connectionId": connection.id, "requestId": request_id})
+
+
+async def _accept(exchange: Exchange) -> Response:
+    """For an API without $connect."""
+    return Response(200, [])
+
+
+async def _no_socket(exchange: Exchange) -> Response:
+    raise RefusedError(403, "Forbidden")
+
+
+def _typed(inner: Handler) -> Handler:
+    """Says what kind of error it is where clients of AWS look for it."""
+
+    async def step(exchange: Exchange) -> Response:
+        try:
+            return await inner(exchange)
+        except RefusedError as refusal:
+            if refusal.status in KINDS and not any(name == ERROR_TYPE for name, _ in refusal.headers):
+                refusal.headers.append((ERROR_TYPE, KINDS[refusal.status].encode()))
+            raise
+
+    return step
+
+
+def _named_connect(inner: Handler) -> Handler:
+    async def step(exchange: Exchange) -> Response:
+        exchange.route_key = exchange.resource = CONNECT
+        return await inner(exchange)
+
+    return step

@@ -1,0 +1,116 @@
+"""uvicorn's WebSocket protocol (RFC 6455, the websockets library without its input and output), with what it leaves
+unbounded bounded.
+
+Imported only by nodes that serve a WebSocket API, as the websockets library is.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
+from websockets.frames import Frame
+from websockets.http11 import Request
+
+from owsgit.gateway.protocol import client_of
+from owsgit.gateway.sockets import CLIENT, CUT, MESSAGE_BYTES_MAX
+
+FRAMES_MAX = 1024
+"""Of one message: empty ones cost memory, too."""
+
+UNSENT_BYTES_MAX = 1024 * 1024
+"""Of what a client does not take; then it is cut off."""
+
+CLOSE_SECONDS_MAX = 5.0
+"""How long a client may take to answer a close."""
+
+PING_SECONDS = 20.0
+"""Between two pings, and how long a client may take to answer one: a dead one is noticed within twice that."""
+
+OPTIONS: dict[str, Any] = {
+    "ws_max_size": MESSAGE_BYTES_MAX,
+    "ws_ping_interval": PING_SECONDS,
+    "ws_ping_timeout": PING_SECONDS,
+    "ws_per_message_deflate": False,  # a context per connection costs more memory than all the rest of it
+}
+"""For uvicorn's configuration."""
+
+log = logging.getLogger("owsgit.gateway.sockets")
+log.setLevel(logging.WARNING)  # uvicorn tells of every handshake, with its query
+
+
+class BoundedSocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.logger = log
+        self._dying: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except UnicodeError:  # of a path that is not ASCII
+            self.transport.abort()
+            return
+        if not self.handshake_initiated:  # a whole request came, and is none
+            self.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._dying is not None:
+            self._dying.cancel()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006, "reason": "Connection closed abnormally"})
+        super().connection_lost(exc)
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            extensions: dict[str, Any] = self.scope["extensions"]
+            extensions[CUT] = self.cut
+            extensions[CLIENT] = client_of(self.transport, self.client)
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # it is over; uvicorn would take this for a fault
+        elif message["type"] == "websocket.accept":
+            self.request = self.response = None  # type: ignore[assignment]  # of no use any more; there may be thousands
+            self.scope["headers"] = []
+
+    def handle_cont(self, event: Frame) -> None:
+        if len(self.frames) >= FRAMES_MAX:
+            self.cut(1009, "too many frames")
+        else:
+            super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        super().handle_ping()
+        if self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            self.transport.abort()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self._let_die()
+
+    def cut(self, code: int, reason: str) -> None:
+        """Say goodbye, also to a client that takes nothing."""
+        if self.close_sent or self.disconnected or not self.handshake_complete:
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        try:
+            self.conn.send_close(code, reason)
+        except InvalidState:
+            pass
+        else:
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(CLOSE_SECONDS_MAX, self.transport.abort)
+        self._let_die()
+
+    def _let_die(self) -> None:
+        if self._dying is None and not self.disconnected:
+            self._dying = self.loop.call_later(CLOSE_SECONDS_MAX, self.transport.abort)

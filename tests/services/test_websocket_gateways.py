@@ -1,0 +1,134 @@
+"""WebSocket APIs and streaming routes from their files: what is refused, and real functions behind real sockets."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from owsgit.model.errors import InvalidError
+from owsgit.services import KINDS
+from tests.support import projects
+from tests.support.nodes import free_port
+from tests.support.sites import Services
+
+ROUTE = {"function": "f"}
+SOCKETS = {"protocol": "WEBSOCKET", "port": 80}
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "told"),
+    [
+        ({"port": 80, "routes": {"$connect": ROUTE}}, "$.routes.$connect", 'add "protocol": "WEBSOCKET"'),
+        ({"port": 80, "routes": {}, "webSocket": {}}, "$", "webSocket is for WebSocket APIs"),
+        ({"port": 80, "routes": {}, "routeSelectionExpression": "$request.body.a"}, "$", "routeSelectionExpression is"),
+        ({"port": 80, "routes": {"GET /": {**ROUTE, "routeResponse": True}}}, "$", "'GET /': routeResponse is for"),
+        ({**SOCKETS, "routes": {"$odd": ROUTE}}, "$.routes.$odd", "$connect, $disconnect, $default"),
+        ({**SOCKETS, "routes": {"x" * 129: ROUTE}}, f"$.routes.{'x' * 129}", "1 to 128 printable characters"),
+        ({**SOCKETS, "routes": {"x": {**ROUTE, "responseTransferMode": "STREAM"}}}, "$", "a message is sent whole"),
+        ({**SOCKETS, "routes": {"$connect": {**ROUTE, "routeResponse": True}}}, "$", "nobody hears its response"),
+        ({**SOCKETS, "routes": {}, "routeSelectionExpression": "$request.header.x"}, "$.routeSelectionExpression", ""),
+        ({**SOCKETS, "routes": {}, "webSocket": {"idleTimeout": 0}}, "$.webSocket.idleTimeout", ""),
+    ],
+)
+def test_what_a_protocol_has_not_is_refused_with_its_place(document: Any, path: str, told: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        KINDS["gateway"].spec.parse(json.dumps(document).encode(), "gateways/x.json")
+    found = [(problem.path, problem.message) for problem in caught.value.problems]
+    assert any(place.replace("['", ".").replace("']", "") == path and told in text for place, text in found), found
+
+
+CHAT = """
+import json
+seen = []
+
+def handler(event, context):
+    about = event["requestContext"]
+    if about["eventType"] == "CONNECT":
+        query = event.get("queryStringParameters") or {}
+        return {"statusCode": 200 if query.get("name") else 401}
+    if about["eventType"] == "DISCONNECT":
+        print("left", about["disconnectStatusCode"])
+        return {}
+    return {"statusCode": 200, "body": json.dumps({"VERSION": about["routeKey"], "said": event["body"]})}
+"""
+EVENTS = "def handler(event, context):\n    yield {'statusCode': 202}\n    yield 'one'\n    yield 'two'\n"
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    made = Services(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_conversation_outlives_deployments_and_ends_with_its_gateway(services: Services) -> None:
+    gateways, functions = services.handlers["gateway"], services.handlers["function"]
+    port = free_port()
+    chat = {
+        "protocol": "WEBSOCKET",
+        "port": port,
+        "routeSelectionExpression": "${request.body.to.do}",
+        "routes": {
+            "$connect": {"function": "chat"},
+            "$disconnect": {"function": "chat"},
+            "$default": {"function": "chat", "routeResponse": True},
+            "shout": {"function": "chat", "routeResponse": True},
+        },
+    }
+
+    def function(word: str) -> Any:
+        return services.resource(
+            "function", "chat", projects.function(timeout=20), **{"app.py": CHAT.replace("VERSION", word)}
+        )
+
+    async def converse() -> None:
+        await functions.apply(function("one"), "a" * 40)
+        applied = await gateways.apply(services.resource("gateway", "chat", chat), "a" * 40)
+        assert applied.urls == (f"ws://127.0.0.1:{port}",)
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{port}/", proxy=None)
+        assert refused.value.response.status_code == 401
+        client = await connect(f"ws://127.0.0.1:{port}/?name=ada", proxy=None)
+
+        async def told(message: str) -> Any:
+            await client.send(message)
+            return json.loads(await asyncio.wait_for(client.recv(), 20))
+
+        assert await told("hi") == {"one": "$default", "said": "hi"}
+        assert (await told('{"to": {"do": "shout"}}'))["one"] == "shout"
+        assert gateways.details("chat") == {"connections": 1}
+        await functions.apply(function("two"), "b" * 40)
+        del chat["routes"]["shout"]  # type: ignore[attr-defined]
+        await gateways.apply(services.resource("gateway", "chat", chat), "b" * 40)
+        assert (await told('{"to": {"do": "shout"}}'))["two"] == "$default"
+        await gateways.delete("chat")
+        with pytest.raises(ConnectionClosed) as closed:
+            await asyncio.wait_for(client.recv(), 20)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001
+
+    services.run(converse())
+
+
+def test_a_streaming_route_streams(services: Services) -> None:
+    gateways, functions = services.handlers["gateway"], services.handlers["function"]
+    port = free_port()
+    routes = {"GET /s": {"function": "f", "responseTransferMode": "STREAM"}, "GET /b": {"function": "f"}}
+
+    async def ask() -> None:
+        resource = services.resource("function", "f", projects.function(timeout=20), **{"app.py": EVENTS})
+        await functions.apply(resource, "a" * 40)
+        await gateways.apply(services.resource("gateway", "api", {"port": port, "routes": routes}), "a" * 40)
+        async with httpx.AsyncClient(timeout=20) as client:
+            answer = await client.get(f"http://127.0.0.1:{port}/s")
+            assert (answer.status_code, answer.text) == (202, "onetwo")
+            assert answer.headers["transfer-encoding"] == "chunked"
+            answer = await client.get(f"http://127.0.0.1:{port}/b")
+            assert answer.status_code == 500, "what a function streams is no answer of a route that does not"
+
+    services.run(ask())
