@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from owsgit.gateway import refusals
 from owsgit.gateway.app import Api, identified, request_id
 from owsgit.gateway.exchange import MISDIRECTED, Exchange, RefusedError, Response
+from owsgit.gateway.limits import largest
 from owsgit.gateway.table import PATH_BYTES_MAX
 from owsgit.gateway.tls import Security
 
@@ -40,6 +41,7 @@ class VirtualHosts:
         self._hosts: dict[str, list[Binding]] = {}
         for binding in bindings:
             self._hosts.setdefault(binding.host, []).append(binding)
+        self.limits = largest(binding.api.limits for each in self._hosts.values() for binding in each)
         for each in self._hosts.values():
             each.sort(key=lambda binding: -len(binding.base_path))  # the longest base path first
 
