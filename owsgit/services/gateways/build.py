@@ -15,6 +15,7 @@ from owsgit.services.gateways import caching
 from owsgit.services.gateways.authorization import Authorization, AuthorizerState
 from owsgit.services.gateways.integrate import Integrations, keys_of
 from owsgit.services.gateways.openapi.writing import document
+from owsgit.services.gateways.protecting import Protection
 from owsgit.services.gateways.responses import refuse_of
 from owsgit.services.gateways.schemas import Schemas
 from owsgit.services.gateways.seen import Seen
@@ -35,6 +36,7 @@ class Builder:
         authorizers: AuthorizerState,
         seen: Seen,
         store: Store,
+        protection: Protection,
     ) -> None:
         """What follows `spec` outlives the deployment; `store` is that of cached responses."""
         self._site, self._name, self._spec, self._releases = site, name, spec, releases
@@ -44,6 +46,7 @@ class Builder:
         self._seen, self._store = seen, store
         self.fingerprints: set[str] = set()  # of what is cached
         self.route_keys: set[str] = set()
+        self._protection = protection
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
@@ -62,7 +65,8 @@ class Builder:
         ]
         routes += self._docs(stage, about)
         self.route_keys.update(name for name, _ in routes)
-        return Api(mount, routes, self._steps(stage), self._observers(stage), refuse_of(self._spec.responses))
+        refuse = refuse_of(self._spec.responses)
+        return Api(mount, routes, self._steps(stage), self._observers(stage), self._spec.limits.value(), refuse)
 
     def _docs(self, stage: str, about: StageSpec) -> list[tuple[str, Handler]]:
         """The routes of the interactive page, which are asked for like any other."""
@@ -97,7 +101,9 @@ class Builder:
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
         return [
-            *self._authorization.route_steps(route),
+            *self._authorization.route_steps(route, self._spec.stages[stage]),
+            *self._protection.of_key(self._spec, stage, key, route),
+            *self._protection.of_route(stage, key, route),
             *self._validation(route),
             *self._cache(route, stage),
             *self._seen.around_integration(),
@@ -117,7 +123,7 @@ class Builder:
     def _steps(self, stage: str) -> Sequence[Step]:
         """The steps of the whole stage, which see every request before it is routed, the outermost first."""
         compression = [self._spec.compression.step()] if self._spec.compression is not None else []
-        return [*compression, *self._authorization.stage_steps()]
+        return [*compression, *self._authorization.stage_steps(), *self._protection.of_stage(self._spec, stage)]
 
     def _observers(self, stage: str) -> Sequence[Step]:
         """What sees every request and its response, refusals included, the outermost first."""

@@ -21,7 +21,9 @@ from owsgit.services.gateways.build import Builder
 from owsgit.services.gateways.certificates import Certificates, Shown
 from owsgit.services.gateways.integrate import Integrations
 from owsgit.services.gateways.orders import Orders
+from owsgit.services.gateways.protecting import Protection
 from owsgit.services.gateways.seen import Seen
+from owsgit.services.gateways.shared import usage_plans
 from owsgit.services.gateways.spec import GatewaySpec
 
 ORDER_SECONDS_MAX = 60.0
@@ -36,6 +38,7 @@ class GatewayHandler:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._listeners = Listeners(site.listen)
+        self._protections: dict[str, Protection] = {}  # by gateway
         self._releases = Releases()
         self._integrations = Integrations(site)
         self._authorizers = AuthorizerState()
@@ -68,14 +71,24 @@ class GatewayHandler:
     async def _serve(self, name: str, spec: GatewaySpec, shown: Shown) -> tuple[str, ...]:
         """Swap in a deployment, with the certificates that are there. Its addresses. Raises OwsgitError."""
         await self._integrations.prepare(spec)
+        protection = self._protections.setdefault(name, Protection(name, usage_plans(self._site)))
         self._seen.prepare(name, spec)
         builder = Builder(
-            self._site, name, spec, self._releases, self._integrations, self._authorizers, self._seen, self._cache
+            self._site,
+            name,
+            spec,
+            self._releases,
+            self._integrations,
+            self._authorizers,
+            self._seen,
+            self._cache,
+            protection,
         )
         bindings = builder.bindings()
         self._releases.keep(name, [key for key, route in spec.routes.items() if route.canary is not None])
         secured = shown.secured if spec.tls is not None else None
         listener = await self._listeners.serve(name, spec.port, bindings, secured, self._redirects(name, spec))
+        protection.forget_but(spec)
         self._certificates.keep(name, shown)
         self._specs[name] = spec
         self._cache.retain(name, builder.fingerprints)
@@ -110,6 +123,8 @@ class GatewayHandler:
 
     async def delete(self, name: str) -> None:
         await self._listeners.release(name)
+        self._protections.pop(name, None)
+        self._authorizers.forget(name)
         self._releases.keep(name, [])
         self._orders.want(name, {})
         self._certificates.forget(name)
