@@ -23,7 +23,7 @@ COMMANDS = {
     "dev": "Run one function of the working tree locally, with a debugger.",
     "doctor": "Check this machine, this clone and its nodes; say what to do about what is wrong.",
     "events": "List what waits for a function, and try dead letters again.",
-    "gateway": "Look at gateways, try a request, import and export OpenAPI documents.",
+    "gateway": "Look at gateways, try a request, make API keys, import and export OpenAPI documents.",
     "hooks": "Check commits and pushes in this clone before they leave the machine.",
     "init": "Make an infra repository with a signed genesis commit.",
     "invoke": "Call a function on a node.",

@@ -7,8 +7,10 @@ import click
 COMMANDS = {
     "export": "owsgit.cli.gateway_export",
     "import": "owsgit.cli.gateway_import",
+    "key": "owsgit.cli.gateway_key",
     "routes": "owsgit.cli.gateway_routes",
     "test": "owsgit.cli.gateway_test",
+    "usage": "owsgit.cli.gateway_usage",
 }
 """Command → its module, imported when it is called."""
 
@@ -26,4 +28,4 @@ class _Group(click.Group):
 
 @click.group("gateway", cls=_Group)
 def command() -> None:
-    """Look at gateways and their routes, try a request against them, import and export OpenAPI documents."""
+    """Look at gateways, try a request against them, make API keys, import and export OpenAPI documents."""

@@ -12,6 +12,7 @@ from functools import reduce
 
 from owsgit.gateway import refusals, traces
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response, Step
+from owsgit.gateway.limits import DEFAULT, Limits
 from owsgit.gateway.refusals import Refuse
 from owsgit.gateway.table import RoutingTable
 
@@ -43,10 +44,12 @@ class Api:
         routes: Iterable[tuple[str, Handler]],
         steps: Sequence[Step] = (),
         observers: Sequence[Step] = (),
+        limits: Limits = DEFAULT,
         refuse: Refuse = refusals.refuse,
     ) -> None:
         """`routes` by route key, each with its own steps around it. `refuse` says how refusals are answered."""
         self.mount = mount
+        self.limits = limits
         self._table: RoutingTable[Handler] = RoutingTable(routes)
         self._refuse = refuse
         self._inner = wrapped(self._route, steps)
@@ -60,12 +63,15 @@ class Api:
 
     async def handle(self, exchange: Exchange) -> Response:
         exchange.mount = self.mount
+        exchange.limits = self.limits
         exchange.id = request_id()
         traces.receive(exchange)
         return identified(await self._outer(exchange), exchange.id)
 
     async def _answer(self, exchange: Exchange) -> Response:
         try:
+            if exchange.head_bytes > self.limits.head_bytes:
+                raise RefusedError(431, "Request Header Fields Too Large")
             return await self._inner(exchange)
         except RefusedError as refusal:
             exchange.facts["error.message"] = refusal.message

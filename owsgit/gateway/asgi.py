@@ -6,7 +6,17 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from owsgit.gateway.exchange import BODILESS, Application, Client, ClientGoneError, Exchange, Response
+from owsgit.gateway.exchange import (
+    BODILESS,
+    Application,
+    Client,
+    ClientGoneError,
+    Exchange,
+    Response,
+    head_size,
+    too_slow,
+)
+from owsgit.gateway.limits import DEFAULT, Limits
 
 _FRAMING = (b"content-length", b"transfer-encoding", b"connection")
 
@@ -17,6 +27,9 @@ class _Received:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._over = False
+        self._began = asyncio.get_running_loop().time()
+        self._received = 0
+        self.limits: Limits = DEFAULT
         self._leaving: Callable[[], object] | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -42,12 +55,17 @@ class _Received:
 
     async def next(self) -> bytes:
         while not self._over:
-            message = await self._receive()
+            try:
+                async with asyncio.timeout_at(self.limits.body_deadline(self._began, self._received)):
+                    message = await self._receive()
+            except TimeoutError:
+                raise too_slow() from None
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             self._over = not message.get("more_body")
             self._watch()
             if piece := message.get("body"):
+                self._received += len(piece)
                 return bytes(piece)
         return b""
 
@@ -68,6 +86,7 @@ async def _serve(application: Application, scope: Scope, received: _Received, se
     target = scope.get("raw_path") or scope["path"].encode()
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
+    received.limits = application.limits
     exchange = Exchange(
         scope["method"],
         target,
@@ -77,10 +96,17 @@ async def _serve(application: Application, scope: Scope, received: _Received, se
         scope.get("scheme", "http"),
         f"HTTP/{scope['http_version']}",
     )
+    exchange.head_bytes = head_size(exchange)
     try:
         response = await application.handle(exchange)
+        await _send(exchange, response, send)
     except ClientGoneError:
         return
+    finally:
+        exchange.close()
+
+
+async def _send(exchange: Exchange, response: Response, send: Send) -> None:
     bodiless = response.status in BODILESS
     known = response.length is not None and not bodiless
     length = [(b"content-length", str(response.length).encode())] if known else []

@@ -8,7 +8,8 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from owsgit.gateway import encodings
-from owsgit.gateway.exchange import BODILESS, BODY_BYTES_MAX, Body, Exchange, Handler, RefusedError, Response, too_large
+from owsgit.gateway.exchange import BODILESS, Body, Exchange, Handler, RefusedError, Response, too_large
+from owsgit.gateway.limits import BODY_BYTES_MAX
 
 IN_LOOP_BYTES_MAX = 64 * 1024
 """Larger bodies, and pieces of them, are encoded in a thread: so much takes less than a millisecond."""

@@ -4,21 +4,16 @@ A route is a `Handler` (request in, response out) that was put together when its
 wrapped in the steps that the route asks for and in no others. A step is a function from a handler to a handler.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from starlette.types import ASGIApp
 
+from owsgit.gateway.limits import DEFAULT, RETRY_SECONDS, ROOM, Connections, Limits
+
 if TYPE_CHECKING:
     from owsgit.gateway.tls import Secured
-
-BODY_BYTES_MAX = 10 * 1024 * 1024
-"""API Gateway's limit for a request."""
-
-BODY_SECONDS_MAX = 30.0
-"""A client that takes longer to send its body is cut off."""
 
 BODILESS = (204, 205, 304)
 """Statuses without a body (RFC 9110): bytes after their head would be read as the next response."""
@@ -68,7 +63,8 @@ class Body(Protocol):
     """The body of a request as it comes in."""
 
     async def next(self) -> bytes:
-        """The next piece; empty at the end, and from then on. Raises ClientGoneError."""
+        """The next piece; empty at the end, and from then on. Raises ClientGoneError, RefusedError if it comes slower
+        than the limits of what serves the exchange allow."""
         ...
 
     def on_gone(self, act: Callable[[], object] | None) -> None:
@@ -120,16 +116,19 @@ class Exchange:
     __slots__ = (
         "_body",
         "_read",
+        "_room",
         "authorizer",
         "began",
         "client",
         "facts",
+        "head_bytes",
         "headers",
         "host",
         "id",
         "identity",
         "integration_seconds",
         "integration_status",
+        "limits",
         "method",
         "mount",
         "parameters",
@@ -154,6 +153,9 @@ class Exchange:
         self.scheme, self.protocol = scheme, protocol
         self._body = body
         self._read: bytes | None = None
+        self._room = 0  # taken for the body
+        self.head_bytes = 0  # of the wire; only told where there are so many that somebody may refuse them
+        self.limits: Limits = DEFAULT
         self.id = ""
         self.began = 0.0  # of the event loop's clock
         self.host = ""  # lower case, without its port
@@ -184,15 +186,21 @@ class Exchange:
                 return value
         return b""
 
-    async def read(self, most: int = BODY_BYTES_MAX) -> bytes:
-        """The whole body, also when asked again. Raises RefusedError (too large, too slow), ClientGoneError."""
+    async def read(self, most: int | None = None) -> bytes:
+        """The whole body, also when asked again; at most `most` bytes, without it what the gateway takes.
+
+        Raises RefusedError (too large, too slow, no memory), ClientGoneError.
+        """
         if self._read is None:
+            most = self.limits.body_bytes if most is None else most
             self._read = self._body.rest()
-        if self._read is None:
-            first = await self._next()
-            self._read = await self._rest(first, most) if first else b""
-        if len(self._read) > most:
-            raise too_large()
+            if self._read is None:
+                first = await self._body.next()
+                self._read = await self._rest(first, most) if first else b""
+            if len(self._read) > most:
+                self._read = None
+                raise too_large()
+            self.received = len(self._read)
         return self._read
 
     def replace_body(self, made: Callable[[Body], Body]) -> None:
@@ -200,41 +208,45 @@ class Exchange:
         self._body = made(self._body)
 
     async def _rest(self, first: bytes, most: int) -> bytes:
-        pieces, size = [first], len(first)
-        if size > most:
+        declared = self.header(b"content-length")
+        if declared.isdigit() and int(declared[:20]) > most:
             raise too_large()
-        try:
-            async with asyncio.timeout(BODY_SECONDS_MAX):
-                while piece := await self._body.next():
-                    size += len(piece)
-                    if size > most:
-                        raise too_large()
-                    pieces.append(piece)
-                    self.received += len(piece)
-        except TimeoutError:
-            raise RefusedError(408, "Request Timeout") from None
+        pieces, size = [first], len(first)
+        while piece := await self._body.next():
+            size += len(piece)
+            if size > most:
+                raise too_large()
+            self._take_room(len(piece) if self._room else size)
+            pieces.append(piece)
         return b"".join(pieces) if len(pieces) > 1 else first
 
-    async def _next(self) -> bytes:
-        try:
-            async with asyncio.timeout(BODY_SECONDS_MAX):
-                piece = await self._body.next()
-                self.received += len(piece)
-                return piece
-        except TimeoutError:
-            raise RefusedError(408, "Request Timeout") from None
+    def _take_room(self, count: int) -> None:
+        if not ROOM.take(count):
+            raise RefusedError(503, "Service Unavailable", headers=[(b"retry-after", b"%d" % RETRY_SECONDS)])
+        self._room += count
+
+    def close(self) -> None:
+        """The exchange is over: what it holds is free for others."""
+        if self._room:
+            ROOM.give_back(self._room)
+            self._room = 0
 
     def on_gone(self, act: Callable[[], object] | None) -> None:
         """Have `act` called when the client closes its connection, in place of what was to be called before."""
         self._body.on_gone(act)
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes, for whoever passes it on. Raises ClientGoneError, RefusedError if it stalls."""
+        """The body as it comes, to be passed on. Raises RefusedError (too large, too slow), ClientGoneError."""
         if self._read is not None:
             if self._read:
                 yield self._read
             return
-        while piece := await self._next():
+        size = 0
+        while piece := await self._body.next():
+            size += len(piece)
+            self.received += len(piece)
+            if size > self.limits.body_bytes:
+                raise too_large()
             yield piece
 
 
@@ -291,9 +303,29 @@ class Application(Protocol):
     @property
     def websockets(self) -> ASGIApp | None: ...
 
+    @property
+    def limits(self) -> Limits:
+        """Of the port."""
+        ...
+
+    @property
+    def connections(self) -> Connections:
+        """Those of the port, counted."""
+        ...
+
 
 def too_large() -> RefusedError:
     return RefusedError(413, "Request Entity Too Large", "REQUEST_TOO_LARGE")
+
+
+def too_slow() -> RefusedError:
+    return RefusedError(408, "Request Timeout")
+
+
+def head_size(exchange: Exchange) -> int:
+    """The bytes of the request line and the headers, as HTTP/1.1 writes them."""
+    line = len(exchange.method) + len(exchange.target) + len(exchange.protocol) + 4
+    return line + sum(len(name) + len(value) + 4 for name, value in exchange.headers) + 2
 
 
 _NOWHERE = Mount("", "")

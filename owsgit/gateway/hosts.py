@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from owsgit.gateway import refusals
 from owsgit.gateway.app import Api, identified, request_id
 from owsgit.gateway.exchange import MISDIRECTED, Exchange, RefusedError, Response
+from owsgit.gateway.limits import largest
 from owsgit.gateway.socket_api import WebSocketApi, deny, handshake
 from owsgit.gateway.table import PATH_BYTES_MAX
 from owsgit.gateway.tls import Security
@@ -43,6 +44,7 @@ class VirtualHosts:
         for binding in bindings:
             self._hosts.setdefault(binding.host, []).append(binding)
             self._sockets = self._sockets or isinstance(binding.api, WebSocketApi)
+        self.limits = largest(binding.api.limits for each in self._hosts.values() for binding in each)
         for each in self._hosts.values():
             each.sort(key=lambda binding: -len(binding.base_path))  # the longest base path first
 

@@ -40,8 +40,10 @@ from owsgit.gateway.exchange import (
     Exchange,
     Headers,
     Response,
+    head_size,
 )
-from owsgit.gateway.protocol import BODY_SECONDS_MAX, HEAD_BYTES_MAX, HEAD_SECONDS_MAX, client_of
+from owsgit.gateway.limits import BODY_SECONDS_MAX, HEAD_SECONDS_MAX
+from owsgit.gateway.protocol import client_of
 
 STREAMS_MAX = 100
 """At once on one connection, whether the client still waits for them or not."""
@@ -241,7 +243,7 @@ class Http2Protocol(asyncio.Protocol):
         self._running: set[Stream] = set()  # also those whose client does not wait any more
         self._lengths = Lengths()
         self._toll, self._toll_at = 0.0, 0.0
-        self._draining = False
+        self._draining = self._counted = False
         self._timer: asyncio.TimerHandle | None = None
         self._client = Client("")
         self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
@@ -249,12 +251,12 @@ class Http2Protocol(asyncio.Protocol):
             client=False,
             initial_values={
                 SettingCodes.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
-                SettingCodes.MAX_HEADER_LIST_SIZE: HEAD_BYTES_MAX,
+                SettingCodes.MAX_HEADER_LIST_SIZE: application.limits.head_bytes,
                 SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW_BYTES,
                 SettingCodes.ENABLE_CONNECT_PROTOCOL: 0,
             },
         )
-        self._h2.decoder.max_header_list_size = HEAD_BYTES_MAX
+        self._h2.decoder.max_header_list_size = application.limits.head_bytes
 
     # what the transport says
 
@@ -264,6 +266,10 @@ class Http2Protocol(asyncio.Protocol):
         self._flow = FlowControl(transport)
         self._client = client_of(transport, transport.get_extra_info("peername"))
         self._state.connections.add(self)  # type: ignore[arg-type]
+        self._counted = self._application.connections.enter(self._client.address, self._application.limits)
+        if not self._counted:
+            transport.close()
+            return
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65_535)
         self._write()
@@ -271,6 +277,8 @@ class Http2Protocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
+        if self._counted:
+            self._application.connections.leave(self._client.address)
         if self._timer is not None:
             self._timer.cancel()
         for stream in list(self._streams.values()):
@@ -358,6 +366,7 @@ class Http2Protocol(asyncio.Protocol):
         method, target, headers = read
         stream = Stream(self, id_, any(pair == (b"expect", b"100-continue") for pair in headers))
         exchange = Exchange(method, target, headers, stream, self._client, "https", "HTTP/2.0")
+        exchange.head_bytes = head_size(exchange)
         self._streams[id_] = stream
         self._running.add(stream)
         self._unrest()
@@ -365,6 +374,7 @@ class Http2Protocol(asyncio.Protocol):
         task = self._loop.create_task(stream.run(self._application, exchange))
         self._state.tasks.add(task)
         task.add_done_callback(lambda done: self._done(stream, done))
+        task.add_done_callback(lambda done: exchange.close())
 
     def _done(self, stream: Stream, task: "asyncio.Task[None]") -> None:
         self._state.tasks.discard(task)

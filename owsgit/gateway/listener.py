@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from owsgit.gateway.door import Door
 from owsgit.gateway.exchange import Exchange, Response
 from owsgit.gateway.hosts import Binding, VirtualHosts
+from owsgit.gateway.limits import Connections, Limits
 from owsgit.gateway.protocol import BoundedProtocol
 from owsgit.gateway.tls import Secured, Security
 from owsgit.model.errors import UnavailableError
@@ -25,7 +26,6 @@ BACKLOG = 2048
 DRAIN_SECONDS_MAX = 10
 """How long a port that is closed waits for the requests that it has begun."""
 
-CONNECTIONS_MAX = 10_000
 KEEP_ALIVE_SECONDS = 75
 """Longer than the 60 s of common load balancers, so that it is never we who close first."""
 
@@ -64,7 +64,7 @@ class _Server(uvicorn.Server):
         return self._listener.security
 
     def _full(self) -> bool:
-        return len(self.server_state.connections) >= CONNECTIONS_MAX
+        return len(self.server_state.connections) >= self._listener.limits.connections
 
     def _protocol(self, name: str) -> asyncio.Protocol:
         if name == "h2":
@@ -83,6 +83,7 @@ class Listener:
         self._places: dict[str, Place] = {}  # by owner, the newest last
         self.security = Security(proofs=proofs if proofs is not None else {})
         self._hosts = VirtualHosts(())
+        self.connections = Connections()
         self._bound: socket.socket | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -127,6 +128,11 @@ class Listener:
         return self._places
 
     @property
+    def limits(self) -> Limits:
+        """The largest of what the gateways take: whose request it is, is only known when its head is read."""
+        return self._hosts.limits
+
+    @property
     def owners(self) -> tuple[str, ...]:
         return tuple(self._places)
 
@@ -153,7 +159,6 @@ class Listener:
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
-            limit_concurrency=CONNECTIONS_MAX,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
         )

@@ -38,6 +38,14 @@ def event(version: str, exchange: Exchange, body: bytes) -> bytes:
     return orjson.dumps(_event_1(exchange, body) if version == "1.0" else _event_2(exchange, body))
 
 
+def description(version: str, exchange: Exchange) -> dict[str, Any]:
+    """The event without a body, for whoever decides about the request before it is read."""
+    made = _event_1(exchange, b"") if version == "1.0" else _event_2(exchange, b"")
+    for name in ("body", "isBase64Encoded"):
+        made.pop(name, None)
+    return made
+
+
 def text_headers(exchange: Exchange) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers]
 

@@ -23,16 +23,19 @@ from owsgit.gateway.exchange import (
     Exchange,
     Headers,
     Response,
+    head_size,
+    too_slow,
 )
+from owsgit.gateway.limits import HEAD_BYTES_SMALL, UNSENT
 
-HEAD_BYTES_MAX = 64 * 1024
-"""Request line and headers: six times what API Gateway takes (10,240 bytes), as others have larger cookies."""
+FIRST_LOOK_SECONDS = 1.0
+"""When a body is not there yet: by then it is known whose request it is, and how long it may take."""
 
-HEAD_SECONDS_MAX = 20.0
-"""A client that sends nothing, or a head byte by byte, is cut off."""
+READER_SECONDS = 10.0
+"""How long a client may take for what the slowest rate allows in that time; how long a closed connection lingers."""
 
-BODY_SECONDS_MAX = 60.0
-"""From the end of the head to the end of the request: an answer that came before does not keep a connection open."""
+PIPELINED_MAX = 256
+"""Requests that a client sends before it has the answer of the first."""
 
 CHUNK_OVERHEAD_MAX = 16
 """Bytes that frame one byte of a chunked body, at the worst."""
@@ -47,6 +50,7 @@ TAKE_SECONDS_MAX = 60.0
 WAITING_BYTES_MAX = 64 * 1024
 """Of a body that nobody has read yet; then the client has to wait."""
 
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _BAD = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 25\r\nconnection: close\r\n\r\n"
@@ -61,7 +65,17 @@ log = logging.getLogger("owsgit.gateway")
 class Incoming:
     """The body of a request, fed by its connection."""
 
-    __slots__ = ("_connection", "_leaving", "_pieces", "_size", "_wanted", "awaited", "complete", "gone")
+    __slots__ = (
+        "_connection",
+        "_leaving",
+        "_pieces",
+        "_size",
+        "_wanted",
+        "awaited",
+        "complete",
+        "gone",
+        "late",
+    )
 
     def __init__(self, connection: "BoundedProtocol", awaited: bool) -> None:
         """`awaited`: the client sends nothing before it is told to continue."""
@@ -71,7 +85,7 @@ class Incoming:
         self._wanted: asyncio.Future[None] | None = None
         self._leaving: Callable[[], object] | None = None
         self.awaited = awaited
-        self.complete = self.gone = False
+        self.complete = self.gone = self.late = False
 
     def feed(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -103,6 +117,8 @@ class Incoming:
                 return b""
             if self.gone:
                 raise ClientGoneError
+            if self.late:
+                raise too_slow()
             if self.awaited:
                 self.awaited = False
                 self._connection.transport.write(_CONTINUE)
@@ -154,7 +170,7 @@ class Cycle:
         except ClientGoneError:
             if not started and not self.disconnected:
                 self.connection.transport.write(self.connection.refusal)
-            self.connection.transport.close()
+            self.connection.end()
         except BrokenError:
             self.connection.transport.abort()  # the client must not take half of it for the whole
         except asyncio.CancelledError:
@@ -166,6 +182,10 @@ class Cycle:
                 self.connection.transport.abort()
             else:
                 self._write(Response(500, [], b""), b"")
+        finally:
+            self.exchange.close()
+        if self.connection.flow.write_paused:  # the next answer would only make the heap of unread ones higher
+            await self.connection.flow.drain()
         self.response_complete = True
         self.connection.on_response_complete()
 
@@ -186,7 +206,7 @@ class Cycle:
         else:
             transport.writelines([head, body])
         if not self.keep_alive:
-            transport.close()
+            self.connection.end()
 
     async def _stream(self, response: Response, pieces: AsyncIterator[bytes]) -> None:
         connection, method = self.connection, self.exchange.method
@@ -220,7 +240,7 @@ class Cycle:
         elif response.length is not None and sent != response.length and method != "HEAD" and not bodiless:
             raise ValueError(f"{sent} bytes of {response.length} came")  # the client waits for the rest
         if not self.keep_alive:
-            connection.transport.close()
+            connection.end()
 
     async def _drain(self) -> None:
         try:
@@ -254,7 +274,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._framing_bytes = 0  # of this request, that are not its body: head, sizes of chunks, trailers
         self._body_bytes = 0
         self._all_body_bytes = 0  # of all requests of the connection
-        self.deadline = NEVER
+        self._arriving = 0  # bytes that are being parsed
+        self._counted = False
+        self.deadline = NEVER  # of what is awaited of the client
+        self._body_began = 0.0
+        self._unsent = 0
+        self._reader: asyncio.TimerHandle | None = None  # looks at what the client has read
+        self._lingering: asyncio.TimerHandle | None = None
         self._upgrading = False
         self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
@@ -262,17 +288,85 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._client = client_of(transport, self.client)
-        self.deadline = self.loop.time() + HEAD_SECONDS_MAX
-        _Watch.over(self.server_state, self.loop)
+        application = self.application
+        self._counted = application.connections.enter(self._client.address, application.limits)
+        if self._counted:
+            self.deadline = self.loop.time() + application.limits.head_seconds
+            _Watch.over(self.server_state, self.loop)
+        else:
+            transport.write(_FULL)
+            self.end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
+        for timer in (self._reader, self._lingering):
+            if timer is not None:
+                timer.cancel()
+        self._sent()
+        super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self) -> None:
+        if not self.refusal:
+            self._leave()  # from now on it is another protocol's
+            super().handle_websocket_upgrade()
+
+    def _leave(self) -> None:
+        self.deadline = NEVER
+        if self._counted:
+            self._counted = False
+            self.application.connections.leave(self._client.address)
+
+    def end(self) -> None:
+        """Close, once what is written is sent; a client that does not take it does not keep the connection."""
+        transport = self.transport
+        transport.close()
+        if self._lingering is None and transport.get_write_buffer_size():
+            self._lingering = self.loop.call_later(READER_SECONDS, self._linger)
+
+    def _linger(self) -> None:
+        if self._reader is None:  # else its rate is watched
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent = size = self.transport.get_write_buffer_size()
+        if not UNSENT.take(size):
+            self._unsent = 0
+            self.transport.abort()
+        elif self._reader is None:
+            self._reader = self.loop.call_later(READER_SECONDS, self._look_at_reader)
+
+    def resume_writing(self) -> None:
+        self._sent()
+        super().resume_writing()
+
+    def _sent(self) -> None:
+        UNSENT.give_back(self._unsent)
+        self._unsent = 0
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+
+    def _look_at_reader(self) -> None:
+        size = self.transport.get_write_buffer_size()
+        read = self._unsent - size
+        if read < READER_SECONDS * self.cycle.exchange.limits.bytes_per_second:
+            self.transport.abort()
+            return
+        UNSENT.give_back(read)
+        self._unsent = size
+        self._reader = self.loop.call_later(READER_SECONDS, self._look_at_reader)
 
     def data_received(self, data: bytes) -> None:
         if self.refusal:
             return
         before = self._all_body_bytes
+        self._arriving = len(data)
         super().data_received(data)
         self._framing_bytes += len(data) - (self._all_body_bytes - before)
         # bytes of the head that came with the body are counted as well, hence twice the bound
-        bound = HEAD_BYTES_MAX if self._in_head else 2 * HEAD_BYTES_MAX + CHUNK_OVERHEAD_MAX * self._body_bytes
+        most = self.application.limits.head_bytes
+        bound = most if self._in_head else 2 * most + CHUNK_OVERHEAD_MAX * self._body_bytes
         if self._framing_bytes > bound and not self.transport.is_closing():
             self._refuse(_TOO_LARGE)
 
@@ -286,7 +380,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.refusal = answer
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(answer)
-            self.transport.close()
+            self.end()
         else:
             self.cycle.keep_alive = False
             if not self.cycle.body.complete:
@@ -302,11 +396,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self.expect_100_continue = False
         self.headers: Headers = []
         self._in_head = True
-        self.deadline = self.loop.time() + HEAD_SECONDS_MAX
+        self.deadline = self.loop.time() + self.application.limits.head_seconds
 
     def on_headers_complete(self) -> None:
+        received = self._framing_bytes + self._arriving  # or less: there may be more in it than the head
         self._in_head, self._framing_bytes = False, 0
-        self.deadline = self.loop.time() + BODY_SECONDS_MAX
+        self._body_began = self.loop.time()
+        self.deadline = self._body_began + FIRST_LOOK_SECONDS
         parser = self.parser
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
         self._upgrading = parser.should_upgrade() and self._should_upgrade()
@@ -320,9 +416,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._upgrading:
             self.scope = {"method": method, "headers": self.headers}  # type: ignore[typeddict-item]
             return
-        if version not in ("1.1", "1.0") or self._odd_coding(version):
+        if self.refusal:
+            return
+        if version not in ("1.1", "1.0") or self._odd_coding(version) or len(self.pipeline) >= PIPELINED_MAX:
             self._refuse(_BAD)
             return
+        if received > HEAD_BYTES_SMALL:
+            exchange.head_bytes = head_size(exchange)
         # after an upgrade that is not made, the parser takes nothing more
         cycle = Cycle(self, exchange, body, parser.should_keep_alive() and not parser.should_upgrade())
         previous, self.cycle = self.cycle, cycle
@@ -331,10 +431,6 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.config.loaded_app))  # type: ignore[arg-type]
-
-    def handle_websocket_upgrade(self) -> None:
-        if not self.refusal:
-            super().handle_websocket_upgrade()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._run(cycle)
@@ -371,10 +467,27 @@ class BoundedProtocol(HttpToolsProtocol):
             incoming.wake()
 
     def cut_off(self) -> None:
-        """Close it: the client is too slow, or says nothing more."""
+        """Close it: the client is too slow, or says nothing more. Not if its body may still come."""
+        cycle = self.cycle
+        if not self._in_head and not self._upgrading and cycle is not None and not cycle.body.complete:
+            if self.flow.read_paused:  # it is we who are slow
+                self._body_began = self.loop.time()
+            self.deadline = cycle.exchange.limits.body_deadline(self._body_began, self._body_bytes)
+            if self.loop.time() < self.deadline:
+                return
         self.deadline = NEVER
-        if not self.transport.is_closing():
-            self.transport.close()
+        if not self.refusal and not self.transport.is_closing():
+            self._too_slow()
+
+    def _too_slow(self) -> None:
+        cycle = self.cycle
+        if cycle is None or self._upgrading or cycle.response_complete:
+            self.end()
+            return
+        cycle.keep_alive = False  # the answer, of whoever waits for the body or of whoever does not, is the last
+        if not self._in_head:
+            cycle.body.late = True
+            cycle.body.wake()
 
 
 class _Watch:

@@ -19,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 from owsgit.gateway import refusals
 from owsgit.gateway.app import Api, wrapped
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response, SocketEvent, Step
+from owsgit.gateway.limits import DEFAULT as DEFAULT_LIMITS
+from owsgit.gateway.limits import Limits
 from owsgit.gateway.sockets import CLIENT, CUT, MESSAGE_BYTES_MAX, Connection, Connections, GoneError, SocketLimits
 from owsgit.gateway.table import CONNECT, DEFAULT, DISCONNECT
 from owsgit.model.errors import OwsgitError
@@ -82,18 +84,19 @@ class WebSocketApi:
         steps: Sequence[Step] = (),
         observers: Sequence[Step] = (),
         manage_steps: Sequence[Step] = (closed,),
+        http: Limits = DEFAULT_LIMITS,
     ) -> None:
         """`routes` by route key, $connect and $disconnect among them if there is something to do then. `manage_steps`
-        let pass who may use @connections (execute-api:ManageConnections)."""
-        self.mount = mount
+        let pass who may use @connections (execute-api:ManageConnections); `http` is for it and for handshakes."""
+        self.mount, self.limits = mount, http
         self._routes = {key: route for key, route in routes.items() if key not in (CONNECT, DISCONNECT)}
         self._disconnect = routes.get(DISCONNECT)
         self._deployed, self._selection, self._limits = connections, selection, limits
         connect = routes[CONNECT].handler if CONNECT in routes else _accept
         handshake = wrapped(connect, [_named_connect, *connect_steps])
-        self._handshakes = Api(mount, [(DEFAULT, handshake)], steps, observers)
+        self._handshakes = Api(mount, [(DEFAULT, handshake)], steps, observers, http)
         manage = wrapped(self._manage, [_typed, *manage_steps])
-        self._http = Api(mount, [("ANY /@connections/{id}", manage), (DEFAULT, _no_socket)], (), observers)
+        self._http = Api(mount, [("ANY /@connections/{id}", manage), (DEFAULT, _no_socket)], (), observers, http)
 
     def below(self, base_path: tuple[str, ...]) -> "WebSocketApi":
         """The same with another base path."""

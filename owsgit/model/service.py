@@ -241,6 +241,7 @@ class Site:
     secrets: dict[str, SecretValue] = field(default_factory=dict)  # by name; kept by the secrets' handler
     registry: "CollectorRegistry | None" = None  # where metrics are registered that the node shows
     layers: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the layers' handler
+    shared: dict[str, Any] = field(default_factory=dict)  # by name; what handlers of one service have in common
     websites: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the websites' handler
     resource_at: Callable[[str, str, str], Resource] = no_history
     """A resource, by kind and name, as it was at a commit of main. Raises InvalidError, UnavailableError."""

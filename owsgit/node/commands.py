@@ -33,7 +33,7 @@ from owsgit.node.log_stream import LogStreams, Wanted
 from owsgit.node.ssh import Session
 from owsgit.reconcile import inventory
 from owsgit.reconcile.inventory import Inventory
-from owsgit.services import secrets
+from owsgit.services import gateways, secrets
 from owsgit.services.secrets import sealing, watch
 from owsgit.services.secrets.spec import SecretSpec
 
@@ -74,6 +74,7 @@ class Facts:
     sign_rewrapped: Callable[[bytes], dict[str, str]]  # this node's word on what it sealed anew
     give: Callable[[Holder, State], Given]  # credentials; raises OwsgitError
     metrics: Callable[[], bytes]  # as Prometheus' text
+    usage: Callable[[str], list[dict[str, Any]]]  # of a usage plan's keys
 
 
 Process = asyncssh.SSHServerProcess[bytes]
@@ -146,6 +147,7 @@ class Commands:
             "events": EventCommands(facts.targets, self._allow).run,
             "logs": self._logs,
             "metrics": self._metrics,
+            "usage": self._usage,
             "recover": self._recover,
             "secret": self._secret,
             "rewrap": self._rewrap,
@@ -366,6 +368,13 @@ class Commands:
             if isinstance(spec, NodeSpec)
         ]
         return {"node": self._facts.settings.name, "members": members}
+
+    async def _usage(self, session: Session, words: list[str], process: Process) -> int:
+        """Words: the usage plan's name, and role=NAME if wanted. What its keys have used, and all nodes."""
+        name = words[0] if words else ""
+        self._allow(session, gateways.USAGE_ACTION, "usageplan", name, process, _role(words[1:]))
+        process.stdout.write(json.dumps({**self._members(), "keys": self._facts.usage(name)}).encode() + b"\n")
+        return 0
 
     async def _metrics(self, session: Session, words: list[str], process: Process) -> int:
         """Words: role=NAME if wanted. This node's metrics, as Prometheus' text."""

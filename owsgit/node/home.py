@@ -7,6 +7,7 @@ verified    the last head that this node verified
 node.db     what it has applied
 reviews.db  the approvals on which its heads rest, and what else was said of commits
 events.db   asynchronous invocations that wait, and those that failed
+usage.db    what API keys have used of their quotas
 votes.db    what it has promised, voted for, and seen decided: never restore it from an older copy by hand
 acme/       accounts at authorities, and the certificates that they gave
 code/ logs/ data/

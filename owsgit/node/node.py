@@ -55,6 +55,7 @@ from owsgit.peers.wire import Frame
 from owsgit.reconcile.inventory import Inventory, Phase, now
 from owsgit.reconcile.loop import Desired, Reconciler, Settled
 from owsgit.services import KINDS, SERVICES
+from owsgit.services.gateways.usage_handler import UsagePlanHandler
 from owsgit.services.secrets import sealing, watch
 from owsgit.services.secrets.sealing import Vault
 from owsgit.services.secrets.watch import Watch
@@ -367,12 +368,18 @@ class Node:
                 sign_rewrapped=self._sign_rewrapped,
                 give=self._give,
                 metrics=lambda: metrics.exposition(self._registry),
+                usage=self._usage,
             )
         )
 
     def _sign_rewrapped(self, statement: bytes) -> dict[str, str]:
         signature = sshsig.sign_bare(self.home.private_key(), sealing.NAMESPACE, statement)
         return {"by": self._public_key.fingerprint, "signature": base64.b64encode(signature).decode()}
+
+    def _usage(self, plan: str) -> list[dict[str, Any]]:
+        handler = self._handlers["usageplan"]
+        assert isinstance(handler, UsagePlanHandler)
+        return handler.usage(plan)
 
     def _give(self, holder: Holder, state: State) -> Given:
         return credentials.give(holder, self.home.private_key(), self._public_key, state, time.time())

@@ -15,6 +15,7 @@ SERVICES: tuple[Service, ...] = (
     functions.SERVICE,
     websites.SERVICE,
     gateways.SERVICE,
+    gateways.USAGE_PLANS,
 )
 
 KINDS = Kinds([*CORE_KINDS, *(service.kind for service in SERVICES)])

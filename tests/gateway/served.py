@@ -14,6 +14,7 @@ from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Handler, Mount, Step
 from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import ANY_HOST, Binding
+from owsgit.gateway.limits import Limits
 from owsgit.gateway.listener import Listeners
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Answer, Invocation
@@ -66,9 +67,10 @@ class Served:
         steps: Sequence[Step] = (),
         observers: Sequence[Step] = (),
         mount: Mount = Mount("api", "123456789012"),
+        limits: Limits = Limits(),
     ) -> None:
         """Routes to handlers, whatever they are."""
-        api = Api(mount, routes, steps, observers)
+        api = Api(mount, routes, steps, observers, limits)
         self.do(self.listeners.serve("api", self.port, [Binding(ANY_HOST, (), api)]))
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from owsgit.gateway import asgi
 from owsgit.gateway.exchange import Client, Exchange, Response
+from owsgit.gateway.limits import DEFAULT, Connections
 
 SCOPE: dict[str, Any] = {
     "type": "http", "method": "POST", "path": "/a", "query_string": b"", "headers": [(b"Host", b"x")],
@@ -14,6 +15,9 @@ SCOPE: dict[str, Any] = {
 
 class Waiting:
     """An application that answers when its client has left, or at once."""
+
+    limits = DEFAULT
+    connections = Connections()
 
     websockets = None
 

@@ -11,6 +11,7 @@ from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Mount
 from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import ANY_HOST, Binding
+from owsgit.gateway.limits import Limits
 from owsgit.model.errors import UnavailableError
 from tests.gateway.served import Echo, Served, raw
 
@@ -153,6 +154,7 @@ def test_a_gateway_that_is_renamed_keeps_its_port_open(gateway: Served) -> None:
     gateway.do(gateway.listeners.release("api"))
     assert listener.is_open and gateway.listeners.of("api") is None
     gateway.serve({})
+    gateway.do(gateway.listeners.release("other"))
 
 
 def test_a_port_that_is_taken_is_named(gateway: Served) -> None:
@@ -183,8 +185,8 @@ def test_endless_headers_are_cut_off(gateway: Served) -> None:
     assert raw(gateway.port, b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000).startswith(b"HTTP/1.1 431")
 
 
-def test_a_client_that_sends_nothing_or_slowly_is_cut_off(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("owsgit.gateway.protocol.HEAD_SECONDS_MAX", 0.3)
+def test_a_client_that_sends_nothing_or_slowly_is_cut_off(gateway: Served) -> None:
+    gateway.handle([], limits=Limits(head_seconds=0.3))
     for start in (b"", b"GET / HTTP/1.1\r\nHost"):
         with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
             client.sendall(start)
@@ -205,9 +207,8 @@ def test_endless_trailers_are_cut_off(gateway: Served) -> None:
     assert flood(gateway, b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n") < 5_000_000
 
 
-def test_a_body_that_never_ends_does_not_hold_its_connection(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("owsgit.gateway.protocol.BODY_SECONDS_MAX", 0.3)
-    gateway.serve({})
+def test_a_body_that_never_ends_does_not_hold_its_connection(gateway: Served) -> None:
+    gateway.handle([], limits=Limits(body_seconds=0.3))
     with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
         client.sendall(b"POST /none HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         answer = b""

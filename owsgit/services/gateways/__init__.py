@@ -5,6 +5,10 @@ from types import MappingProxyType
 from owsgit.model.resource import Actions, FieldActions, Kind
 from owsgit.model.service import Service
 from owsgit.services.gateways.spec import GatewaySpec
+from owsgit.services.gateways.usage_plans import UsagePlanSpec
+
+USAGE_ACTION = "apigateway:GET"
+"""Guards what the keys of a usage plan have used: owsgit gateway usage. On the plan."""
 
 KIND = Kind(
     "gateway",
@@ -30,4 +34,14 @@ KIND = Kind(
     ),
 )
 
+USAGE_PLAN = Kind(
+    "usageplan",
+    "usageplans",
+    UsagePlanSpec,
+    "arn:aws:apigateway:{region}::/usageplans/{name}",
+    Actions(create="apigateway:POST", update="apigateway:PATCH", delete="apigateway:DELETE"),
+    calls=(USAGE_ACTION,),
+)
+
 SERVICE = Service(KIND, "owsgit.services.gateways.handler:GatewayHandler")
+USAGE_PLANS = Service(USAGE_PLAN, "owsgit.services.gateways.usage_handler:UsagePlanHandler")

@@ -13,20 +13,24 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from owsgit.aws import sigv4
 from owsgit.aws.sigv4 import Request, SignatureError, Signed
+from owsgit.gateway import identity
 from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
 from owsgit.gateway.table import CONNECT
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import AttachedPolicy, Decision, ResourcePolicy
 from owsgit.model.names import Scope
-from owsgit.model.service import Credential, CredentialError, Site
-from owsgit.services.gateways.authorizers import IAM, NONE, AuthorizerSpec
+from owsgit.model.service import Credential, CredentialError, Site, Target
+from owsgit.services.gateways.authorizers import IAM, NONE, AuthorizerSpec, JwtAuthorizer
+from owsgit.services.gateways.function_authorizers import RequestAuthorizer, TokenAuthorizer, matcher
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
+from owsgit.services.gateways.stages import StageSpec, resolved
 
 if TYPE_CHECKING:
+    from owsgit.gateway.function_authorizer import Asking, Verdicts
     from owsgit.gateway.issuers import Issuers
 
 ACTION = "execute-api:Invoke"
@@ -38,10 +42,24 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class AuthorizerState:
-    """What authorizers know for longer than a deployment: the keys of issuers."""
+    """What authorizers know for longer than a deployment: the keys of issuers, the verdicts of functions."""
 
     def __init__(self) -> None:
         self._issuers: Issuers | None = None
+        self._verdicts: dict[tuple[str, str], tuple[AuthorizerSpec, Verdicts]] = {}
+
+    def verdicts(self, gateway: str, name: str, about: AuthorizerSpec) -> "Verdicts":
+        """Those of an authorizer; of one that has changed, none."""
+        from owsgit.gateway.function_authorizer import Verdicts  # noqa: PLC0415 - for who asks functions
+
+        found = self._verdicts.get((gateway, name))
+        if found is None or found[0] != about:
+            found = self._verdicts[gateway, name] = about, Verdicts()
+        return found[1]
+
+    def forget(self, gateway: str) -> None:
+        for key in [key for key in self._verdicts if key[0] == gateway]:
+            del self._verdicts[key]
 
     @property
     def issuers(self) -> "Issuers":
@@ -60,23 +78,23 @@ class Authorization:
     """The steps of one deployment of a gateway."""
 
     def __init__(self, site: Site, name: str, spec: GatewaySpec, state: AuthorizerState) -> None:
-        self._site, self._spec, self._state = site, spec, state
+        self._site, self._name, self._spec, self._state = site, name, spec, state
         attached = AttachedPolicy(f"gateways/{name}.json", "$.policy", spec.policy) if spec.policy else None
         self._policy = ResourcePolicy(attached) if attached is not None else None
         self._signs = any(spec.auth_of(route) == IAM for route in spec.routes.values())
-        self._authorizers = {each: self._authorizer(about) for each, about in spec.authorizers.items()}
+        self._authorizers = {each: self._authorizer(each, about) for each, about in spec.authorizers.items()}
 
     def stage_steps(self) -> list[Step]:
         """The policy, before anything is routed: where no route asks who signs, which would have to be known first."""
         return [self._guarded] if self._policy is not None and not self._signs else []
 
-    def route_steps(self, route: RouteSpec) -> list[Step]:
+    def route_steps(self, route: RouteSpec, stage: StageSpec) -> list[Step]:
         """What a route asks of its callers, the outermost first."""
         auth = self._spec.auth_of(route)
         if auth == IAM:
             return [_SignedStep(self._site, self._policy, route.payload_format_version)]
         steps: list[Step] = [self._guarded] if self._policy is not None and self._signs else []
-        return steps if auth == NONE else [*steps, self._authorizers[auth](route)]
+        return steps if auth == NONE else [*steps, self._authorizers[auth](route, stage)]
 
     def manage_steps(self) -> list[Step]:
         """What @connections of a WebSocket API asks: a signature, always."""
@@ -95,13 +113,53 @@ class Authorization:
 
         return handle
 
-    def _authorizer(self, about: AuthorizerSpec) -> "Callable[[RouteSpec], Step]":
+    def _authorizer(self, name: str, about: AuthorizerSpec) -> "Callable[[RouteSpec, StageSpec], Step]":
+        if not isinstance(about, JwtAuthorizer):
+            return self._asks_function(name, about)
         from owsgit.gateway import tokens  # noqa: PLC0415 - PyJWT, for who has tokens
 
         issuer = self._state.issuers.get(about.issuer, about.jwks_uri)
         verifier = tokens.TokenVerifier(issuer, about.issuer, about.audience, about.clock_skew)
         found = tokens.source(about.identity_source)
-        return lambda route: tokens.bearer_step(verifier, found, route.scopes, route.payload_format_version)
+        return lambda route, stage: tokens.bearer_step(verifier, found, route.scopes, route.payload_format_version)
+
+    def _asks_function(
+        self, name: str, about: RequestAuthorizer | TokenAuthorizer
+    ) -> "Callable[[RouteSpec, StageSpec], Step]":
+        from owsgit.gateway.function_authorizer import FunctionAuthorizer  # noqa: PLC0415 - for who asks functions
+
+        site, verdicts = self._site, self._state.verdicts(self._name, name, about)
+
+        def step(route: RouteSpec, stage: StageSpec) -> Step:
+            asking = asking_of(about, site.targets["function"], resolved(about.function, stage.variables))
+            asked = FunctionAuthorizer(
+                name, asking, verdicts, lambda exchange: arn_of(exchange, site.scope()), context_of
+            )
+            return asked.step(route.payload_format_version)
+
+        return step
+
+
+def asking_of(about: RequestAuthorizer | TokenAuthorizer, target: Target, function: str) -> "Asking":
+    from owsgit.gateway.function_authorizer import Asking  # noqa: PLC0415 - for who asks functions
+
+    if isinstance(about, TokenAuthorizer):
+        version: Literal["1.0", "2.0"] = "1.0"
+        simple, sources, expression = False, [about.identity_source], about.identity_validation_expression
+    else:
+        version, simple = about.payload_format_version, about.enable_simple_responses
+        sources, expression = about.identity_source, None
+    return Asking(
+        kind=about.type,
+        target=target,
+        function=function,
+        version=version,
+        sources=[identity.source(each) for each in sources],
+        simple=simple,
+        ttl=about.result_ttl,
+        timeout=about.timeout,
+        valid=matcher(expression) if expression is not None else None,
+    )
 
 
 class _SignedStep:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from owsgit.gateway.addresses import LOOPBACK, is_safe
 from owsgit.model.spec import Document, nearest
+from owsgit.services.gateways.function_authorizers import RequestAuthorizer, TokenAuthorizer
 
 AUTHORIZERS_MAX = 100
 AUDIENCES_MAX = 50
@@ -63,7 +64,7 @@ class JwtAuthorizer(Document):
     clock_skew: int = Field(0, ge=0, le=300, description="Seconds that the issuer's clock may differ from this one's.")
 
 
-AuthorizerSpec = JwtAuthorizer
+AuthorizerSpec = Annotated[JwtAuthorizer | RequestAuthorizer | TokenAuthorizer, Field(discriminator="type")]
 """One authorizer, told from others by its `type`."""
 
 

@@ -18,6 +18,7 @@ from owsgit.services.gateways import caching
 from owsgit.services.gateways.authorization import Authorization, AuthorizerState
 from owsgit.services.gateways.integrate import Integrations, keys_of
 from owsgit.services.gateways.openapi.writing import document
+from owsgit.services.gateways.protecting import Protection
 from owsgit.services.gateways.responses import refuse_of
 from owsgit.services.gateways.schemas import Schemas
 from owsgit.services.gateways.seen import Seen
@@ -40,6 +41,7 @@ class Builder:
         seen: Seen,
         store: Store,
         deployed: Deployed,
+        protection: Protection,
     ) -> None:
         """What follows `spec` outlives the deployment: `store` of cached responses, `deployed` of open WebSockets."""
         self._site, self._name, self._spec, self._releases = site, name, spec, releases
@@ -50,6 +52,7 @@ class Builder:
         self._seen, self._store = seen, store
         self.fingerprints: set[str] = set()  # of what is cached
         self.route_keys: set[str] = set()
+        self._protection = protection
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
@@ -84,6 +87,7 @@ class Builder:
             steps=self._steps(stage),
             observers=self._observers(stage),
             manage_steps=self._authorization.manage_steps(),
+            http=spec.limits.value(),
         )
 
     def _socket_integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
@@ -102,7 +106,8 @@ class Builder:
         ]
         routes += self._docs(stage, about)
         self.route_keys.update(name for name, _ in routes)
-        return Api(mount, routes, self._steps(stage), self._observers(stage), refuse_of(self._spec.responses))
+        refuse = refuse_of(self._spec.responses)
+        return Api(mount, routes, self._steps(stage), self._observers(stage), self._spec.limits.value(), refuse)
 
     def _docs(self, stage: str, about: StageSpec) -> list[tuple[str, Handler]]:
         """The routes of the interactive page, which are asked for like any other."""
@@ -137,7 +142,9 @@ class Builder:
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
         return [
-            *self._authorization.route_steps(route),
+            *self._authorization.route_steps(route, self._spec.stages[stage]),
+            *self._protection.of_key(self._spec, stage, key, route),
+            *self._protection.of_route(stage, key, route),
             *self._validation(route),
             *self._cache(route, stage),
             *self._seen.around_integration(),
@@ -157,7 +164,7 @@ class Builder:
     def _steps(self, stage: str) -> Sequence[Step]:
         """The steps of the whole stage, which see every request before it is routed, the outermost first."""
         compression = [self._spec.compression.step()] if self._spec.compression is not None else []
-        return [*compression, *self._authorization.stage_steps()]
+        return [*compression, *self._authorization.stage_steps(), *self._protection.of_stage(self._spec, stage)]
 
     def _observers(self, stage: str) -> Sequence[Step]:
         """What sees every request and its response, refusals included, the outermost first."""

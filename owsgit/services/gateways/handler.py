@@ -23,7 +23,9 @@ from owsgit.services.gateways.build import Builder
 from owsgit.services.gateways.certificates import Certificates, Shown
 from owsgit.services.gateways.integrate import Integrations
 from owsgit.services.gateways.orders import Orders
+from owsgit.services.gateways.protecting import Protection
 from owsgit.services.gateways.seen import Seen
+from owsgit.services.gateways.shared import usage_plans
 from owsgit.services.gateways.sockets import HTTP
 from owsgit.services.gateways.spec import GatewaySpec
 
@@ -42,6 +44,7 @@ class GatewayHandler:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._listeners = Listeners(site.listen)
+        self._protections: dict[str, Protection] = {}  # by gateway
         self._releases = Releases()
         self._integrations = Integrations(site)
         self._authorizers = AuthorizerState()
@@ -76,6 +79,7 @@ class GatewayHandler:
     async def _serve(self, name: str, spec: GatewaySpec, shown: Shown) -> tuple[str, ...]:
         """Swap in a deployment, with the certificates that are there. Its addresses. Raises OwsgitError."""
         await self._integrations.prepare(spec)
+        protection = self._protections.setdefault(name, Protection(name, usage_plans(self._site)))
         self._seen.prepare(name, spec)
         builder = Builder(
             self._site,
@@ -87,12 +91,14 @@ class GatewayHandler:
             self._seen,
             self._cache,
             self._sockets,
+            protection,
         )
         bindings = builder.bindings()
         self._releases.keep(name, [key for key, route in spec.routes.items() if route.canary is not None])
         secured = shown.secured if spec.tls is not None else None
         listener = await self._listeners.serve(name, spec.port, bindings, secured, self._redirects(name, spec))
         self._sockets.deploy(name, builder.sockets())
+        protection.forget_but(spec)
         self._certificates.keep(name, shown)
         self._specs[name] = spec
         self._cache.retain(name, builder.fingerprints)
@@ -128,6 +134,8 @@ class GatewayHandler:
     async def delete(self, name: str) -> None:
         self._sockets.deploy(name, {})
         await self._listeners.release(name)
+        self._protections.pop(name, None)
+        self._authorizers.forget(name)
         self._releases.keep(name, [])
         self._orders.want(name, {})
         self._certificates.forget(name)

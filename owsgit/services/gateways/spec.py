@@ -31,6 +31,7 @@ from owsgit.services.gateways.canary import CanarySpec
 from owsgit.services.gateways.compressing import CompressionSpec
 from owsgit.services.gateways.cors import CorsSpec
 from owsgit.services.gateways.documentation import DocsSpec, DocumentationSpec, InfoSpec
+from owsgit.services.gateways.function_authorizers import RequestAuthorizer, TokenAuthorizer
 from owsgit.services.gateways.integrations import (
     FilesSpec,
     HttpSpec,
@@ -44,20 +45,19 @@ from owsgit.services.gateways.integrations import (
     mapped_responses,
 )
 from owsgit.services.gateways.policy import GatewayPolicy
+from owsgit.services.gateways.protection import InFlightMax, LimitsSpec, ThrottleSpec
 from owsgit.services.gateways.requests import MODELS_MAX, JsonSchema, ModelName, RequestSpec
 from owsgit.services.gateways.responses import GatewayResponse, ResponseKind
 from owsgit.services.gateways.sockets import HTTP, SELECTION, SelectionExpression, WebSocketSpec, check_key, check_route
-from owsgit.services.gateways.stages import StageSpec, resolved
+from owsgit.services.gateways.stages import FunctionName, StageName, StageSpec, resolved
 from owsgit.services.gateways.tls import AcmeSpec, CertificateSpec, PortTlsSpec, certificate_references
+from owsgit.services.gateways.usage_plans import ROUTE_NEED, STAGE_NEED
 
 ROUTES_MAX = 10_000
 DOMAINS_MAX = 100
 STAGES_MAX = 20
 MEDIA_TYPES_MAX = 100
 
-FunctionName = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9._${}-]+([:@][A-Za-z0-9._${}-]+)?$", max_length=256)
-]
 HostName = Annotated[
     str,
     StringConstraints(pattern=r"^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$"),
@@ -131,7 +131,6 @@ class RouteSpec(Document):
     request: RequestSpec | None = Field(None, description="What requests have to be; others are refused with 400.")
     documentation: DocumentationSpec | None = Field(None, description="What OpenAPI documents say of the route.")
 
-    canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
     cache: CacheSpec | None = Field(None, description="Keep responses, and answer from them; absent: keep none.")
     etag: bool = Field(
         False, description="Whether buffered responses get an ETag; who has them already is answered 304."
@@ -147,6 +146,13 @@ class RouteSpec(Document):
         max_length=SCOPES_MAX,
         description="One of these has to be in the token's scope (authorizationScopes); for jwt authorizers.",
     )
+
+    api_key_required: bool | None = Field(
+        None, description="Whether it asks for an API key of a usage plan; without it, what the gateway says."
+    )
+    throttle: ThrottleSpec | None = Field(None, description="How often it may be called; beyond that, 429.")
+    concurrency: InFlightMax | None = Field(None, description="Requests on their way at once, on a node; beyond, 503.")
+    canary: CanarySpec | None = Field(None, description="Another version of the function, for a part of the requests.")
 
     @model_validator(mode="after")
     def _one_integration(self) -> Self:
@@ -215,7 +221,7 @@ class GatewaySpec(Suspendable, Guarded):
     )
     cors: CorsSpec | None = Field(None, description="What pages of other origins may do.")
     tls: PortTlsSpec | None = Field(None, description="How the port is served with TLS; without it, it is plain HTTP.")
-    stages: dict[Annotated[str, StringConstraints(pattern=r"^(\$default|[A-Za-z0-9_-]{1,128})$")], StageSpec] = Field(
+    stages: dict[StageName, StageSpec] = Field(
         default_factory=lambda: {DEFAULT: StageSpec()},
         min_length=1,
         max_length=STAGES_MAX,
@@ -226,6 +232,17 @@ class GatewaySpec(Suspendable, Guarded):
     )
     auth: Auth = Field(
         NONE, description="What routes that do not say have as auth: none, iam, or an authorizer's name."
+    )
+    api_key_required: bool = Field(False, description="Whether routes that do not say ask for an API key.")
+    api_key_source: Literal["HEADER", "AUTHORIZER"] = Field(
+        "HEADER", description="Where API keys come from: x-api-key, or an authorizer's usageIdentifierKey."
+    )
+    throttle: ThrottleSpec | None = Field(None, description="How often each stage may be called; beyond that, 429.")
+    concurrency: InFlightMax | None = Field(
+        None, description="Requests of a stage on their way at once, on a node; beyond, 503."
+    )
+    limits: LimitsSpec = Field(
+        default_factory=lambda: LimitsSpec.model_validate({}), description="What is taken from a client."
     )
     compression: CompressionSpec | None = Field(
         None, description="Compress responses as clients accept it; absent: compress none."
@@ -302,13 +319,21 @@ class GatewaySpec(Suspendable, Guarded):
         for key, route in self.routes.items():
             for stage, about in self.stages.items():
                 check(key if self.protocol == HTTP else DEFAULT, route, about.variables, stage)
-            for _, name in route.functions():
-                for stage, about in self.stages.items() if "$" in name else ():
-                    if re.fullmatch(r"[^${}]+", resolved(name, about.variables)) is None:
-                        raise ValueError(
-                            f"route {key!r}: {name!r} names a variable that the stage {stage!r} does not have"
-                        )
+        for who, _, function in self._functions():
+            for stage, about in self.stages.items() if "$" in function else ():
+                name = resolved(function, about.variables)
+                if re.fullmatch(r"[^${}]+", name) is None:
+                    raise ValueError(f"{who}: {function!r} names a variable that the stage {stage!r} does not have")
         return self
+
+    def _functions(self) -> Iterator[tuple[str, str, str]]:
+        """The functions that it calls: who says so, where, and which."""
+        for key, route in self.routes.items():
+            for field, function in route.functions():
+                yield f"route {key!r}", f"{join('$.routes', key)}.{field}", function
+        for name, authorizer in self.authorizers.items():
+            if isinstance(authorizer, RequestAuthorizer | TokenAuthorizer):
+                yield f"authorizer {name!r}", f"{join('$.authorizers', name)}.function", authorizer.function
 
     def _check_tls(self) -> None:
         tls = self.tls
@@ -383,17 +408,28 @@ class GatewaySpec(Suspendable, Guarded):
             for stage in self.stages:
                 yield "", () if stage == DEFAULT else (stage,), stage
 
+    def asks_for_key(self, route: RouteSpec) -> bool:
+        return self.api_key_required if route.api_key_required is None else route.api_key_required
+
+    def lacks(self, need: str) -> str | None:
+        """A usage plan names stages and routes."""
+        if need.startswith(STAGE_NEED) and (stage := need.removeprefix(STAGE_NEED)) not in self.stages:
+            return f"it has no stage {stage!r}, only {', '.join(self.stages)}"
+        if need.startswith(ROUTE_NEED) and (route := need.removeprefix(ROUTE_NEED)) not in self.routes:
+            return f"it has no route {route!r}"
+        return None
+
     def references(self) -> Iterator[Reference]:
         yield from super().references()
+        for _, place, function in self._functions():
+            names = {unqualified(resolved(function, stage.variables)) for stage in self.stages.values()}
+            for name in sorted(names):
+                yield Reference("function", name, place)
         if self.tls is not None:
             yield from self.tls.references()
         for index, domain in enumerate(self.domains):
             yield from certificate_references(domain.certificate, f"$.domains[{index}].certificate")
         for key, route in self.routes.items():
-            for field, written in route.functions():
-                names = {unqualified(resolved(written, stage.variables)) for stage in self.stages.values()}
-                for name in sorted(names):
-                    yield Reference("function", name, f"{join('$.routes', key)}.{field}")
             if route.files is not None:
                 yield Reference("website", route.files.website, f"{join('$.routes', key)}.files.website")
             if route.invoke is not None:

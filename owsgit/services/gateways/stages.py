@@ -12,6 +12,12 @@ from pydantic import Field, StringConstraints
 from owsgit.model.spec import Document
 
 VARIABLES_MAX = 100
+StageName = Annotated[str, StringConstraints(pattern=r"^(\$default|[A-Za-z0-9_-]{1,128})$")]
+FunctionName = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9._${}-]+([:@][A-Za-z0-9._${}-]+)?$", max_length=256)
+]
+"""Of a function or one of its versions; stage variables may stand in it."""
+
 _VARIABLE = re.compile(r"\$\{stageVariables\.([A-Za-z0-9_]+)\}")
 
 
