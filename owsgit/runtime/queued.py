@@ -133,7 +133,7 @@ class QueuedWorker(FramedWorker):
         queue.append(call)
         call.number = number = next(self._numbers)
         if len(queue) == 1:
-            self._begin(call)
+            self._begin(call, rested=True)
         elif len(queue) == 2:
             self._transcript.listen(False)
         self._framed = not _is_small(invocation)
@@ -174,9 +174,10 @@ class QueuedWorker(FramedWorker):
         while self.alive:  # noqa: ASYNC110 - there is no event: it looks at the time
             await asyncio.sleep(self.look())
 
-    def _begin(self, call: Call) -> None:
+    def _begin(self, call: Call, *, rested: bool) -> None:
+        """`rested`: the worker had nothing to do before. Else what lies in the pipe may be this request's already."""
         self._began = time.monotonic()
-        self._transcript.begin(call.invocation.request_id)
+        self._transcript.begin(call.invocation.request_id, rested=rested)
 
     def _take(self, kind: int, number: int, payload: bytes) -> None:
         """The next answer came."""
@@ -224,7 +225,9 @@ class QueuedWorker(FramedWorker):
         queue = self._under_way
         now = time.monotonic()
         seconds = now - self._began
-        if (seconds > BRIEF_SECONDS or now - self._memory_at > MEMORY_SECONDS) and self._running.group is not None:
+        if (
+            (seconds if took is None else took) > BRIEF_SECONDS or now - self._memory_at > MEMORY_SECONDS
+        ) and self._running.group is not None:
             self._memory_at = now
             self.memory_bytes = self._running.group.memory_peak_bytes()
         self._transcript.end(self.memory_bytes)
@@ -232,7 +235,7 @@ class QueuedWorker(FramedWorker):
         call = queue.popleft()
         call.resolve(Answer(payload, error, self._transcript.tail()))
         if queue:
-            self._begin(queue[0])
+            self._begin(queue[0], rested=False)
         else:
             self._framed = False
             if not self._transcript.listens and self.alive and self._rest is None:
@@ -257,7 +260,8 @@ class QueuedWorker(FramedWorker):
             return PATIENCE_SECONDS
         if len(self._under_way) > 1:
             self._again(self._take_back())
-        self._transcript.listen(True)
+        if len(self._under_way) == 1:  # else it has begun another, and answered the first
+            self._transcript.listen(True)
         return self.config.timeout - took
 
     def _has_begun(self) -> bool:
@@ -280,7 +284,7 @@ class QueuedWorker(FramedWorker):
         first = self._under_way[0] if self._under_way else None
         self._under_way = deque(call for call in self._under_way if call.number not in numbers)
         if self._under_way and self._under_way[0] is not first:
-            self._begin(self._under_way[0])
+            self._begin(self._under_way[0], rested=False)
         return back
 
     def _again(self, calls: list[Call]) -> None:

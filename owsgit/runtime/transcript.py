@@ -93,8 +93,9 @@ class Transcript:
         else:
             asyncio.get_running_loop().remove_reader(self._fd)
 
-    def begin(self, request_id: str) -> None:
-        if self._fd >= 0 and self.talked:
+    def begin(self, request_id: str, *, rested: bool = True) -> None:
+        """`rested`: the worker had nothing to do before, so that what lies in the pipe is not this request's."""
+        if rested and self._fd >= 0 and self.talked:
             self._read_once()  # what was written before is not this request's
         self._request_id = request_id
         self._resting = self._dropping = False
