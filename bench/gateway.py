@@ -16,14 +16,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jwt
+from cryptography.hazmat.primitives.asymmetric import rsa
+
 from bench import report
 from bench.load import Load, wait_for, wrk
 from tests.support import people, projects
+from tests.support.issuers import Issuer
 from tests.support.nodes import Node, free_port
 from tests.support.projects import Project
 
@@ -37,6 +41,7 @@ def handler(event, context):
     return ANSWER
 """
 FUNCTION = {"function": "f"}
+RATE = {"rate": 1_000_000, "burst": 1_000_000}  # counted for every request, and never reached
 CLIENTS = 4
 
 
@@ -50,17 +55,58 @@ class Scenario:
     path: str = "/"
     headers: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)  # more of the gateway's file
+    body: str = ""  # then it is a POST of JSON
 
 
 def _many(count: int) -> dict[str, Any]:
     return {f"GET /shops/{{shop}}/aisle{number}/items/{{item}}": FUNCTION for number in range(count)}
 
 
+MODEL = {
+    "type": "object",
+    "required": ["items"],
+    "additionalProperties": False,
+    "properties": {"items": {"type": "array", "items": {"type": "object", "properties": {"id": {"type": "string"}}}}},
+}
+ORDER = '{"items": [{"id": "a-1"}, {"id": "a-2"}]}'
+
 SCENARIOS = (
     Scenario("function", {"GET /": FUNCTION}),
     Scenario("10_routes", _many(10), path="/shops/7/aisle7/items/1"),
     Scenario("1000_routes", _many(1000), over="10_routes", path="/shops/7/aisle777/items/1"),
+    Scenario("throttled", {"GET /": FUNCTION}, over="function", fields={"throttle": RATE | {"perClient": RATE}}),
+    Scenario("posted", {"POST /": FUNCTION}, body=ORDER),
+    Scenario(
+        "validated",
+        {"POST /": FUNCTION | {"request": {"body": {"application/json": "Order"}}}},
+        over="posted",
+        fields={"models": {"Order": MODEL}},
+        body=ORDER,
+    ),
 )
+TOKEN_SECONDS = 3600
+
+
+def with_tokens(issuer: Issuer) -> Scenario:
+    """A route that asks for a token of the issuer, which is RS256 as most are."""
+    key = rsa.generate_private_key(65537, 2048)
+    issuer.add("key", key)
+    claims = {
+        "iss": issuer.url,
+        "aud": "shop",
+        "sub": "alice",
+        "scope": "read",
+        "exp": int(time.time()) + TOKEN_SECONDS,
+    }
+    token = jwt.encode(claims, key, "RS256", {"kid": "key"})
+    authorizer = {"type": "jwt", "issuer": issuer.url, "audience": ["shop"]}
+    return Scenario(
+        "jwt",
+        {"GET /": FUNCTION | {"auth": "login", "scopes": ["read"]}},
+        over="function",
+        headers={"authorization": f"Bearer {token}"},
+        fields={"authorizers": {"login": authorizer}},
+    )
 
 
 @dataclass
@@ -70,9 +116,10 @@ class Server:
     url: str
     pid: int
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
 
     def load(self, connections: int, seconds: int) -> Load:
-        load = wrk(self.url, connections, seconds, self.pid, self.headers)
+        load = wrk(self.url, connections, seconds, self.pid, self.headers, self.body)
         if load.failed:
             raise SystemExit(f"{load.failed} requests to {self.url} failed")
         return load
@@ -89,14 +136,14 @@ def in_turn(servers: Mapping[str, Server], connections: int, seconds: int, round
     return {name: sorted(loads, key=lambda load: load.per_second)[len(loads) // 2] for name, loads in found.items()}
 
 
-def measured(servers: Mapping[str, Server], seconds: int, rounds: int) -> None:
+def measured(servers: Mapping[str, Server], scenarios: Sequence[Scenario], seconds: int, rounds: int) -> None:
     """The lines of everything that is served."""
     two = {name: servers[name] for name in ("raw_uvicorn", "function")}
     full = in_turn(servers, 64, seconds, rounds)
     raw, ours = full["raw_uvicorn"], full["function"]
     report.line("function_vs_raw_uvicorn", ours.per_second, "requests/s", raw.per_second)
     report.line("cpu_function_vs_raw_uvicorn", ours.cpu_seconds * 1e6, "µs", raw.cpu_seconds * 1e6)
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         if scenario.over:
             over = full[scenario.over]
             name = f"{scenario.name}_vs_{scenario.over}"
@@ -178,13 +225,15 @@ def run(folder: Path, started: list["subprocess.Popen[bytes]"]) -> None:
     start("raw_uvicorn", [sys.executable, *uvicorn.split(), str(port), "bench.raw_app:hello"], port)
     alice = people.make(folder, "alice")
     node = Node(folder / "node", alice)
-    ports = {scenario.name: free_port() for scenario in SCENARIOS}
+    issuer = Issuer()
+    scenarios = (*SCENARIOS, with_tokens(issuer))
+    ports = {scenario.name: free_port() for scenario in scenarios}
     files: dict[str, Any] = {
         "nodes/a.json": node.init(),
         "functions/f/function.json": projects.function(),
         "functions/f/app.py": HANDLER.format(0),
     }
-    for number, scenario in enumerate(SCENARIOS):
+    for number, scenario in enumerate(scenarios):
         about = {"port": ports[scenario.name], "routes": scenario.routes, **scenario.fields}
         files[f"gateways/g{number}.json"] = about
     project = projects.create(folder / "shop", alice, files=files)
@@ -192,19 +241,20 @@ def run(folder: Path, started: list["subprocess.Popen[bytes]"]) -> None:
     try:
         project.git("push", "-q", node.url(), "HEAD:main")
         assert node.process is not None
-        for scenario in SCENARIOS:
+        for scenario in scenarios:
             url = f"http://127.0.0.1:{ports[scenario.name]}{scenario.path}"
-            servers[scenario.name] = Server(url, node.process.pid, scenario.headers)
+            servers[scenario.name] = Server(url, node.process.pid, scenario.headers, scenario.body)
         port = free_port()
         start(
             "flask_gunicorn",
             [sys.executable, *f"-m gunicorn -w 2 -b 127.0.0.1:{port} bench.raw_app:flask".split()],
             port,
         )
-        measured(servers, 1 if report.quick() else 4, 2 if report.quick() else 5)
+        measured(servers, scenarios, 1 if report.quick() else 4, 2 if report.quick() else 5)
         swap(project, node, ports["function"], 2 if report.quick() else 5)
     finally:
         node.stop()
+        issuer.server.shutdown()
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,13 +24,20 @@ class Load:
     cpu_seconds: float  # a request, over all processes of the server
 
 
-def wrk(url: str, connections: int, seconds: int, server: int, headers: Mapping[str, str] | None = None) -> Load:
-    """`server`: the process that serves `url`, counted with all below it."""
+def wrk(
+    url: str, connections: int, seconds: int, server: int, headers: Mapping[str, str] | None = None, body: str = ""
+) -> Load:
+    """`server`: the process that serves `url`, counted with all below it. A `body` is posted, as JSON."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
     for name, value in (headers or {}).items():
         command += ["-H", f"{name}: {value}"]
-    before = cpu_seconds(server)
-    text = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        if body:
+            script.write(f"wrk.method = 'POST'\nwrk.body = [=[{body}]=]\n")
+            script.flush()
+            command += ["-H", "content-type: application/json", "-s", script.name]
+        before = cpu_seconds(server)
+        text = subprocess.run([*command, url], check=True, capture_output=True, text=True).stdout
     cost = cpu_seconds(server) - before
     count = int(_found(r"(\d+) requests in", text)[0])
     number, unit = _found(r"50%\s+([\d.]+)(us|ms|s)", text)
