@@ -14,6 +14,9 @@ BUFFER_BYTES = 16 * 1024
 WAITING_BYTES_MAX = 1024 * 1024
 """Of frames that nobody has taken yet; then the worker has to wait."""
 
+FRAME_BYTES = 256
+"""What one that waits costs beside its payload: a worker may send millions of empty ones."""
+
 SOCKET_BYTES = 1024 * 1024
 """Asked of the kernel for each direction, so that large events and answers need few turns of two processes."""
 
@@ -67,6 +70,8 @@ class Frames(asyncio.BufferedProtocol):
 
     def send(self, kind: int, number: int, pieces: Sequence[bytes]) -> None:
         assert self._transport is not None
+        if self._transport.is_closing():  # who reads is told; uvloop's transports would raise it here
+            return
         header = HEADER.pack(sum(map(len, pieces)), kind, number)
         self._transport.writelines([header, *pieces])
 
@@ -84,7 +89,7 @@ class Frames(asyncio.BufferedProtocol):
 
     def _next(self) -> tuple[int, int, bytes]:
         frame = self._waiting.popleft()
-        self._waiting_bytes -= len(frame[2])
+        self._waiting_bytes -= len(frame[2]) + FRAME_BYTES
         if self._paused and self._waiting_bytes <= WAITING_BYTES_MAX // 2 and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
@@ -148,7 +153,7 @@ class Frames(asyncio.BufferedProtocol):
             self._taker(*self._frame, payload)
             return
         self._waiting.append((*self._frame, payload))
-        self._waiting_bytes += len(payload)
+        self._waiting_bytes += len(payload) + FRAME_BYTES
         if self._waiting_bytes > WAITING_BYTES_MAX and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()

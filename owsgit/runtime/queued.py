@@ -314,6 +314,9 @@ class QueuedWorker(FramedWorker):
         try:
             payload, error = await failing
             self._end(error, payload)
+            while self._under_way:  # begun too: between two looks, or taken by what the function itself started
+                request_id = self._under_way[0].invocation.request_id
+                self._end("Unhandled", failures.dump(failures.exited(request_id, 0, out_of_memory=False)))
         except BaseException:
             for call in self._under_way:
                 call.answer.cancel()

@@ -11,7 +11,9 @@ import pytest
 
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime import pool, queued
+from owsgit.runtime.frames import Frames
 from owsgit.runtime.log_reader import last_lines
+from owsgit.runtime.python_worker import CHUNK, HEADER
 from owsgit.runtime.queued import QueuedWorker
 from owsgit.runtime.worker import Call
 
@@ -172,3 +174,67 @@ def test_sockets_of_workers_are_closed_with_them(told: Any) -> None:
         told.run("a")
     told.lab.loop.run_until_complete(asyncio.sleep(0.3))
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
+
+
+STEALS = """
+import socket, time
+
+def handler(event, context):
+    if event == "steal":
+        for number in range(3, 64):
+            try:
+                end = socket.socket(fileno=number)
+            except OSError:
+                continue
+            if end.type == socket.SOCK_SEQPACKET:
+                end.setblocking(False)
+                until = time.monotonic() + 0.02
+                while time.monotonic() < until:
+                    try:
+                        end.recv(65536)
+                    except OSError:
+                        pass
+            end.detach()
+        time.sleep(60)
+    return [event]
+"""
+
+
+def test_requests_that_a_function_reads_itself_are_answered_all_the_same(function: Make) -> None:
+    made = function(STEALS, workers=1, timeout=1.0)
+    made.run(*["warm"] * 50)
+
+    async def ask() -> list[Answer]:
+        calls = (made.pool.invoke(Invocation(json.dumps(event).encode(), "r")) for event in ("steal", "a", "b"))
+        return await asyncio.wait_for(asyncio.gather(*calls), 15)
+
+    answers = made.lab.loop.run_until_complete(ask())
+    assert "timed out" in str(json.loads(answers[0].payload)) and answers[1].error == "Unhandled"
+    assert values(made.run("c")) == ["c"]
+
+
+def test_empty_frames_that_nobody_takes_make_a_worker_wait() -> None:
+    class Transport:
+        paused = False
+
+        def pause_reading(self) -> None:
+            self.paused = True
+
+        def resume_reading(self) -> None:
+            self.paused = False
+
+    async def flood() -> None:
+        frames, transport = Frames(), Transport()
+        frames.connection_made(transport)  # type: ignore[arg-type]
+        empty = HEADER.pack(0, CHUNK, 1)
+        count = 0
+        while not transport.paused:
+            frames.get_buffer(-1)[: len(empty)] = empty
+            frames.buffer_updated(len(empty))
+            count += 1
+            assert count < 10_000
+        for _ in range(count):
+            assert await frames.receive() == (CHUNK, 1, b"")
+        assert not transport.paused
+
+    asyncio.run(flood())
