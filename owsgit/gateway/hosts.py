@@ -117,7 +117,10 @@ def read_target(exchange: Exchange) -> None:
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
             raise _bad()
-        target, hosts = absolute["rest"] or b"/", [absolute["host"]]  # RFC 9112 3.2.2: the field is ignored
+        # RFC 9112 3.2.2: the field is ignored, and replaced for whoever reads it later
+        target, hosts = absolute["rest"] or b"/", [absolute["host"]]
+        exchange.target = target
+        exchange.headers = [(b"host", hosts[0]), *(pair for pair in exchange.headers if pair[0] != b"host")]
     if len(hosts) > 1 or (not hosts and exchange.protocol != "HTTP/1.0"):
         raise _bad()
     exchange.host = host_of(hosts[0]) if hosts else ""

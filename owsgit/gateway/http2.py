@@ -77,7 +77,9 @@ ABORT_SECONDS = 0.5
 SMALL_BYTES = 128
 """A window that is opened by less, or a piece of a body that is smaller, counts as such a frame."""
 
-_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_METHOD = re.compile(rb"[A-Z][A-Z-]{0,31}")
+"""As HTTP/1.1's parser takes them: `post` would match no policy of POST, and be POST to what takes capitals of it."""
+
 _DROPPED = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 log = logging.getLogger("owsgit.gateway")
 

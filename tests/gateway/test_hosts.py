@@ -10,7 +10,7 @@ from owsgit.gateway.exchange import Exchange, Handler, Mount, Response
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.model.errors import InvalidError
 from owsgit.services.gateways.spec import GatewaySpec
-from tests.gateway.served import Served
+from tests.gateway.served import Served, raw
 
 
 def spec_of(document: dict[str, Any]) -> GatewaySpec:
@@ -107,3 +107,12 @@ def test_references_and_claims_are_those_of_every_stage_and_place() -> None:
     )
     assert [reference.name for reference in spec.references()] == ["shop", "shop-dev"]
     assert [claim.value for claim in spec.claims() if not claim.shared] == ["80 at a.example/", "80 at a.example/dev"]
+
+
+def test_an_absolute_target_leaves_no_other_host_to_whoever_reads_it_later(gateway: Served) -> None:
+    async def told(exchange: Exchange) -> Response:
+        return Response(200, [], b"%b %b %b" % (exchange.host.encode(), exchange.header(b"host"), exchange.target))
+
+    gateway.handle([("$default", told)])
+    request = b"GET http://a.test:80/x?y HTTP/1.1\r\nhost: b.test\r\nconnection: close\r\n\r\n"
+    assert raw(gateway.port, request).endswith(b"a.test a.test:80 /x?y")

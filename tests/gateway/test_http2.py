@@ -313,6 +313,7 @@ def test_a_head_that_is_too_large(client: Raw) -> None:
     "head",
     [
         [(":method", "GET /"), *HEAD[1:]],
+        [(":method", "post"), *HEAD[1:]],
         [(":method", "CONNECT"), (":authority", "a.test")],
         [*HEAD, ("connection", "close")],
         [*HEAD, ("transfer-encoding", "chunked")],
