@@ -8,6 +8,8 @@ import pytest
 
 from owsgit.gateway.files import KEPT_BYTES_EACH_MAX, Contents, Files, Folder, Shelf, indexed
 from owsgit.gateway.table import parse_key
+from owsgit.model.service import LaidOut
+from tests.gateway.deployed import Deployed
 from tests.gateway.served import Served, raw
 
 LARGE = bytes(range(251)) * 4000
@@ -167,3 +169,17 @@ def test_contents_are_kept_within_bounds(gateway: Served, folder: Folder) -> Non
 
 def test_a_folder_is_indexed_once(folder: Folder, tmp_path: Path) -> None:
     assert indexed(tmp_path, "key") is indexed(tmp_path, "key") and not indexed(tmp_path, "key").files
+
+
+def test_heads_of_files_take_of_the_same_bucket(tmp_path: Path) -> None:
+    deployed = Deployed(tmp_path / "home", {"routes": {"GET /a": {"response": {"statusCode": 204}}}})
+    try:
+        (tmp_path / "www").mkdir()
+        (tmp_path / "www/a.txt").write_text("a")
+        deployed.handler._site.websites["w"] = LaidOut("0" * 40, tmp_path / "www")
+        throttle = {"rate": 0.001, "burst": 2}
+        deployed.apply({"routes": {"GET /{path+}": {"files": {"website": "w"}, "throttle": throttle}}})
+        found = [deployed.client.request(method, "/a.txt").status_code for method in ("HEAD", "GET", "HEAD", "GET")]
+        assert found == [200, 200, 429, 429]
+    finally:
+        deployed.close()

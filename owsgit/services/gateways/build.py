@@ -100,7 +100,7 @@ class Builder:
         binary = frozenset(self._spec.binary_media_types)
         mount = Mount(self._name, self._site.scope().account, stage, (), about.variables, binary)
         routes = [
-            (name, wrapped(self._integration(name, route, stage, about), self._route_steps(name, route, stage)))
+            (name, wrapped(self._integration(name, route, stage, about), self._route_steps(key, route, stage)))
             for key, route in self._spec.routes.items()
             for name in keys_of(key, route, self._spec.routes)
         ]
