@@ -1,5 +1,6 @@
 """Several gateways on one port, told apart by host name and by the start of the path; stages."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.model.errors import InvalidError
 from owsgit.services.gateways.spec import GatewaySpec
 from tests.gateway.served import Served
+from tests.support.nodes import free_port
 
 
 def spec_of(document: dict[str, Any]) -> GatewaySpec:
@@ -107,3 +109,17 @@ def test_references_and_claims_are_those_of_every_stage_and_place() -> None:
     )
     assert [reference.name for reference in spec.references()] == ["shop", "shop-dev"]
     assert [claim.value for claim in spec.claims() if not claim.shared] == ["80 at a.example/", "80 at a.example/dev"]
+
+
+def test_gateways_that_come_together_may_share_a_new_port(gateway: Served) -> None:
+    port = free_port()
+
+    async def both() -> None:
+        apis = {name: Api(Mount(name, "123456789012"), []) for name in ("one", "two")}
+        serving = (
+            gateway.listeners.serve(name, port, [Binding(f"{name}.example.com", (), api)]) for name, api in apis.items()
+        )
+        await asyncio.gather(*serving)
+
+    gateway.do(both())
+    assert {each.port for name in ("one", "two") for each in gateway.listeners.all_of(name)} == {port}
