@@ -150,7 +150,7 @@ def decode_request(exchange: Exchange) -> None:
 
 
 class DecodedBody:
-    """The body of a request, decoded: it has `most` bytes, as every body of its gateway, so that a bomb is cut off there."""
+    """The body of a request, decoded: it has `most` bytes, as every body of its gateway, so that a bomb is cut off."""
 
     def __init__(self, body: Body, encoding: str, most: int) -> None:
         self._body, self._decoder, self._most = body, encodings.Decoder(encoding), most
