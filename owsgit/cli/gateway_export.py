@@ -35,9 +35,10 @@ def command(name: str, form: str, stage: str | None, clients: bool, remote: str 
     if remote is None:
         state = gateways.working_tree()
         account, region = state.scope.account, state.scope.region
-        spec = gateways.one(gateways.of(state), name)
+        found_here = gateways.of(state)
     else:
-        spec = gateways.one(gateways.of_node(remote), name)
+        found_here = gateways.of_node(remote)
+    spec = gateways.one(gateways.http(found_here, name), name)
     found = document(name, spec, _server(spec, stage), extensions=not clients, account=account, region=region)
     return Result(found, Table(lines=[_text(found, form)]))
 

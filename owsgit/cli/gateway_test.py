@@ -37,7 +37,7 @@ def command(
     Nothing is sent, invoked or counted, and no node is needed. Exit code 1 if the gateway itself would refuse it.
     """
     state = gateways.working_tree()
-    found = gateways.of(state)
+    found = gateways.http(gateways.of(state), gateway)
     if gateway is not None:
         gateways.one(found, gateway)
     request = Request(

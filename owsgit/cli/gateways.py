@@ -45,3 +45,13 @@ def one(gateways: dict[str, GatewaySpec], name: str) -> GatewaySpec:
     if name not in gateways:
         raise InvalidError(f"there is no gateway {name!r}", remedy=nearest(name, gateways, "gateway", "gateways"))
     return gateways[name]
+
+
+def http(gateways: dict[str, GatewaySpec], name: str | None = None) -> dict[str, GatewaySpec]:
+    """Those that are HTTP APIs. Raises InvalidError if `name` is given and is none of them."""
+    if name is not None and one(gateways, name).protocol == "WEBSOCKET":
+        raise InvalidError(
+            f"the gateway {name!r} is a WebSocket API: it has no requests of HTTP to test, and no OpenAPI document",
+            remedy=f"owsgit gateway routes {name} lists its routes",
+        )
+    return {key: spec for key, spec in gateways.items() if spec.protocol != "WEBSOCKET"}

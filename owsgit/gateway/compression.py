@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from owsgit.gateway import encodings
 from owsgit.gateway.exchange import BODILESS, Body, Exchange, Handler, RefusedError, Response, too_large
-from owsgit.gateway.limits import BODY_BYTES_MAX
 
 IN_LOOP_BYTES_MAX = 64 * 1024
 """Larger bodies, and pieces of them, are encoded in a thread: so much takes less than a millisecond."""
@@ -147,14 +146,14 @@ def decode_request(exchange: Exchange) -> None:
     if encoding is None:
         return
     exchange.headers = [pair for pair in exchange.headers if pair[0] not in (b"content-encoding", b"content-length")]
-    exchange.replace_body(lambda body: DecodedBody(body, encoding))
+    exchange.replace_body(lambda body: DecodedBody(body, encoding, exchange.limits.body_bytes))
 
 
 class DecodedBody:
-    """The body of a request, decoded: it has the bound of every body, so that a bomb is cut off there."""
+    """The body of a request, decoded: it has `most` bytes, as every body of its gateway, so that a bomb is cut off."""
 
-    def __init__(self, body: Body, encoding: str) -> None:
-        self._body, self._decoder = body, encodings.Decoder(encoding)
+    def __init__(self, body: Body, encoding: str, most: int) -> None:
+        self._body, self._decoder, self._most = body, encodings.Decoder(encoding), most
         self._size = 0
         self._begun = self._over = False
 
@@ -169,7 +168,7 @@ class DecodedBody:
             try:
                 if piece := self._decoder.take():
                     self._size += len(piece)
-                    if self._size > BODY_BYTES_MAX:
+                    if self._size > self._most:
                         raise too_large()
                     return piece
                 raw = await self._body.next()

@@ -226,6 +226,7 @@ class Listeners:
         self._by_port: dict[int, Listener] = {}
         self._proofs: dict[str, bytes] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._opening = asyncio.Lock()  # gateways that come together may share a new port
 
     async def serve(
         self,
@@ -252,6 +253,10 @@ class Listeners:
         return listener
 
     async def _serve(self, owner: str, port: int, place: Place) -> Listener:
+        async with self._opening:
+            return await self._serve_alone(owner, port, place)
+
+    async def _serve_alone(self, owner: str, port: int, place: Place) -> Listener:
         listener = self._by_port.get(port)
         tls = place.secured is not None
         if listener is not None:  # one that wants TLS is never served without, not even until the others follow

@@ -481,7 +481,11 @@ class State:
 
     def _project_rules(self, changes: Sequence[Change]) -> Iterator[Problem]:
         if "project" not in self.resources:
-            yield Problem("the project itself is missing", "project.json", remedy="every ledger has a project.json")
+            yield Problem(
+                "the project itself is missing",
+                "project.json",
+                remedy="'owsgit init NAME' makes a ledger, with its project.json",
+            )
             return
         if self.project.root_quorum > len(set(self.project.roots)):
             yield Problem(

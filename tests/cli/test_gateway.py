@@ -35,6 +35,8 @@ OTHER: dict[str, Any] = {
     "routes": {"$default": {"function": "hello"}},
 }
 
+CHAT: dict[str, Any] = {"protocol": "WEBSOCKET", "port": 8081, "routes": {"$connect": {"function": "hello"}}}
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory, alice: Person) -> Project:
@@ -43,6 +45,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, alice: Person) -> Project:
         "functions/hello/app.py": projects.HELLO,
         "gateways/shop.json": SHOP,
         "gateways/other.json": OTHER,
+        "gateways/chat.json": CHAT,
     }
     return projects.create(tmp_path_factory.mktemp("tree") / "shop", alice, files=files)
 
@@ -74,7 +77,7 @@ def test_routes(run: Any) -> None:
         "limits": ["29 s", "validates body and parameters"],
     }
     table = run("routes").stdout
-    assert "GATEWAY" in table and "$default" in table and table.endswith("5 routes\n")
+    assert "GATEWAY" in table and "$default" in table and table.endswith("6 routes\n")
     assert isinstance(run("routes", "shp").exception, InvalidError)
     assert "did you mean the gateway 'shop'" in str(run("routes", "shp").exception)
 
@@ -193,3 +196,11 @@ def test_errors_of_the_program_have_no_traceback(tree: Project) -> None:
     assert done.status == 1 and "neither JSON nor YAML" in done.text and "Traceback" not in done.text
     unknown = owsgit("gateway", "tset", by=tree.owner, cwd=tree.folder)
     assert unknown.status == 64
+
+
+def test_a_websocket_api_is_listed_and_not_taken_for_http(run: Any) -> None:
+    assert [row["path"] for row in told(run("routes", "chat", "-o", "json"))] == ["$connect"]
+    for arguments in (("export", "chat"), ("test", "GET", "/", "-g", "chat")):
+        problem = run(*arguments).exception
+        assert isinstance(problem, InvalidError)
+        assert "WebSocket API" in str(problem)

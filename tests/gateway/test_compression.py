@@ -13,6 +13,7 @@ import zstandard
 from owsgit.gateway import encodings
 from owsgit.gateway.compression import Compression
 from owsgit.gateway.exchange import Exchange, Headers, RefusedError, Response
+from owsgit.gateway.limits import Limits
 from tests.gateway.served import Served
 
 TEXT = b"All nodes are equal. " * 200
@@ -201,3 +202,19 @@ def test_without_the_step_nothing_is_encoded(gateway: Served) -> None:
     gateway.handle([("GET /", refuse)])
     found = gateway.client.get("/", headers={"accept-encoding": "br"})
     assert found.status_code == 418 and "vary" not in found.headers
+
+
+def test_a_gateway_that_takes_more_or_less_takes_it_decompressed_too(gateway: Served) -> None:
+    data, limits = gzip.compress(b"x" * 11_000_000), Limits(body_bytes=12_000_000)
+    headers = {"content-encoding": "gzip"}
+    gateway.handle([("POST /size", size)], [Compression(1024, ["gzip"])], limits=limits)
+    assert gateway.client.post("/size", content=data, headers=headers).text == "11000000"
+    gateway.handle([("POST /size", size)], [Compression(1024, ["gzip"])], limits=Limits(body_bytes=10_000_000))
+    assert gateway.client.post("/size", content=data, headers=headers).status_code == 413
+
+
+async def size(exchange: Exchange) -> Response:
+    count = 0
+    async for piece in exchange.pieces():
+        count += len(piece)
+    return Response(200, [(b"content-type", b"text/plain")], str(count).encode())

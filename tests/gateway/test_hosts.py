@@ -1,5 +1,6 @@
 """Several gateways on one port, told apart by host name and by the start of the path; stages."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -11,6 +12,7 @@ from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.model.errors import InvalidError
 from owsgit.services.gateways.spec import GatewaySpec
 from tests.gateway.served import Served, raw
+from tests.support.nodes import free_port
 
 
 def spec_of(document: dict[str, Any]) -> GatewaySpec:
@@ -116,3 +118,17 @@ def test_an_absolute_target_leaves_no_other_host_to_whoever_reads_it_later(gatew
     gateway.handle([("$default", told)])
     request = b"GET http://a.test:80/x?y HTTP/1.1\r\nhost: b.test\r\nconnection: close\r\n\r\n"
     assert raw(gateway.port, request).endswith(b"a.test a.test:80 /x?y")
+
+
+def test_gateways_that_come_together_may_share_a_new_port(gateway: Served) -> None:
+    port = free_port()
+
+    async def both() -> None:
+        apis = {name: Api(Mount(name, "123456789012"), []) for name in ("one", "two")}
+        serving = (
+            gateway.listeners.serve(name, port, [Binding(f"{name}.example.com", (), api)]) for name, api in apis.items()
+        )
+        await asyncio.gather(*serving)
+
+    gateway.do(both())
+    assert {each.port for name in ("one", "two") for each in gateway.listeners.all_of(name)} == {port}

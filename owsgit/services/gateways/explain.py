@@ -50,12 +50,15 @@ def facts(spec: GatewaySpec) -> Iterator[RouteFacts]:
 
 
 def _facts(key: str, route: Mapping[str, Any], gateway: Mapping[str, Any]) -> RouteFacts:
-    parsed = parse_key(key)
+    sockets = gateway.get("protocol") == "WEBSOCKET"
+    parsed = None if sockets else parse_key(key)
     auth = str(route.get("auth", gateway.get("auth", "none")))
     asked = {**{name: gateway[name] for name in INHERITED if name in gateway}, **route}
     limits = [f"{route.get('timeout', 29)} s", *(_limit(name, asked[name]) for name in LIMITS if asked.get(name))]
     limits += [f"all routes: {_limit(name, gateway[name])}" for name in SHARED if gateway.get(name)]
-    return RouteFacts(key, parsed.method, parsed.path, _integration(route), auth, tuple(limits))
+    return RouteFacts(
+        key, parsed.method if parsed else "", parsed.path if parsed else key, _integration(route), auth, tuple(limits)
+    )
 
 
 def _integration(route: Mapping[str, Any]) -> str:
