@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from owsgit.gateway import context
 from owsgit.gateway.exchange import Exchange
 from owsgit.gateway.observing import Outcome
-from owsgit.gateway.payload import full_path, query_pairs
+from owsgit.gateway.payload import query_pairs
 
 VALUE_CHARACTERS_MAX = 2000
 """Of one variable in one line."""
@@ -58,32 +59,25 @@ def _integration_error(exchange: Exchange, outcome: Outcome) -> Value:
     return exchange.facts.get("integration.error")
 
 
-def _request_id(exchange: Exchange, outcome: Outcome) -> str:
-    return exchange.id
-
-
 def _message_string(exchange: Exchange, outcome: Outcome) -> Value:
     found = exchange.facts.get("error.message")
     return None if found is None else json.dumps(str(found), ensure_ascii=False)
 
 
+def _known(of: Callable[[Exchange], str]) -> Getter:
+    return lambda exchange, outcome: of(exchange) or None
+
+
 VARIABLES: Mapping[str, Getter] = {
-    "accountId": lambda exchange, outcome: exchange.mount.account,
-    "apiId": lambda exchange, outcome: exchange.mount.api,
+    **{name: _known(of) for name, of in context.VARIABLES.items()},
     "awsEndpointRequestId": lambda exchange, outcome: exchange.facts.get("integration.requestId"),
     "cache": lambda exchange, outcome: exchange.facts.get("cache"),  # HIT or MISS: not one of AWS's
     "customDomain.basePathMatched": lambda exchange, outcome: "/".join(exchange.mount.base_path) or None,
     "dataProcessed": lambda exchange, outcome: exchange.received + outcome.sent,
-    "domainName": lambda exchange, outcome: exchange.host,
-    "domainPrefix": lambda exchange, outcome: exchange.host.partition(".")[0],
     "error.message": lambda exchange, outcome: exchange.facts.get("error.message"),
     "error.messageString": _message_string,
     "error.responseType": lambda exchange, outcome: exchange.facts.get("error.responseType"),
     "error.validationErrorString": lambda exchange, outcome: exchange.facts.get("error.validationErrorString"),
-    "extendedRequestId": _request_id,
-    "httpMethod": lambda exchange, outcome: exchange.method,
-    "identity.sourceIp": lambda exchange, outcome: exchange.client.address,
-    "identity.userAgent": lambda exchange, outcome: exchange.header(b"user-agent").decode("utf-8", "replace") or None,
     "integration.error": _integration_error,
     "integration.integrationStatus": _integration_status,
     "integration.latency": _integration_latency,
@@ -92,17 +86,11 @@ VARIABLES: Mapping[str, Getter] = {
     "integrationErrorMessage": _integration_error,
     "integrationLatency": _integration_latency,
     "integrationStatus": _integration_status,
-    "path": lambda exchange, outcome: full_path(exchange),
-    "protocol": lambda exchange, outcome: exchange.protocol,
-    "requestId": _request_id,
     "requestTime": _clock,
     "requestTimeEpoch": lambda exchange, outcome: round((time.time() - outcome.seconds) * 1000),
     "resourceId": lambda exchange, outcome: exchange.route_key or None,
-    "resourcePath": lambda exchange, outcome: exchange.resource or None,
     "responseLatency": lambda exchange, outcome: _milliseconds(outcome.seconds),
     "responseLength": lambda exchange, outcome: outcome.sent,
-    "routeKey": lambda exchange, outcome: exchange.route_key or None,
-    "stage": lambda exchange, outcome: exchange.mount.stage,
     "status": lambda exchange, outcome: outcome.status,
     "xrayTraceId": lambda exchange, outcome: exchange.trace_id or None,
 }
@@ -131,29 +119,6 @@ DEFAULT_FORMAT: Mapping[str, str] = {
 }
 
 
-def _walk(found: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        if not isinstance(found, Mapping):
-            return None
-        found = found.get(name)
-    return found
-
-
-def _found_out(name: str) -> Getter:
-    """What an authorizer found out: `authorizer.claims.sub` also where events have it, below jwt or lambda."""
-    top, *path = name.split(".")
-
-    def get(exchange: Exchange, outcome: Outcome) -> Value:
-        if top == "identity":
-            return _plain(_walk(exchange.identity, path))
-        known = exchange.facts.get(name)
-        for root in (exchange.authorizer, exchange.authorizer.get("jwt"), exchange.authorizer.get("lambda")):
-            known = known if known is not None else _walk(root, path)
-        return _plain(known)
-
-    return get
-
-
 def _plain(found: Any) -> Value:
     return found if found is None or isinstance(found, str | int | float) else json.dumps(found, default=str)
 
@@ -165,7 +130,7 @@ def _getter(kind: str, name: str) -> Getter:
             return VARIABLES[name]
         if not name.startswith(OPEN):
             raise LookupError(name)
-        return _found_out(name)
+        return lambda exchange, outcome: _plain(context.value(exchange, name))
     if kind == "stageVariables":
         return lambda exchange, outcome: exchange.mount.variables.get(name)
     if kind == "request.path":

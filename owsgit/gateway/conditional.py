@@ -51,10 +51,15 @@ def conditional(handler: Handler) -> Handler:
 def _has(response: Response, wanted: bytes, since: bytes) -> bool:
     """Whether the client has this response. If-None-Match counts before If-Modified-Since, and compares weakly."""
     if wanted:
-        tag = _TAG.fullmatch(response.header(b"etag"))
-        return wanted.strip() == b"*" or (tag is not None and tag[1] in _TAG.findall(wanted))
+        return is_among(response.header(b"etag"), wanted)
     modified = response.header(b"last-modified")
     try:
         return bool(modified) and parsedate_to_datetime(modified.decode()) <= parsedate_to_datetime(since.decode())
     except (ValueError, TypeError):
         return False
+
+
+def is_among(tag: bytes, wanted: bytes) -> bool:
+    """Whether an If-None-Match names an ETag, weak or strong."""
+    found = _TAG.fullmatch(tag)
+    return wanted.strip() == b"*" or (found is not None and found[1] in _TAG.findall(wanted))

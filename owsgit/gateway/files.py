@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import mimetypes
 import os
-import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from owsgit.gateway import asgi
+from owsgit.gateway.conditional import is_among
+from owsgit.gateway.encodings import negotiated
 from owsgit.gateway.exchange import Exchange, Headers, RefusedError, Response
 from owsgit.gateway.table import RouteKey
 from owsgit.gateway.template import rest_of
@@ -30,7 +31,7 @@ KEPT_BYTES_MAX = 32 * 1024 * 1024
 
 PIECE_BYTES = 256 * 1024
 
-_ENCODINGS = ((b"br", ".br"), (b"zstd", ".zst"), (b"gzip", ".gz"))
+_ENCODINGS = (("br", ".br"), ("zstd", ".zst"), ("gzip", ".gz"))
 """Content codings, the best first, and how the files end that have them."""
 
 _TYPES = {
@@ -52,7 +53,7 @@ class Stored:
     modified: str  # as an HTTP date
     tag: str  # a strong ETag, of its content
     type: str
-    encodings: "Mapping[bytes, Stored]"  # the same, compressed beforehand
+    encodings: "Mapping[str, Stored]"  # the same, compressed beforehand
 
     def headers(self) -> Headers:
         """Without its type, which is that of the file of which it may be a compressed form."""
@@ -187,9 +188,9 @@ class Files:
         chosen, more = stored, list(self._cache)
         if stored.encodings:
             more.append((b"vary", b"accept-encoding"))
-            if (coding := _preferred(exchange.header(b"accept-encoding"), stored.encodings)) is not None:
+            if coding := _preferred(exchange.header(b"accept-encoding"), stored):
                 chosen = stored.encodings[coding]
-                more.append((b"content-encoding", coding))
+                more.append((b"content-encoding", coding.encode()))
         headers = [(b"content-type", stored.type.encode()), *chosen.headers(), *more]
         if _unchanged(exchange, chosen):
             return Response(304, [pair for pair in headers if pair[0] not in (b"content-type", b"accept-ranges")])
@@ -208,8 +209,7 @@ _IN_QUERY = "!$%&'()*+,-./:;=?@_~"
 def _unchanged(exchange: Exchange, stored: Stored) -> bool:
     """RFC 9110 13.2.2. A date has to be the very one that was told, as nginx has it: dates differ between nodes."""
     if tags := exchange.header(b"if-none-match"):
-        text = tags.decode("latin-1")
-        return text.strip() == "*" or stored.tag in re.findall(r'(?:W/)?("[^"]*")', text)
+        return is_among(stored.tag.encode(), tags)
     return exchange.header(b"if-modified-since") == stored.modified.encode()
 
 
@@ -232,13 +232,9 @@ async def _pieces(path: Path) -> AsyncIterator[bytes]:
         file.close()
 
 
-def _preferred(accepted: bytes, encodings: Mapping[bytes, Stored]) -> bytes | None:
-    """The best coding of those that there are that a client takes (RFC 9110 12.5.3); None for the file itself."""
-    if not accepted:
-        return None
-    taken: dict[bytes, bool] = {}
-    for part in accepted.lower().split(b","):
-        name, _, weight = part.partition(b";")
-        taken[name.strip()] = re.fullmatch(rb"\s*q=0(\.0*)?\s*", weight) is None
-    others = taken.get(b"*", False)
-    return next((coding for coding, _ in _ENCODINGS if coding in encodings and taken.get(coding, others)), None)
+def _preferred(accepted: bytes, stored: Stored) -> str:
+    """The best coding of those that there are; empty for the file itself, also for who takes nothing that there is."""
+    try:
+        return negotiated(accepted.decode("latin-1"), tuple(stored.encodings))
+    except LookupError:
+        return ""

@@ -11,7 +11,7 @@ from urllib.parse import quote_plus, unquote, unquote_plus
 
 import orjson
 
-from owsgit.gateway import payload
+from owsgit.gateway import context, payload
 from owsgit.gateway.exchange import Exchange, Handler, Headers, RefusedError, Response
 from owsgit.gateway.template import PathTemplate
 
@@ -68,7 +68,7 @@ def _variable(name: str, side: Side) -> Value:
     scope, _, rest = name.partition(".")
     where, _, key = rest.partition(".")
     if scope == "context" and rest:
-        return lambda sources: context(sources.exchange, rest)
+        return lambda sources: _text(context.value(sources.exchange, rest))
     if scope == "stageVariables" and rest:
         return lambda sources: sources.exchange.mount.variables.get(rest, "")
     if scope == "request" and key and where in ("header", "querystring", "path", "body"):
@@ -90,61 +90,17 @@ def _of_request(where: str, key: str) -> Value:
         return lambda sources: ",".join(value for name, value in payload.query_pairs(sources.exchange) if name == key)
     if where == "path":
         return lambda sources: sources.exchange.parameters.get(key, "")
-    return lambda sources: _text(_within(sources.document, key))
+    return lambda sources: _text(context.walked(sources.document, key.split(".")))
 
 
 def _joined(headers: Headers, wanted: bytes) -> str:
     return ",".join(value.decode("utf-8", "surrogateescape") for name, value in headers if name == wanted)
 
 
-def _within(document: Any, dotted: str) -> Any:
-    for name in dotted.split("."):
-        document = document.get(name) if isinstance(document, dict) else None
-    return document
-
-
 def _text(value: Any) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     return orjson.dumps(value).decode()
-
-
-def context(exchange: Exchange, name: str) -> str:
-    """A $context variable by its name without "$context."; empty if there is none."""
-    found = _CONTEXT.get(name)
-    if found is not None:
-        return found(exchange)
-    scope, _, rest = name.partition(".")
-    if scope == "authorizer":
-        return _text(_authorized(exchange.authorizer, rest))
-    if scope == "identity":
-        return _text(exchange.identity.get(rest))
-    return _text(exchange.facts.get(name))
-
-
-def _authorized(authorizer: Mapping[str, Any], name: str) -> Any:
-    """In format 2.0 what an authorizer found stands below its kind, which $context.authorizer leaves out."""
-    for found in (authorizer, authorizer.get("jwt"), authorizer.get("lambda")):
-        if (value := _within(found, name)) is not None:
-            return value
-    return None
-
-
-_CONTEXT: dict[str, Callable[[Exchange], str]] = {
-    "accountId": lambda exchange: exchange.mount.account,
-    "apiId": lambda exchange: exchange.mount.api,
-    "domainName": lambda exchange: exchange.host,
-    "domainPrefix": lambda exchange: exchange.host.partition(".")[0],
-    "httpMethod": lambda exchange: exchange.method,
-    "identity.sourceIp": lambda exchange: exchange.client.address,
-    "identity.userAgent": lambda exchange: exchange.header(b"user-agent").decode("utf-8", "surrogateescape"),
-    "path": payload.full_path,
-    "protocol": lambda exchange: exchange.protocol,
-    "requestId": lambda exchange: exchange.id,
-    "resourcePath": lambda exchange: exchange.resource,
-    "routeKey": lambda exchange: exchange.route_key,
-    "stage": lambda exchange: exchange.mount.stage,
-}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from owsgit.gateway import payload
+from owsgit.gateway import context
 from owsgit.gateway.exchange import Exchange, RefusedError, Response
 
 JSON = (b"content-type", b"application/json")
@@ -115,23 +115,8 @@ class _Variables:
             "error.messageString": lambda: orjson.dumps(refusal.message).decode(),
             "error.responseType": lambda: refusal.kind,
             "error.validationErrorString": lambda: validation_text(refusal),
-            "requestId": lambda: exchange.id,
-            "extendedRequestId": lambda: exchange.id,
-            "apiId": lambda: exchange.mount.api,
-            "accountId": lambda: exchange.mount.account,
-            "stage": lambda: exchange.mount.stage,
-            "domainName": lambda: exchange.host,
-            "httpMethod": lambda: exchange.method,
-            "path": lambda: payload.full_path(exchange),
-            "protocol": lambda: exchange.protocol,
-            "resourcePath": lambda: exchange.resource,
-            "routeKey": lambda: exchange.route_key,
-            "identity.sourceIp": lambda: exchange.client.address,
-            "identity.userAgent": lambda: exchange.header(b"user-agent").decode("latin-1"),
         }
         if rest in known:
             return known[rest]()
-        for prefix, values in (("identity.", exchange.identity), ("authorizer.", exchange.authorizer)):
-            if rest.startswith(prefix):
-                return str(values.get(rest.removeprefix(prefix), ""))
-        return str(exchange.facts.get(rest, ""))
+        found = context.value(exchange, rest)
+        return "" if found is None else str(found)
