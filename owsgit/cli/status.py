@@ -112,9 +112,11 @@ def _canaries(live: dict[str, Any]) -> list[str]:
 
 def _side(found: dict[str, Any]) -> str:
     told = [f"{found['requests']} requests, {found['errors']} failed"]
-    if "errorRate" in found:
+    recent = found["recent"]
+    if recent["requests"]:
+        latency = recent["latencyMs"]
         told.append(
-            f"of late {found['errorRate'] * 100:g} % failed, p50 {found['p50Ms']:g} ms, p99 {found['p99Ms']:g} ms"
+            f"of late {recent['errorRate'] * 100:g} % failed, p50 {latency['p50']:g} ms, p99 {latency['p99']:g} ms"
         )
     return "; ".join(told)
 

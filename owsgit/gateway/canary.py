@@ -6,41 +6,30 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/canary-release.html
 import random
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from owsgit.gateway.exchange import Exchange, Handler, RefusedError, Response
-
-WINDOW_SECONDS = 300.0
-SAMPLES_MAX = 2000
-"""Of the last requests of each side: enough for a percentile, and bounded."""
+from owsgit.gateway.exchange import ClientGoneError, Exchange, Handler, RefusedError, Response
+from owsgit.gateway.metrics import Recent, lately
 
 
 @dataclass
 class Side:
-    """What is known of one side of a release on this node: how its last requests went."""
+    """What is known of one side of a release on this node: how its requests went."""
 
-    _samples: "deque[tuple[float, float, bool]]" = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
     requests: int = 0
     errors: int = 0
+    _recent: Recent = field(default_factory=Recent)
 
     def add(self, seconds: float, failed: bool) -> None:
         self.requests += 1
         self.errors += failed
-        self._samples.append((time.monotonic(), seconds, failed))
+        self._recent.add(time.monotonic(), seconds, failed)
 
     def summary(self) -> Mapping[str, Any]:
-        """Requests and 5xx since it is there; of the last five minutes the rate of errors and latencies in ms."""
-        since = time.monotonic() - WINDOW_SECONDS
-        recent = sorted((seconds, failed) for at, seconds, failed in self._samples if at >= since)
-        found: dict[str, Any] = {"requests": self.requests, "errors": self.errors}
-        if recent:
-            found["errorRate"] = round(sum(failed for _, failed in recent) / len(recent), 4)
-            for name, share in (("p50Ms", 0.5), ("p99Ms", 0.99)):
-                found[name] = round(recent[min(int(len(recent) * share), len(recent) - 1)][0] * 1000, 2)
-        return found
+        """Requests and 5xx since it is there, and the same of the last minutes with latencies."""
+        return {"requests": self.requests, "errors": self.errors, "recent": lately([self._recent])}
 
 
 @dataclass
@@ -104,16 +93,16 @@ class CanaryIntegration:
         exchange.facts["isCanaryRequest"] = "true" if chosen else "false"
         handler, side = (self._canary, self._release.canary) if chosen else (self._main, self._release.main)
         began = time.monotonic()
-        failed = True
         try:
             response = await handler(exchange)
-            failed = response.status >= 500
-            return response
-        except RefusedError as error:
-            failed = error.status >= 500
+        except ClientGoneError:  # which is no fault of either side; neither is to be told to stop
             raise
-        finally:
+        except Exception as error:
+            failed = not isinstance(error, RefusedError) or error.status >= 500
             side.add(time.monotonic() - began, failed)
+            raise
+        side.add(time.monotonic() - began, response.status >= 500)
+        return response
 
     def _chosen(self, exchange: Exchange) -> bool:
         for name, pattern in self._headers:

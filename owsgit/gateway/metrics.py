@@ -35,7 +35,7 @@ _STEPS_A_FOLD = 1 / math.log(1.1)
 THROTTLED = 429
 
 
-class _Recent:
+class _Window:
     """What happened within one window."""
 
     __slots__ = ("errors", "latencies", "number", "requests")
@@ -46,11 +46,51 @@ class _Recent:
         self.latencies: dict[int, int] = {}  # by logarithm
 
 
+class Recent:
+    """How the requests of the last minutes went."""
+
+    __slots__ = ("_windows",)
+
+    def __init__(self) -> None:
+        self._windows: list[_Window] = []
+
+    def add(self, at: float, seconds: float, failed: bool) -> None:
+        """A request ended `at` a time of time.monotonic(), and took so many seconds."""
+        number = at // WINDOW_SECONDS
+        windows = self._windows
+        if not windows or windows[-1].number != number:
+            self._windows = windows = [*windows[1 - WINDOWS_MAX :], _Window(number)]
+        window = windows[-1]
+        window.requests += 1
+        window.errors += failed
+        step = int(log(seconds * 1e6) * _STEPS_A_FOLD) if seconds > 1e-6 else 0
+        window.latencies[step] = window.latencies.get(step, 0) + 1
+
+    def windows(self, now: float) -> list[_Window]:
+        return [each for each in self._windows if each.number > now // WINDOW_SECONDS - WINDOWS_MAX]
+
+
+def lately(recent: Iterable[Recent]) -> dict[str, Any]:
+    """For status: requests of the last minutes taken together, how many failed, and latencies in ms."""
+    now = time.monotonic()
+    windows = [window for each in recent for window in each.windows(now)]
+    requests = sum(each.requests for each in windows)
+    latencies: dict[int, int] = {}
+    for each in windows:
+        for step, count in list(each.latencies.items()):
+            latencies[step] = latencies.get(step, 0) + count
+    return {
+        "minutes": round(WINDOWS_MAX * WINDOW_SECONDS / 60),
+        "requests": requests,
+        "errorRate": round(sum(each.errors for each in windows) / requests, 4) if requests else 0.0,
+        **({"latencyMs": {f"p{of}": _percentile(latencies, of) for of in (50, 99)}} if latencies else {}),
+    }
+
+
 class RouteMetrics:
     """What is counted of one route of one stage."""
 
     __slots__ = (
-        "_recent",
         "cache_hits",
         "cache_misses",
         "classes",
@@ -58,6 +98,7 @@ class RouteMetrics:
         "integration_seconds",
         "latency",
         "received",
+        "recent",
         "seconds",
         "sent",
         "throttles",
@@ -69,7 +110,7 @@ class RouteMetrics:
         self.integration = [0] * (len(LATENCY_SECONDS) + 1)
         self.seconds = self.integration_seconds = 0.0
         self.sent = self.received = self.throttles = self.cache_hits = self.cache_misses = 0
-        self._recent: list[_Recent] = []
+        self.recent = Recent()
 
     def count(self, exchange: Exchange, outcome: Outcome) -> None:
         status, seconds, sent, at = outcome
@@ -88,19 +129,7 @@ class RouteMetrics:
                 self.cache_hits += 1
             else:
                 self.cache_misses += 1
-        recent = self._window(at // WINDOW_SECONDS)
-        recent.requests += 1
-        recent.errors += status >= 500
-        step = int(log(seconds * 1e6) * _STEPS_A_FOLD) if seconds > 1e-6 else 0
-        recent.latencies[step] = recent.latencies.get(step, 0) + 1
-
-    def _window(self, number: float) -> _Recent:
-        if not self._recent or self._recent[-1].number != number:
-            self._recent = [*self._recent[1 - WINDOWS_MAX :], _Recent(number)]
-        return self._recent[-1]
-
-    def recent(self, window: float) -> list[_Recent]:
-        return [each for each in self._recent if each.number > window - WINDOWS_MAX]
+        self.recent.add(at, seconds, status >= 500)
 
 
 @dataclass
@@ -177,24 +206,12 @@ ROUTES_SHOWN_MAX = 100
 
 
 def _summary(routes: Iterable[RouteMetrics]) -> dict[str, Any]:
-    window = time.monotonic() // WINDOW_SECONDS
     routes = list(routes)
-    recent = [each for route in routes for each in route.recent(window)]
-    requests = sum(each.requests for each in recent)
-    latencies: dict[int, int] = {}
-    for each in recent:
-        for step, count in list(each.latencies.items()):
-            latencies[step] = latencies.get(step, 0) + count
     return {
         "requests": sum(sum(route.classes) for route in routes),
         "4xx": sum(route.classes[2] for route in routes),
         "5xx": sum(route.classes[3] for route in routes),
-        "recent": {
-            "minutes": round(WINDOWS_MAX * WINDOW_SECONDS / 60),
-            "requests": requests,
-            "errorRate": round(sum(each.errors for each in recent) / requests, 4) if requests else 0.0,
-            **({"latencyMs": {f"p{of}": _percentile(latencies, of) for of in (50, 99)}} if latencies else {}),
-        },
+        "recent": lately(route.recent for route in routes),
     }
 
 

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from owsgit.cli.status import _canaries
 from owsgit.gateway.canary import CanaryIntegration, Releases, Side
-from owsgit.gateway.exchange import Exchange, Handler, RefusedError, Response
+from owsgit.gateway.exchange import ClientGoneError, Exchange, Handler, RefusedError, Response
 from owsgit.model.errors import InvalidError
 from owsgit.services.gateways.canary import CanarySpec
 from owsgit.services.gateways.spec import GatewaySpec
@@ -54,8 +55,9 @@ def test_a_share_of_the_requests_goes_to_the_canary_and_both_are_told_of(gateway
     assert [gateway.client.get("/").text for _ in range(4)] == ["canary", "main", "main", "canary"]
     found = releases.details("api")["canaries"]["GET /"]
     assert (found["main"]["requests"], found["main"]["errors"]) == (2, 0)
-    assert (found["canary"]["requests"], found["canary"]["errors"], found["canary"]["errorRate"]) == (2, 2, 1.0)
-    assert found["main"]["p99Ms"] >= found["main"]["p50Ms"] >= 0
+    assert (found["canary"]["requests"], found["canary"]["errors"]) == (2, 2)
+    assert (found["canary"]["recent"]["requests"], found["canary"]["recent"]["errorRate"]) == (2, 1.0)
+    assert found["main"]["recent"]["latencyMs"]["p99"] >= found["main"]["recent"]["latencyMs"]["p50"] > 0
     main, other = _canaries(json.loads(json.dumps(releases.details("api"))))
     assert main.startswith("GET /: main 2 requests, 0 failed; of late 0 % failed, p50 ")
     assert other.startswith("GET /: canary 2 requests, 2 failed; of late 100 % failed, p50 ")
@@ -89,11 +91,24 @@ def test_what_is_known_stays_as_long_as_the_same_is_released(releases: Releases)
     assert releases.details("api") == {}
 
 
-def test_a_side_is_bounded() -> None:
+def test_what_is_told_of_late_is_of_all_requests_of_the_time() -> None:
     side = Side()
-    for _ in range(5000):
-        side.add(0.001, False)
-    assert side.summary()["requests"] == 5000 and len(side._samples) == 2000
+    for number in range(5000):
+        side.add(0.001 if number % 100 else 1.0, number < 2500)
+    recent = side.summary()["recent"]
+    assert (recent["requests"], recent["errorRate"]) == (5000, 0.5)
+    assert 0.9 < recent["latencyMs"]["p50"] < 1.2 and recent["latencyMs"]["p99"] < 1100
+
+
+def test_a_client_that_leaves_is_no_failure_of_a_side(gateway: Served, releases: Releases) -> None:
+    async def gone(exchange: Exchange) -> Response:
+        raise ClientGoneError
+
+    release = releases.of(("api", "$default", "GET /"), 1)
+    gateway.handle([("GET /", CanaryIntegration(gone, gone, 0, [], release))])
+    with pytest.raises(httpx.RemoteProtocolError):
+        gateway.client.get("/")
+    assert release.main.summary()["errors"] == release.main.requests == 0
 
 
 @pytest.mark.parametrize(

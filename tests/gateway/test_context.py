@@ -1,0 +1,41 @@
+"""Variables of $context, as custom responses, mappings and access logs read them."""
+
+from typing import Any
+
+import pytest
+
+from owsgit.gateway import context
+from owsgit.gateway.exchange import Client, Exchange
+from owsgit.gateway.protocol import Incoming
+
+
+@pytest.fixture
+def exchange() -> Exchange:
+    made = Exchange(
+        "GET", b"/", [(b"user-agent", b"a\xff")], Incoming.__new__(Incoming), Client("::1"), "http", "HTTP/1.1"
+    )
+    made.identity = {"apiKeyId": "alice"}
+    made.facts = {"authorizer.error": "expired", "isCanaryRequest": "true"}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("authorizer", "name", "value"),
+    [
+        ({"sub": "a"}, "authorizer.sub", "a"),
+        ({"jwt": {"claims": {"sub": "a"}}}, "authorizer.claims.sub", "a"),
+        ({"lambda": {"tenant": 7}}, "authorizer.tenant", 7),
+        ({"lambda": None, "jwt": "x"}, "authorizer.tenant", None),
+        ({}, "authorizer.error", "expired"),
+        ({}, "identity.apiKeyId", "alice"),
+        ({}, "identity.sourceIp", "::1"),
+        ({}, "identity.userAgent", "a\ufffd"),
+        ({}, "isCanaryRequest", "true"),
+        ({}, "there.is.none", None),
+    ],
+)
+def test_a_variable_is_found_wherever_it_stands(
+    exchange: Exchange, authorizer: dict[str, Any], name: str, value: Any
+) -> None:
+    exchange.authorizer = authorizer
+    assert context.value(exchange, name) == value
