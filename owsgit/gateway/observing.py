@@ -45,8 +45,7 @@ def watched(watchers: Sequence[Watcher]) -> Step:
             try:
                 response = await handler(exchange)
             except BaseException as error:
-                gone = isinstance(error, ClientGoneError) or not isinstance(error, Exception)
-                end(exchange, began, CLIENT_GONE if gone else 500, 0)
+                end(exchange, began, _status_of(error), 0)
                 raise
             body = response.body
             if isinstance(body, bytes):
@@ -58,6 +57,11 @@ def watched(watchers: Sequence[Watcher]) -> Step:
         return answer
 
     return step
+
+
+def _status_of(error: BaseException) -> int:
+    """What stands for a response that was not made to its end."""
+    return 500 if isinstance(error, Exception) and not isinstance(error, ClientGoneError) else CLIENT_GONE
 
 
 class _Watched:
@@ -77,8 +81,8 @@ class _Watched:
         except StopAsyncIteration:
             self._tell(self._status)
             raise
-        except BaseException:
-            self._tell(500)
+        except BaseException as error:
+            self._tell(_status_of(error))
             raise
         self._sent += len(piece)
         return piece

@@ -54,9 +54,10 @@ class StreamingFunctionIntegration:
         call = asyncio.ensure_future(stream.run(self._target.invoke(self._name, invocation)))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
+        exchange.on_gone(stream.leave)  # or a silent stream would be held for nobody
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._head(stream)
+                return await self._head(stream, exchange)
         except TimeoutError:
             raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
         except OwsgitError as error:
@@ -71,13 +72,16 @@ class StreamingFunctionIntegration:
             if not stream.begun:
                 stream.leave()
 
-    async def _head(self, stream: "_Stream") -> Response:
-        """The response, as soon as the stream says how it begins. Raises MalformedResponseError, OwsgitError."""
+    async def _head(self, stream: "_Stream", exchange: Exchange) -> Response:
+        """The response, as soon as the stream says how it begins.
+
+        Raises MalformedResponseError, OwsgitError, ClientGoneError.
+        """
         first = await stream.get()
         if isinstance(first, Answer):
             if first.error is not None:
                 raise MalformedResponseError("the function failed")
-            return payload.response(self._version, first.payload)
+            return payload.response(self._version, first.payload, payload.decodes(self._version, exchange))
         if stream.content_type == HTTP_RESPONSE:
             status, headers, rest = await _prelude(stream, first)
         else:
@@ -95,7 +99,8 @@ class _Stream:
         self.content_type = ""
         self.begun = False  # the response has a head
         self.left = False  # nobody takes pieces any more
-        self._waiting: asyncio.Queue[bytes | Answer | OwsgitError] = asyncio.Queue(1)
+        self._taking = False  # somebody waits for the next piece
+        self._waiting: asyncio.Queue[bytes | Answer | Exception] = asyncio.Queue(1)
 
     def announce(self, content_type: str) -> None:
         self.content_type = content_type
@@ -129,14 +134,20 @@ class _Stream:
         await self._put(outcome)
 
     async def get(self) -> bytes | Answer:
-        """The next piece, or the outcome. Raises OwsgitError."""
-        item = await self._waiting.get()
-        if isinstance(item, OwsgitError):
+        """The next piece, or the outcome. Raises OwsgitError, ClientGoneError."""
+        if self.left:
+            raise ClientGoneError
+        self._taking = True
+        try:
+            item = await self._waiting.get()
+        finally:
+            self._taking = False
+        if isinstance(item, Exception):
             raise item
         return item
 
     async def next(self) -> bytes:
-        """The next piece; empty at the end. Raises BrokenError."""
+        """The next piece; empty at the end. Raises BrokenError, ClientGoneError."""
         try:
             async with asyncio.timeout(self._idle):
                 item = await self.get()
@@ -155,10 +166,12 @@ class _Stream:
         return BrokenError(why)
 
     def leave(self) -> None:
-        """Let the function go on unheard."""
+        """Let the function go on unheard; whoever waits for it is told."""
         self.left = True
         while not self._waiting.empty():
             self._waiting.get_nowait()
+        if self._taking:
+            self._waiting.put_nowait(ClientGoneError())
 
 
 class _Body:

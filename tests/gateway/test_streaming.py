@@ -11,9 +11,11 @@ import httpx
 import pytest
 
 from owsgit.gateway.app import Api
-from owsgit.gateway.exchange import Mount
+from owsgit.gateway.exchange import Exchange, Mount
+from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.listener import Listeners
+from owsgit.gateway.observing import Outcome, watched
 from owsgit.gateway.streaming import DELIMITER, HTTP_RESPONSE, StreamingFunctionIntegration
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Answer, Invocation
@@ -187,6 +189,55 @@ def test_head_asks_the_function_and_drops_its_body(gateway: Served) -> None:
     serve(gateway, body)
     assert gateway.client.head("/s").status_code == 200
     assert gone.wait(10)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_client_that_leaves_a_silent_stream_is_not_waited_for(gateway: Served, begun: bool) -> None:
+    ended, finish = threading.Event(), threading.Event()
+    statuses = []
+
+    class Watch:
+        def began(self, exchange: Exchange) -> None: ...
+
+        def ended(self, exchange: Exchange, outcome: Outcome) -> None:
+            statuses.append(outcome.status)
+            ended.set()
+
+    async def body(invocation: Invocation) -> Answer:
+        assert invocation.sink is not None
+        if begun:
+            await invocation.sink(b"x")
+        await asyncio.to_thread(finish.wait, 20)
+        return Answer(b"")
+
+    integration = StreamingFunctionIntegration(Target(body), "f", "2.0", 15.0, 15.0)  # type: ignore[arg-type]
+    gateway.handle([("GET /s", integration)], observers=[watched([Watch()])])
+    with socket.create_connection(("127.0.0.1", gateway.port)) as client:
+        client.sendall(b"GET /s HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert not begun or client.recv(1000)
+    try:
+        assert ended.wait(10) and statuses == [499]
+    finally:
+        finish.set()
+
+
+@pytest.mark.parametrize("accepted", ["image/png", "text/plain"])
+def test_what_is_not_streamed_is_decoded_as_without_stream(gateway: Served, accepted: str) -> None:
+    said = b'{"statusCode": 200, "headers": {"content-type": "image/png"}, "body": "AAEC", "isBase64Encoded": true}'
+
+    async def body(invocation: Invocation) -> Answer:
+        return Answer(said)
+
+    target: Any = Target(body)
+    mount = Mount("api", "1" * 12, binary_media_types=frozenset({"image/png"}))
+    found = []
+    for integration in (
+        FunctionIntegration(target, "f", "1.0", 5.0),
+        StreamingFunctionIntegration(target, "f", "1.0", 5.0),
+    ):
+        gateway.handle([("GET /s", integration)], mount=mount)
+        found.append(gateway.client.get("/s", headers={"accept": accepted}).content)
+    assert found[0] == found[1] == (b"\0\1\2" if accepted == "image/png" else b"AAEC")
 
 
 EVENTS_NODE = """
