@@ -9,8 +9,8 @@ import pytest
 from owsgit.gateway.files import KEPT_BYTES_EACH_MAX, Contents, Files, Folder, Shelf, indexed
 from owsgit.gateway.table import parse_key
 from owsgit.model.service import LaidOut
-from tests.gateway.deployed import Deployed
 from tests.gateway.served import Served, raw
+from tests.support.gateways import deployed
 
 LARGE = bytes(range(251)) * 4000
 SCRIPT = b"console.log(1);\n" * 20
@@ -172,14 +172,14 @@ def test_a_folder_is_indexed_once(folder: Folder, tmp_path: Path) -> None:
 
 
 def test_heads_of_files_take_of_the_same_bucket(tmp_path: Path) -> None:
-    deployed = Deployed(tmp_path / "home", {"routes": {"GET /a": {"response": {"statusCode": 204}}}})
+    gateways = deployed(tmp_path / "home", routes={"GET /a": {"response": {"statusCode": 204}}})
     try:
         (tmp_path / "www").mkdir()
         (tmp_path / "www/a.txt").write_text("a")
-        deployed.handler._site.websites["w"] = LaidOut("0" * 40, tmp_path / "www")
+        gateways.handler._site.websites["w"] = LaidOut("0" * 40, tmp_path / "www")
         throttle = {"rate": 0.001, "burst": 2}
-        deployed.apply({"routes": {"GET /{path+}": {"files": {"website": "w"}, "throttle": throttle}}})
-        found = [deployed.client.request(method, "/a.txt").status_code for method in ("HEAD", "GET", "HEAD", "GET")]
+        gateways.serve(routes={"GET /{path+}": {"files": {"website": "w"}, "throttle": throttle}})
+        found = [gateways.client.request(method, "/a.txt").status_code for method in ("HEAD", "GET", "HEAD", "GET")]
         assert found == [200, 200, 429, 429]
     finally:
-        deployed.close()
+        gateways.close()

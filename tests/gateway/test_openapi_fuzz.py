@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 
-from tests.gateway.deployed import Deployed
+from tests.support.gateways import Gateways, deployed
 
 EXAMPLES = 400 if os.environ.get("OWSGIT_SOAK") else 12
 """Of each operation, of what its schema allows and of what it does not."""
@@ -49,14 +49,14 @@ SPEC: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    made = Deployed(tmp_path_factory.mktemp("api"), SPEC)
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
+    made = deployed(tmp_path_factory.mktemp("api"), **SPEC)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-def test_no_request_makes_it_fail(api: Deployed, mode: GenerationMode) -> None:
+def test_no_request_makes_it_fail(api: Gateways, mode: GenerationMode) -> None:
     schema = schemathesis.openapi.from_dict(api.client.get("/docs/openapi.json").json())
     statuses: list[int] = []
     for found in schema.get_all_operations():

@@ -9,7 +9,7 @@ import pytest
 
 from owsgit.model.errors import InvalidError
 from owsgit.services.gateways.spec import GatewaySpec
-from tests.gateway.deployed import Deployed
+from tests.support.gateways import Gateways, deployed
 
 MODELS: dict[str, Any] = {
     "Order": {
@@ -72,20 +72,26 @@ RESPONSES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    made = Deployed(
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
+    made = deployed(
         tmp_path_factory.mktemp("api"),
-        {"models": MODELS, "routes": ROUTES, "docs": {"path": "/docs"}, "info": {"title": "The <shop>"}},
+        models=MODELS,
+        routes=ROUTES,
+        docs={"path": "/docs"},
+        info={"title": "The <shop>"},
     )
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def custom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    made = Deployed(
+def custom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
+    made = deployed(
         tmp_path_factory.mktemp("custom"),
-        {"models": MODELS, "routes": ROUTES, "responses": RESPONSES, "stages": {"v1": {}}},
+        models=MODELS,
+        routes=ROUTES,
+        responses=RESPONSES,
+        stages={"v1": {}},
     )
     yield made
     made.close()
@@ -118,13 +124,13 @@ def custom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         ("/unchecked", "x", {}, 200, ""),
     ],
 )
-def test_bodies(api: Deployed, path: str, body: str, headers: dict[str, str], status: int, message: str) -> None:
+def test_bodies(api: Gateways, path: str, body: str, headers: dict[str, str], status: int, message: str) -> None:
     found = api.client.post(path, content=body, headers={"content-type": "application/json", **headers})
     assert found.status_code == status, found.text
     assert status == 200 or found.json() == {"message": message}
 
 
-def test_patterns_take_linear_time(api: Deployed) -> None:
+def test_patterns_take_linear_time(api: Gateways) -> None:
     body = json.dumps({"items": [{"id": "a"}], "note": "a" * 200_000 + "b"})
     assert api.client.post("/orders", content=body, timeout=20).status_code == 400
 
@@ -145,13 +151,13 @@ def test_patterns_take_linear_time(api: Deployed) -> None:
         ("/search/5?page=1&deep=yes", {"x-id": "1"}, 400, "Invalid request parameters: [deep]"),
     ],
 )
-def test_parameters(api: Deployed, path: str, headers: dict[str, str], status: int, message: str) -> None:
+def test_parameters(api: Gateways, path: str, headers: dict[str, str], status: int, message: str) -> None:
     found = api.client.get(path, headers=headers)
     assert found.status_code == status, found.text
     assert status == 200 or found.json()["message"] == message
 
 
-def test_detail_is_told_where_it_is_asked_for_and_bounded(api: Deployed) -> None:
+def test_detail_is_told_where_it_is_asked_for_and_bounded(api: Gateways) -> None:
     found = api.client.post("/told", json={"items": [{"id": 5}], "x": 1}).json()
     assert {"path": "$.items[0].id", "message": '5 is not of type "string"'} in found["errors"]
     many = api.client.post("/told", json={"items": [{"id": n} for n in range(5000)]}).json()
@@ -163,7 +169,7 @@ def test_detail_is_told_where_it_is_asked_for_and_bounded(api: Deployed) -> None
     assert wrong == [{"path": "querystring.page", "message": "0 is less than the minimum of 1"}]
 
 
-def test_gateway_responses_are_the_owners(custom: Deployed) -> None:
+def test_gateway_responses_are_the_owners(custom: Gateways) -> None:
     found = custom.client.post("/v1/orders", json={"x": '"'})
     assert (found.status_code, found.headers["x-why"]) == (422, "BAD_REQUEST_BODY")
     assert found.headers["content-type"] == "application/problem+json"
@@ -174,18 +180,16 @@ def test_gateway_responses_are_the_owners(custom: Deployed) -> None:
     assert custom.client.get("/v1/none").json() == {"message": "Not Found"}, "what no one has described stays"
 
 
-def test_what_a_request_says_stays_a_value(custom: Deployed) -> None:
-    custom.apply(
-        {
-            "routes": {"GET /{a}": {"function": "fail"}},
-            "responses": {
-                "DEFAULT_5XX": {
-                    "headers": {"X-Path": "$context.path", "Content-Type": "text/html"},
-                    "body": "<p>$context.path</p>",
-                },
-                "DEFAULT_4XX": {"body": '{"path": "$context.path", "agent": "$context.identity.userAgent"}'},
+def test_what_a_request_says_stays_a_value(custom: Gateways) -> None:
+    custom.serve(
+        routes={"GET /{a}": {"function": "fail"}},
+        responses={
+            "DEFAULT_5XX": {
+                "headers": {"X-Path": "$context.path", "Content-Type": "text/html"},
+                "body": "<p>$context.path</p>",
             },
-        }
+            "DEFAULT_4XX": {"body": '{"path": "$context.path", "agent": "$context.identity.userAgent"}'},
+        },
     )
     try:
         found = custom.client.get("/%3Cscript%3E%E2%82%AC")
@@ -193,10 +197,10 @@ def test_what_a_request_says_stays_a_value(custom: Deployed) -> None:
         quoted = custom.client.get('/a"/b', headers={"user-agent": '", "admin": "'}).json()
         assert quoted == {"path": '/a"/b', "agent": '", "admin": "'}
     finally:
-        custom.apply({"models": MODELS, "routes": ROUTES, "responses": RESPONSES, "stages": {"v1": {}}})
+        custom.serve(models=MODELS, routes=ROUTES, responses=RESPONSES, stages={"v1": {}})
 
 
-def test_a_page_of_docs(api: Deployed) -> None:
+def test_a_page_of_docs(api: Gateways) -> None:
     page = api.client.get("/docs", follow_redirects=True)
     assert page.url.path == "/docs/" and page.status_code == 200
     assert "<title>The &lt;shop&gt;</title>" in page.text and "http" not in page.text.replace("html", "")
@@ -216,26 +220,26 @@ def test_a_page_of_docs(api: Deployed) -> None:
     assert "x-" not in "".join(document) and "arn:" not in json.dumps(document) and '"echo"' not in json.dumps(document)
 
 
-def test_docs_follow_the_deployment_and_are_not_there_unasked(custom: Deployed, tmp_path: Path) -> None:
+def test_docs_follow_the_deployment_and_are_not_there_unasked(custom: Gateways, tmp_path: Path) -> None:
     assert custom.client.get("/v1/docs").status_code == 404
-    custom.apply({"docs": {"path": "/help/api"}, "stages": {"v1": {}}, "routes": {"ANY /new": {"function": "echo"}}})
+    custom.serve(docs={"path": "/help/api"}, stages={"v1": {}}, routes={"ANY /new": {"function": "echo"}})
     try:
         document = custom.client.get("/v1/help/api/openapi.json").json()
         assert document["servers"] == [{"url": "/v1"}] and set(document["paths"]["/new"]) >= {"get", "post", "delete"}
         assert custom.client.get("/v1/help/api").headers["location"] == "api/"
     finally:
-        custom.apply({"models": MODELS, "routes": ROUTES, "responses": RESPONSES, "stages": {"v1": {}}})
+        custom.serve(models=MODELS, routes=ROUTES, responses=RESPONSES, stages={"v1": {}})
 
 
-def test_who_may_see_the_docs_is_asked_like_at_any_route(custom: Deployed) -> None:
+def test_who_may_see_the_docs_is_asked_like_at_any_route(custom: Gateways) -> None:
     asked = {"function": "echo", "auth": "iam", "request": {"body": {"application/json": "Order"}}}
-    custom.apply({"docs": {"path": "/docs", "auth": "iam"}, "models": MODELS, "routes": {"POST /a": asked}})
+    custom.serve(docs={"path": "/docs", "auth": "iam"}, models=MODELS, routes={"POST /a": asked})
     try:
         for path in ("/docs", "/docs/", "/docs/openapi.json", "/docs/swagger-ui.css"):
             assert custom.client.get(path).status_code == 403
         assert custom.client.post("/a", content="{").status_code == 403, "who may not call is not told what is wrong"
     finally:
-        custom.apply({"models": MODELS, "routes": ROUTES, "responses": RESPONSES, "stages": {"v1": {}}})
+        custom.serve(models=MODELS, routes=ROUTES, responses=RESPONSES, stages={"v1": {}})
 
 
 @pytest.mark.parametrize(

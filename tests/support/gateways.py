@@ -120,3 +120,10 @@ class Gateways:
         self.client.close()
         self.do(self.handler.close())
         self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+def deployed(home: Path, **document: Any) -> Gateways:
+    """A handler of gateways with the gateway `api`, of a project of its own."""
+    made = Gateways(home, Account())
+    made.serve(**document)
+    return made

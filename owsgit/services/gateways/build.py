@@ -1,6 +1,7 @@
 """A gateway's file, made into what serves it: here the order of all that a route can ask for is decided, once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from owsgit.gateway.app import Api, wrapped
 from owsgit.gateway.cache import Store
@@ -27,32 +28,30 @@ from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 
 
+@dataclass(frozen=True)
+class Lasting:
+    """What outlives deployments, and is every gateway's of a node."""
+
+    integrations: Integrations
+    seen: Seen
+    sockets: Deployed  # the WebSockets that are open
+    releases: Releases = field(default_factory=Releases)
+    authorizers: AuthorizerState = field(default_factory=AuthorizerState)
+    cache: Store = field(default_factory=Store)
+
+
 class Builder:
     """Builds one deployment of one gateway."""
 
-    def __init__(
-        self,
-        site: Site,
-        name: str,
-        spec: GatewaySpec,
-        releases: Releases,
-        integrations: Integrations,
-        authorizers: AuthorizerState,
-        seen: Seen,
-        store: Store,
-        deployed: Deployed,
-        protection: Protection,
-    ) -> None:
-        """What follows `spec` outlives the deployment: `store` of cached responses, `deployed` of open WebSockets."""
-        self._site, self._name, self._spec, self._releases = site, name, spec, releases
-        self._integrations, self._deployed = integrations, deployed
+    def __init__(self, site: Site, name: str, spec: GatewaySpec, lasting: Lasting, protection: Protection) -> None:
+        """`protection` is what has been counted of this gateway."""
+        self._site, self._name, self._spec = site, name, spec
+        self._lasting, self._protection = lasting, protection
         self._apis: dict[str, Api | WebSocketApi] = {}
-        self._authorization = Authorization(site, name, spec, authorizers)
+        self._authorization = Authorization(site, name, spec, lasting.authorizers)
         self._schemas = Schemas(spec.models)
-        self._seen, self._store = seen, store
         self.fingerprints: set[str] = set()  # of what is cached
         self.route_keys: set[str] = set()
-        self._protection = protection
 
     def bindings(self) -> list[Binding]:
         """What to serve, and where."""
@@ -80,7 +79,7 @@ class Builder:
         return WebSocketApi(
             mount,
             routes,
-            self._deployed,
+            self._lasting.sockets,
             Selection(names(spec.route_selection_expression)),
             SocketLimits(**dict(spec.web_socket)),
             connect_steps=self._route_steps(CONNECT, connect, stage) if connect else (),
@@ -122,22 +121,22 @@ class Builder:
         return [(key, wrapped(handler, self._route_steps(key, asked, stage))) for key, handler in routes.items()]
 
     def _integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
-        return self._integrations.shown(key, route, about, self._answering(key, route, stage, about))
+        return self._lasting.integrations.shown(key, route, about, self._answering(key, route, stage, about))
 
     def _answering(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
         if route.function is None:
-            return self._integrations.of(key if self._spec.protocol == HTTP else DEFAULT, route, about)
+            return self._lasting.integrations.of(key if self._spec.protocol == HTTP else DEFAULT, route, about)
         name = resolved(route.function, about.variables)
         main = self._function(name, route)
         if route.canary is None:
             return main
         other = resolved(route.canary.function, about.variables)
-        release = self._releases.of((self._name, stage, key), (name, other))
+        release = self._lasting.releases.of((self._name, stage, key), (name, other))
         canary = route.canary
         return CanaryIntegration(main, self._function(other, route), canary.percent_traffic, canary.patterns(), release)
 
     def _function(self, name: str, route: RouteSpec) -> Handler:
-        return self._integrations.invoked("function", name, route)
+        return self._lasting.integrations.invoked("function", name, route)
 
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
@@ -147,7 +146,7 @@ class Builder:
             *self._protection.of_route(stage, key, route),
             *self._validation(route),
             *self._cache(route, stage),
-            *self._seen.around_integration(),
+            *self._lasting.seen.around_integration(),
         ]
 
     def _validation(self, route: RouteSpec) -> list[Step]:
@@ -159,7 +158,7 @@ class Builder:
         about = [route.model_dump(), self._spec.stages[stage].variables, self._spec.binary_media_types]
         print_ = caching.fingerprint(about)
         self.fingerprints.add(print_)
-        return caching.steps(route.cache, route.etag, self._store, self._name, print_)
+        return caching.steps(route.cache, route.etag, self._lasting.cache, self._name, print_)
 
     def _steps(self, stage: str) -> Sequence[Step]:
         """The steps of the whole stage, which see every request before it is routed, the outermost first."""
@@ -169,7 +168,7 @@ class Builder:
     def _observers(self, stage: str) -> Sequence[Step]:
         """What sees every request and its response, refusals included, the outermost first."""
         tls, cors = self._spec.tls, self._spec.cors
-        found: list[Step] = [*self._seen.observers(self._name, stage)]
+        found: list[Step] = [*self._lasting.seen.observers(self._name, stage)]
         if tls is not None and tls.hsts is not None:
             found.append(with_header(b"strict-transport-security", tls.hsts.header))
         if cors is not None:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from owsgit.gateway.app import Api
-from owsgit.gateway.cache import Store
-from owsgit.gateway.canary import Releases
 from owsgit.gateway.exchange import Mount
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.listener import Listeners
@@ -18,8 +16,7 @@ from owsgit.gateway.table import DEFAULT
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site, Told
-from owsgit.services.gateways.authorization import AuthorizerState
-from owsgit.services.gateways.build import Builder
+from owsgit.services.gateways.build import Builder, Lasting
 from owsgit.services.gateways.certificates import Certificates, Shown
 from owsgit.services.gateways.integrate import Integrations
 from owsgit.services.gateways.orders import Orders
@@ -45,15 +42,11 @@ class GatewayHandler:
         self._site = site
         self._listeners = Listeners(site.listen)
         self._protections: dict[str, Protection] = {}  # by gateway
-        self._releases = Releases()
-        self._integrations = Integrations(site)
-        self._authorizers = AuthorizerState()
         self._orders = Orders(site.home / "acme", site.neighbours, self._renewed, self._listeners.prove)
         self._certificates = Certificates(site, self._orders)
         self._specs: dict[str, GatewaySpec] = {}  # what serves now
-        self._seen = Seen(site)
-        self._cache = Store()
-        self._sockets = Deployed(Connections(site.neighbours.own, self._ask))
+        sockets = Deployed(Connections(site.neighbours.own, self._ask))
+        self._lasting = Lasting(Integrations(site), Seen(site), sockets)
         site.neighbours.answer(TOPIC, self._on_asked)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
@@ -78,31 +71,21 @@ class GatewayHandler:
 
     async def _serve(self, name: str, spec: GatewaySpec, shown: Shown) -> tuple[str, ...]:
         """Swap in a deployment, with the certificates that are there. Its addresses. Raises OwsgitError."""
-        await self._integrations.prepare(spec)
+        lasting = self._lasting
+        await lasting.integrations.prepare(spec)
         protection = self._protections.setdefault(name, Protection(name, usage_plans(self._site)))
-        self._seen.prepare(name, spec)
-        builder = Builder(
-            self._site,
-            name,
-            spec,
-            self._releases,
-            self._integrations,
-            self._authorizers,
-            self._seen,
-            self._cache,
-            self._sockets,
-            protection,
-        )
+        lasting.seen.prepare(name, spec)
+        builder = Builder(self._site, name, spec, lasting, protection)
         bindings = builder.bindings()
-        self._releases.keep(name, [key for key, route in spec.routes.items() if route.canary is not None])
+        lasting.releases.keep(name, [key for key, route in spec.routes.items() if route.canary is not None])
         secured = shown.secured if spec.tls is not None else None
         listener = await self._listeners.serve(name, spec.port, bindings, secured, self._redirects(name, spec))
-        self._sockets.deploy(name, builder.sockets())
+        lasting.sockets.deploy(name, builder.sockets())
         protection.forget_but(spec)
         self._certificates.keep(name, shown)
         self._specs[name] = spec
-        self._cache.retain(name, builder.fingerprints)
-        await self._seen.deployed(name, spec.stages, builder.route_keys)
+        lasting.cache.retain(name, builder.fingerprints)
+        await lasting.seen.deployed(name, spec.stages, builder.route_keys)
         return (listener.url if spec.protocol == HTTP else listener.url.replace("http", "ws", 1),)
 
     def _redirects(self, name: str, spec: GatewaySpec) -> Mapping[int, Sequence[Binding]]:
@@ -132,16 +115,17 @@ class GatewayHandler:
         return shown
 
     async def delete(self, name: str) -> None:
-        self._sockets.deploy(name, {})
+        lasting = self._lasting
+        lasting.sockets.deploy(name, {})
         await self._listeners.release(name)
         self._protections.pop(name, None)
-        self._authorizers.forget(name)
-        self._releases.keep(name, [])
+        lasting.authorizers.forget(name)
+        lasting.releases.keep(name, [])
         self._orders.want(name, {})
         self._certificates.forget(name)
         self._specs.pop(name, None)
-        self._cache.retain(name, ())
-        await self._seen.remove(name)
+        lasting.cache.retain(name, ())
+        await lasting.seen.remove(name)
 
     async def observe(self, resource: Resource) -> str | None:
         """Certificates that changed are taken over at once: that is no drift."""
@@ -157,17 +141,17 @@ class GatewayHandler:
     def details(self, name: str) -> Mapping[str, Any]:
         spec = self._specs.get(name)
         found = list(self._certificates.facts(name, spec)) if spec is not None else []
-        more = {"certificates": found, "connections": self._sockets.connections.count(name)}
+        more = {"certificates": found, "connections": self._lasting.sockets.connections.count(name)}
         shown = {key: value for key, value in more.items() if value}
-        return {**self._seen.details(name), **self._releases.details(name), **shown}
+        return {**self._lasting.seen.details(name), **self._lasting.releases.details(name), **shown}
 
     def logs(self, name: str) -> Path:
         """The folder of the access log."""
-        return self._seen.log_folder(name)
+        return self._lasting.seen.log_folder(name)
 
     async def _on_asked(self, node: str, told: Told) -> Told:
         """Another node, about a WebSocket that is open here."""
-        outcome = await self._sockets.connections.here(told.fields, told.body)
+        outcome = await self._lasting.sockets.connections.here(told.fields, told.body)
         return Told({"status": outcome.status}, outcome.body)
 
     async def _ask(self, node: str, fields: Mapping[str, str], body: bytes) -> Outcome:
@@ -181,6 +165,6 @@ class GatewayHandler:
     async def close(self) -> None:
         await self._orders.close()
         await self._listeners.close()
-        await self._integrations.close()
-        await self._authorizers.close()
-        await self._seen.close()
+        await self._lasting.integrations.close()
+        await self._lasting.authorizers.close()
+        await self._lasting.seen.close()
