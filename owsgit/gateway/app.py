@@ -6,7 +6,7 @@ Observers see every request and its response; steps may refuse, answer themselve
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -61,30 +61,30 @@ class Api:
         other.__dict__.update(self.__dict__, mount=replace(self.mount, base_path=base_path))
         return other
 
-    async def handle(self, exchange: Exchange) -> Response:
+    def handle(self, exchange: Exchange) -> Awaitable[Response]:
         exchange.mount = self.mount
         exchange.limits = self.limits
         exchange.id = request_id()
         traces.receive(exchange)
-        return identified(await self._outer(exchange), exchange.id)
+        return self._outer(exchange)
 
     async def _answer(self, exchange: Exchange) -> Response:
         try:
             if exchange.head_bytes > self.limits.head_bytes:
                 raise RefusedError(431, "Request Header Fields Too Large")
-            return await self._inner(exchange)
+            return identified(await self._inner(exchange), exchange.id)
         except RefusedError as refusal:
             exchange.facts["error.message"] = refusal.message
             exchange.facts["error.responseType"] = refusal.kind
             if refusal.validation:
                 exchange.facts["error.validationErrorString"] = refusals.validation_text(refusal)
-            return self._refuse(exchange, refusal)
+            return identified(self._refuse(exchange, refusal), exchange.id)
 
-    async def _route(self, exchange: Exchange) -> Response:
+    def _route(self, exchange: Exchange) -> Awaitable[Response]:
         segments = exchange.segments  # a trailing slash does not make another route
         match = self._table.match(exchange.method, segments[:-1] if segments[-1] == "" else segments)
         if match is None:
             raise RefusedError(404, "Not Found")
         exchange.route_key, exchange.resource = match.key.text, match.key.path
         exchange.parameters = match.parameters
-        return await match.item(exchange)
+        return match.item(exchange)

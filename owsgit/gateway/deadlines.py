@@ -1,14 +1,11 @@
 """Timeouts that are all of the same length: one timer for all that runs, where asyncio.timeout makes one for each."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
-
-Result = TypeVar("Result")
+from types import TracebackType
 
 
 class Deadlines:
-    """Cancels what takes longer than so many seconds."""
+    """A context that ends with TimeoutError after so many seconds. A task enters it once at a time."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -16,8 +13,7 @@ class Deadlines:
         self._expired: set[asyncio.Task[object]] = set()
         self._armed = False
 
-    async def within(self, work: Awaitable[Result]) -> Result:
-        """What `work` comes to. Raises TimeoutError. Called once at a time by a task."""
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         loop = task.get_loop()
@@ -25,15 +21,16 @@ class Deadlines:
         if not self._armed:
             self._armed = True
             loop.call_later(self._seconds, self._expire, loop)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if task in self._expired and task.uncancel() == 0:
-                raise TimeoutError from None
-            raise
-        finally:
-            self._running.pop(task, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if self._running.pop(task, None) is None:
             self._expired.discard(task)
+            if kind is asyncio.CancelledError and task.uncancel() == 0:
+                raise TimeoutError from None
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()

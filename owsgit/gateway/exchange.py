@@ -6,6 +6,7 @@ wrapped in the steps that the route asks for and in no others. A step is a funct
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from starlette.types import ASGIApp
@@ -157,7 +158,7 @@ class Exchange:
         self.head_bytes = 0  # of the wire; only told where there are so many that somebody may refuse them
         self.limits: Limits = DEFAULT
         self.id = ""
-        self.began = 0.0  # of the event loop's clock
+        self.began = monotonic()
         self.host = ""  # lower case, without its port
         self.segments: list[str] = []  # of the path, decoded, below the mount's base path
         self.query = ""  # as it came
@@ -292,7 +293,7 @@ Step = Callable[[Handler], Handler]
 class Application(Protocol):
     """What answers on a port: HTTP by values, WebSockets by ASGI."""
 
-    async def handle(self, exchange: Exchange) -> Response:
+    def handle(self, exchange: Exchange) -> Awaitable[Response]:
         """Never raises but ClientGoneError and CancelledError."""
         ...
 

@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Literal
 
 import orjson
@@ -161,8 +162,7 @@ class FunctionAuthorizer:
 
     async def _ask_and_keep(self, exchange: Exchange, identity: list[str], digest: bytes) -> Verdict:
         verdict, size = await self._ask(exchange, identity)
-        now = asyncio.get_running_loop().time()
-        self._verdicts.put(digest, now + self._asking.ttl, size, verdict)
+        self._verdicts.put(digest, monotonic() + self._asking.ttl, size, verdict)
         return verdict
 
     async def _ask(self, exchange: Exchange, identity: list[str]) -> tuple[Verdict, int]:

@@ -30,7 +30,8 @@ class FunctionIntegration:
         invocation = await invocation_of(version, exchange)
         try:
             # the function goes on when the client is answered, as it does behind API Gateway
-            answer = await self._deadlines.within(self._target.invoke(self._name, invocation))
+            with self._deadlines:
+                answer = await self._target.invoke(self._name, invocation)
         except TimeoutError:
             raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
         except OwsgitError as error:

@@ -4,9 +4,8 @@ Here a request's target and host are read, once, before anything is routed or au
 client wrote in two ways.
 """
 
-import asyncio
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
@@ -55,7 +54,6 @@ class VirtualHosts:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = handshake(scope)
-        exchange.began = asyncio.get_running_loop().time()
         await receive()  # that it wants to connect
         try:
             api = self._wanted(exchange)
@@ -66,13 +64,12 @@ class VirtualHosts:
             return
         await api.serve(exchange, scope, receive, send)
 
-    async def handle(self, exchange: Exchange) -> Response:
-        exchange.began = asyncio.get_running_loop().time()
+    def handle(self, exchange: Exchange) -> Awaitable[Response]:
         try:
             api = self._wanted(exchange)
         except RefusedError as refusal:
-            return identified(refusals.response(refusal), request_id())
-        return await api.handle(exchange)
+            return _refused(refusal)
+        return api.handle(exchange)
 
     def _wanted(self, exchange: Exchange) -> Api | WebSocketApi:
         """The api that answers, once target and host are read. Raises RefusedError."""
@@ -104,6 +101,10 @@ class VirtualHosts:
                     exchange.segments = exchange.segments[length:] or [""]
                     return binding.api
         raise RefusedError(404, "Not Found")
+
+
+async def _refused(refusal: RefusedError) -> Response:
+    return identified(refusals.response(refusal), request_id())
 
 
 def read_target(exchange: Exchange) -> None:

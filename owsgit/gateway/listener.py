@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import uvicorn
@@ -88,8 +88,8 @@ class Listener:
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
 
-    async def handle(self, exchange: Exchange) -> Response:
-        return await self._hosts.handle(exchange)
+    def handle(self, exchange: Exchange) -> Awaitable[Response]:
+        return self._hosts.handle(exchange)
 
     @property
     def websockets(self) -> ASGIApp | None:

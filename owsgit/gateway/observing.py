@@ -31,27 +31,26 @@ class Watcher(Protocol):
 def watched(watchers: Sequence[Watcher]) -> Step:
     """A step that tells `watchers` of every request, also of those whose body is streamed, or that break off."""
 
-    def end(exchange: Exchange, began: float, status: int, sent: int) -> None:
+    def end(exchange: Exchange, status: int, sent: int) -> None:
         now = monotonic()
-        outcome = Outcome(status, now - began, sent, now)
+        outcome = Outcome(status, now - exchange.began, sent, now)
         for watcher in watchers:
             watcher.ended(exchange, outcome)
 
     def step(handler: Handler) -> Handler:
         async def answer(exchange: Exchange) -> Response:
-            began = monotonic()
             for watcher in watchers:
                 watcher.began(exchange)
             try:
                 response = await handler(exchange)
             except BaseException as error:
-                end(exchange, began, _status_of(error), 0)
+                end(exchange, _status_of(error), 0)
                 raise
             body = response.body
             if isinstance(body, bytes):
-                end(exchange, began, response.status, 0 if exchange.method == "HEAD" else len(body))
+                end(exchange, response.status, 0 if exchange.method == "HEAD" else len(body))
             else:
-                response.body = _Watched(body, response.status, partial(end, exchange, began))
+                response.body = _Watched(body, response.status, partial(end, exchange))
             return response
 
         return answer

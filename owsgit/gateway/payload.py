@@ -8,6 +8,7 @@ import binascii
 import re
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -25,6 +26,8 @@ _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
 QUERY_FIELDS_MAX = 1000
+HEADERS_KEPT, KEPT_CHARACTERS_MAX = 1024, 256
+"""How many headers of answers are kept as they are sent, and the longest value among them."""
 
 
 class MalformedResponseError(Exception):
@@ -119,15 +122,27 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _times() -> tuple[str, int]:
+    """Now, as requestTime and requestTimeEpoch have it."""
     now = time.time()
-    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)), int(now * 1000)
+    return _written(int(now)), int(now * 1000)
+
+
+@lru_cache(2)
+def _written(second: int) -> str:
+    return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
 
 
 def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
     text, encoded = _body(exchange, body, "2.0")
     written, epoch = _times()
-    mount, path, headers = exchange.mount, full_path(exchange), text_headers(exchange)
-    cookies = [part.strip() for name, value in headers if name == "cookie" for part in value.split(";")]
+    mount, path = exchange.mount, full_path(exchange)
+    headers: dict[str, str] = {}
+    cookies: list[str] = []
+    for name, value in text_headers(exchange):
+        if name == "cookie":
+            cookies += (part.strip() for part in value.split(";"))
+        else:
+            headers[name] = f"{headers[name]},{value}" if name in headers else value
     context: dict[str, Any] = {
         "accountId": mount.account,
         "apiId": mount.api,
@@ -155,7 +170,7 @@ def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
         "routeKey": exchange.route_key,
         "rawPath": path,
         "rawQueryString": exchange.query,
-        "headers": _joined((name, value) for name, value in headers if name != "cookie"),
+        "headers": headers,
         "requestContext": context,
         "isBase64Encoded": encoded,
     }
@@ -294,7 +309,10 @@ def response(version: str, payload: bytes, decoded: bool = True) -> Response:
 def head(answer: dict[str, Any], content_type: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
     """Status and headers of an answer; `content_type` if it names none. Raises MalformedResponseError."""
     headers = _response_headers(answer)
-    if not any(name == b"content-type" for name, _ in headers):
+    for name, _ in headers:
+        if name == b"content-type":
+            break
+    else:
         headers.append((b"content-type", content_type))
     return _status(answer["statusCode"]), headers
 
@@ -324,32 +342,38 @@ def _response_body(answer: dict[str, Any], decoded: bool) -> bytes:
 
 
 def _response_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    pairs: list[tuple[str, Any]] = []
     multi = answer.get("multiValueHeaders") or {}
     single = answer.get("headers") or {}
     cookies = answer.get("cookies") or []
     if not isinstance(multi, dict) or not isinstance(single, dict) or not isinstance(cookies, list):
         raise MalformedResponseError("headers, multiValueHeaders or cookies have the wrong type")
-    listed = [
-        (name, value) for name, values in multi.items() for value in (values if isinstance(values, list) else [values])
-    ]
-    told = {(name.lower(), value) for name, value in listed if isinstance(value, str | int | float)}
-    pairs += [(name, value) for name, value in single.items() if _pair(name, value) not in told]
-    pairs += listed
-    pairs += [("set-cookie", cookie) for cookie in cookies]
-    return [header for name, value in pairs if (header := _header_pair(name, value))[0] not in _HOP_BY_HOP]
-
-
-def _pair(name: str, value: Any) -> tuple[str, Any]:
-    """API Gateway merges headers and multiValueHeaders: the same pair in both is one."""
-    return name.lower(), value if isinstance(value, str | int | float) else None
+    headers = [_header_pair(name, value) for name, value in single.items()]
+    if multi:  # API Gateway merges the two: the same pair in both is one
+        listed = [
+            _header_pair(name, value)
+            for name, values in multi.items()
+            for value in (values if isinstance(values, list) else [values])
+        ]
+        headers = [pair for pair in headers if pair not in listed] + listed
+    headers += [_header_pair("set-cookie", cookie) for cookie in cookies]
+    return [pair for pair in headers if pair[0] not in _HOP_BY_HOP]
 
 
 def _header_pair(name: str, value: Any) -> tuple[bytes, bytes]:
     """Refuses what could split a response."""
+    if type(value) is str and len(value) < KEPT_CHARACTERS_MAX:
+        return _encoded(name, value)
     if isinstance(value, bool):
         value = str(value).lower()
-    key, text = name.lower().encode("utf-8"), str(value).encode("utf-8")
-    if not isinstance(value, str | int | float) or not _HEADER_NAME.fullmatch(key) or not _HEADER_VALUE.fullmatch(text):
+    if not isinstance(value, str | int | float):
+        raise MalformedResponseError(f"the header {name!r:.60} is not valid HTTP")
+    return _encoded.__wrapped__(name, str(value))
+
+
+@lru_cache(HEADERS_KEPT)
+def _encoded(name: str, value: str) -> tuple[bytes, bytes]:
+    """A header as it is sent. Most are of a few that a function answers again and again."""
+    key, text = name.lower().encode("utf-8"), value.encode("utf-8")
+    if not _HEADER_NAME.fullmatch(key) or not _HEADER_VALUE.fullmatch(text):
         raise MalformedResponseError(f"the header {name!r:.60} is not valid HTTP")
     return key, text

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, ref
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -141,11 +142,12 @@ class Incoming:
 class Cycle:
     """One request and its response. Its attributes are those that uvicorn's protocol asks of its own."""
 
-    __slots__ = ("body", "connection", "disconnected", "exchange", "keep_alive", "response_complete")
+    __slots__ = ("body", "connection", "disconnected", "exchange", "keep_alive", "response_complete", "task")
 
     def __init__(self, connection: "BoundedProtocol", exchange: Exchange, body: Incoming, keep_alive: bool) -> None:
         self.connection, self.exchange, self.body = connection, exchange, body
         self.keep_alive = keep_alive
+        self.task: asyncio.Task[None] | None = None
         self.response_complete = self.disconnected = False
 
     @property
@@ -184,6 +186,7 @@ class Cycle:
                 self._write(Response(500, [], b""), b"")
         finally:
             self.exchange.close()
+            self.connection.tasks.discard(self.task)
         if self.connection.flow.write_paused:  # the next answer would only make the heap of unread ones higher
             await self.connection.flow.drain()
         self.response_complete = True
@@ -362,16 +365,19 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         before = self._all_body_bytes
         self._arriving = len(data)
-        super().data_received(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._refuse(_BAD)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
         self._framing_bytes += len(data) - (self._all_body_bytes - before)
         # bytes of the head that came with the body are counted as well, hence twice the bound
         most = self.application.limits.head_bytes
         bound = most if self._in_head else 2 * most + CHUNK_OVERHEAD_MAX * self._body_bytes
         if self._framing_bytes > bound and not self.transport.is_closing():
             self._refuse(_TOO_LARGE)
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(_BAD)
 
     def _refuse(self, answer: bytes) -> None:
         """Take no more of this connection. What came before gets its own answer, and no other."""
@@ -436,9 +442,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._run(cycle)
 
     def _run(self, cycle: Cycle) -> None:
-        task = self.loop.create_task(cycle.run(self.application))
+        cycle.task = task = self.loop.create_task(cycle.run(self.application))
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1

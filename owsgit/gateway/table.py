@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-de
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ANY = "ANY"
@@ -87,8 +87,7 @@ class _Node(Generic[Item]):
     rest: dict[str, tuple[RouteKey, Item]] = field(default_factory=dict)  # greedy, by method
 
 
-@dataclass(frozen=True)
-class Match(Generic[Item]):
+class Match(NamedTuple, Generic[Item]):
     key: RouteKey
     item: Item
     parameters: dict[str, str]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from owsgit.gateway.exchange import Exchange
 
 TRACEPARENT, AMZN = b"traceparent", b"x-amzn-trace-id"
+_NAMES = frozenset((TRACEPARENT, AMZN))
 
 _TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})((?:-[\x21-\x7e]*)?)")
 _AMZN = re.compile(r"(?:[A-Za-z]{1,32}=[\x21-\x3a\x3c-\x7e]{1,200};?){1,10}")
@@ -57,7 +58,7 @@ def parse_amzn(value: str) -> Trace | None:
 
 def receive(exchange: Exchange) -> None:
     """Take over who traces a request, if somebody does; what is malformed is taken off it, for whatever is behind."""
-    found = [pair for pair in exchange.headers if pair[0] in (TRACEPARENT, AMZN)]
+    found = [pair for pair in exchange.headers if pair[0] in _NAMES]
     if not found:
         return
     parents = [value for name, value in found if name == TRACEPARENT]

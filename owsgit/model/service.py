@@ -68,13 +68,14 @@ Sink = Callable[[bytes], Awaitable[None]]
 """Takes the next piece of a streamed response; returns when there is room for more."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Invocation:
     """One call of something that can be called. `payload` is JSON text.
 
     With a `sink`, a function that streams its response has it called with each piece as it comes; the Answer's payload
     is then what was not streamed. Without one, the pieces are put together. `announce` is told the content type of a
-    stream, before its first piece, if the function says one.
+    stream, before its first piece, if the function says one. `wants_log`: the Answer has the end of its log, as with
+    Lambda's LogType Tail.
     """
 
     payload: bytes
@@ -83,9 +84,10 @@ class Invocation:
     client_context: bytes = b""
     sink: Sink | None = None
     announce: Callable[[str], None] | None = None
+    wants_log: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """The result of an Invocation: the payload, or Lambda's error object with `error` set to the kind of error."""
 

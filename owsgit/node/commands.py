@@ -331,7 +331,7 @@ class Commands:
                 f"the payload is not JSON: {error}", remedy="quote it for the shell: '{\"a\": 1}'"
             ) from None
         request_id = str(uuid.uuid4())
-        target, invocation = self._facts.targets["function"], Invocation(bytes(payload), request_id)
+        target, invocation = self._facts.targets["function"], Invocation(bytes(payload), request_id, wants_log=True)
         if "async" in words[1:]:
             key = next((word.removeprefix("key=") for word in words[1:] if word.startswith("key=")), "")
             accepted = await target.enqueue(name, invocation, idempotency_key=key)

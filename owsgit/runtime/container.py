@@ -134,7 +134,7 @@ class ContainerWorker:
         """
         assert self._front is not None
         config, transcript = self.config, self._transcript
-        transcript.begin(invocation.request_id)
+        transcript.begin(invocation)
         self._output_bytes = 0
         try:
             asked = self._front.ask(config, invocation, time.time() + config.timeout)

@@ -5,9 +5,10 @@ https://docs.aws.amazon.com/lambda/latest/dg/troubleshooting-invocation.html and
 
 import json
 import signal
+import time
 from typing import Any
 
-from owsgit.runtime.logs import timestamp
+from owsgit.runtime.log_lines import timestamp
 from owsgit.runtime.python_worker import RESPONSE_BYTES_MAX
 
 Report = dict[str, Any]
@@ -15,7 +16,7 @@ Report = dict[str, Any]
 
 
 def timed_out(request_id: str, timeout: float) -> Report:
-    text = f"{timestamp()} {request_id} Task timed out after {timeout:.2f} seconds"
+    text = f"{timestamp(time.time())} {request_id} Task timed out after {timeout:.2f} seconds"
     return {"errorType": "Sandbox.Timedout", "errorMessage": text}
 
 

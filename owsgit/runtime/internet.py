@@ -14,6 +14,10 @@ import subprocess
 from owsgit.model.errors import UnavailableError
 
 READY_SECONDS_MAX = 10.0
+GATEWAY = "10.0.2.2"
+"""slirp4netns's own, which stands for this machine. It refuses connections to it, but now and then only after it has
+accepted them."""
+
 RESOLVER = "10.0.2.3"
 """slirp4netns's own, which asks the machine's."""
 
@@ -31,7 +35,7 @@ async def rejected() -> list[str]:
     own = [
         info["local"] for each in json.loads(output or b"[]") for info in each.get("addr_info", []) if "local" in info
     ]
-    return [*NOT_INTERNET, *(f"{address}/32" for address in own if not address.startswith("127."))]
+    return [*NOT_INTERNET, f"{GATEWAY}/32", *(f"{address}/32" for address in own if not address.startswith("127."))]
 
 
 class Internet:

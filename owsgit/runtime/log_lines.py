@@ -11,6 +11,7 @@ and REPORT have the level PLATFORM; what the node says of a function's fault is 
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,10 @@ HEAD = re.compile(rb'\{"time": "([0-9TZ:.-]{24})", "requestId": "((?:[^"\\]|\\.)
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
 _quoted: Callable[[str], str] = json.encoder.encode_basestring  # what that does with a text
+
+
+Dated = tuple[float, str]
+"""A line of the node's own, and when it was written: seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +100,10 @@ def _record(text: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def dump(entry: Entry, time: str, request_id: str, source: Source) -> bytes:
+def dump(entry: Entry, now: str, request_id: str, source: Source) -> bytes:
     """The line for the disk, with its line end."""
     text = (
-        f'{{"time": "{time}", "requestId": {_quoted(request_id)}, "level": "{entry.level}", {source.fields}, '
+        f'{{"time": "{now}", "requestId": {_quoted(request_id)}, "level": "{entry.level}", {source.fields}, '
         f'"message": {_quoted(entry.message)}'
     )
     if entry.record is not None:
@@ -106,13 +111,28 @@ def dump(entry: Entry, time: str, request_id: str, source: Source) -> bytes:
     return f"{text}}}\n".encode("utf-8", "backslashreplace")
 
 
-def dump_platform(messages: Iterable[str], time: str, request_id: str, source: Source) -> bytes:
+def dump_platform(lines: Iterable[Dated], request_id: str, source: Source) -> bytes:
     """The lines of level PLATFORM for the disk, with their line ends: as `dump` has them."""
-    head = (
-        f'{{"time": "{time}", "requestId": {_quoted(request_id)}, "level": "{PLATFORM}", {source.fields}, "message": '
-    )
-    text = "".join([f"{head}{_quoted(message)}}}\n" for message in messages])
+    head = f'", "requestId": {_quoted(request_id)}, "level": "{PLATFORM}", {source.fields}, "message": '
+    text = "".join([f'{{"time": "{timestamp(at)}{head}{_quoted(message)}}}\n' for at, message in lines])
     return text.encode("utf-8", "backslashreplace")
+
+
+_last = (0, "")
+
+
+def timestamp(at: float) -> str:
+    """A time (seconds since 1970), as Lambda's own log lines write it."""
+    global _last  # noqa: PLW0603 - many lines are of one millisecond
+    milliseconds = int(at * 1000)
+    last, text = _last
+    if last != milliseconds:
+        if last // 1000 == milliseconds // 1000:
+            text = f"{text[:20]}{milliseconds % 1000:03d}Z"
+        else:
+            text = time.strftime(f"%Y-%m-%dT%H:%M:%S.{milliseconds % 1000:03d}Z", time.gmtime(milliseconds // 1000))
+        _last = milliseconds, text
+    return text
 
 
 def message(line: bytes) -> str:

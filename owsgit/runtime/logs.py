@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from owsgit.runtime import log_lines
 from owsgit.runtime.allowance import Allowance
@@ -26,6 +26,9 @@ LINE_CHARACTERS_MAX = LINE_BYTES_MAX = 256 * 1024
 LOG_BYTES_PER_SECOND_MAX = 1024 * 1024
 LOG_BURST_BYTES_MAX = 16 * 1024 * 1024
 """Of one function, all its workers together: no function keeps the disk busy. Half of its log may come at once."""
+
+PLATFORM_BYTES = 600
+"""What the lines of a request take, about."""
 
 WRITE_SECONDS = 0.005
 WRITE_BYTES = 64 * 1024
@@ -53,13 +56,17 @@ class LogSettings:
     retention_days: int = RETENTION_DAYS
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """What a REPORT line tells of one request. `init_seconds` with the first request of a worker."""
 
     duration_seconds: float
     init_seconds: float | None
     memory_bytes: int
+
+
+_Platform = tuple[str, Iterable[log_lines.Dated]]
+"""START, END and REPORT lines with their request id. They become text when they are written, not while it is awaited
+that their request is answered."""
 
 
 def _ignore(report: Report) -> None:
@@ -84,7 +91,7 @@ class FunctionLog:
         self._size = 0
         self._born = 0.0  # when the first line of the file was written
         self._torn = False  # whether the file ends within a line
-        self._waiting: list[bytes] = []
+        self._waiting: list[bytes | _Platform] = []
         self._waiting_bytes = 0
         self._lock = threading.RLock()  # who reads may be in another thread
 
@@ -106,7 +113,7 @@ class FunctionLog:
 
     def append(self, request_id: str, entries: Iterable[Entry]) -> None:
         """Append lines of one request. A full disk costs the lines, never the request."""
-        now = timestamp()
+        now = log_lines.timestamp(time.time())
         self.extend((now, request_id, entry) for entry in entries)
 
     def extend(self, dated: Iterable[tuple[str, str, Entry]]) -> None:
@@ -126,19 +133,18 @@ class FunctionLog:
                 pieces.append(log_lines.dump(self._drops(), now, request_id, self.settings.source))
             pieces.append(piece)
         if pieces:
-            self._wait(b"".join(pieces))
+            data = b"".join(pieces)
+            self._wait(data, len(data))
 
-    def platform(self, request_id: str, messages: Iterable[str]) -> None:
+    def platform(self, request_id: str, lines: Iterable[log_lines.Dated]) -> None:
         """Append START, END and REPORT lines."""
-        data = log_lines.dump_platform(messages, timestamp(), request_id, self.settings.source)
-        self._allowance.take(len(data), always=True)
-        self._wait(data)
+        self._wait((request_id, lines), PLATFORM_BYTES)
 
-    def _wait(self, data: bytes) -> None:
+    def _wait(self, data: "bytes | _Platform", size: int) -> None:
         """Have it written with what comes next, but soon; at once where there is no event loop."""
         with self._lock:
             self._waiting.append(data)
-            self._waiting_bytes += len(data)
+            self._waiting_bytes += size
             count, size = len(self._waiting), self._waiting_bytes
         if size > WRITE_BYTES:
             self.write_out()
@@ -156,7 +162,13 @@ class FunctionLog:
             _unwritten.pop(self.folder, None)
             if waiting:
                 with contextlib.suppress(OSError):
-                    self._put(b"".join(waiting))
+                    self._put(b"".join([each if isinstance(each, bytes) else self._dump(each) for each in waiting]))
+
+    def _dump(self, platform: "_Platform") -> bytes:
+        request_id, lines = platform
+        data = log_lines.dump_platform(lines, request_id, self.settings.source)
+        self._allowance.take(len(data), always=True)
+        return data
 
     def _drops(self) -> Entry:
         count, self._dropped = self._dropped, 0
@@ -264,18 +276,3 @@ def write_out(folder: Path) -> None:
     log = _unwritten.get(folder)
     if log is not None:
         log.write_out()
-
-
-_second = (0, "")
-
-
-def timestamp() -> str:
-    """Now, as Lambda's own log lines write it."""
-    global _second  # noqa: PLW0603 - thousands of lines are of one second
-    milliseconds = int(time.time() * 1000)
-    second, text = _second
-    if second != milliseconds // 1000:
-        second = milliseconds // 1000
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _second = second, text
-    return f"{text}.{milliseconds % 1000:03d}Z"

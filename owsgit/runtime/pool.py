@@ -33,6 +33,10 @@ STARTING_AT_ONCE = max(4, 2 * PROCESSORS)
 BRIEF_SECONDS = 0.001
 """To wait behind a request of so long costs less than to wake another process."""
 
+WAKE_SECONDS = 0.0001
+AWAKE_SECONDS = 0.0002
+"""Who asks for one request of so short a time waits for its answer awake, but not longer than the second."""
+
 WAIT_SECONDS = 0.002
 DRAIN_SECONDS = 0.02
 """To wait so long costs less than to start another process: the first as long as there are processors for more, the
@@ -70,10 +74,12 @@ class Pool:
         self._tasks: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._awake_until = 0.0
         self.closed = False
         self._asked = False
         self.typical_bytes = ASSUMED_BYTES
         budget.tenants.add(self)
+        self._loop = asyncio.get_running_loop()  # asked for with each request, it costs a system call
         self._reaper = asyncio.ensure_future(self._reap())
 
     async def warm(self) -> None:
@@ -99,7 +105,7 @@ class Pool:
     def submit(self, invocation: Invocation) -> Call:
         """Have one request answered. Raises ThrottledError, now or from the call's answer."""
         self._asked = True
-        call = Call(invocation, asyncio.get_running_loop().create_future())
+        call = Call(invocation, self._loop.create_future())
         if self._calls or not self._give(call):
             if len(self._calls) >= WAITING_MAX:
                 raise ThrottledError("Rate Exceeded.", remedy="try again later, or raise maxConcurrency")
@@ -113,19 +119,31 @@ class Pool:
         worker = self._behind(call, BRIEF_SECONDS) or self._idle() or self._behind(call, WAIT_SECONDS)
         if worker is None:
             return False
-        self._busy[worker] = None
         if isinstance(worker, QueuedWorker):
-            worker.ask(call)
+            alone = not self._busy
+            self._busy[worker] = None
+            worker.ask(call, alone=alone)
+            if alone and self._typical is not None and self._typical < WAKE_SECONDS and PROCESSORS > 1:
+                self._awake_until = time.monotonic() + AWAKE_SECONDS
+                self._loop.call_soon(self._stay_awake)
         else:
+            self._busy[worker] = None
             self._keep(asyncio.ensure_future(self._run(worker, call)))
         return True
+
+    def _stay_awake(self) -> None:
+        """Keep the loop turning while the only request is answered: that is sooner than the node would be awake again,
+        and its processor's caches full."""
+        if len(self._busy) == 1 and time.monotonic() < self._awake_until:
+            self._loop.call_soon(self._stay_awake)
 
     def _behind(self, call: Call, seconds: float) -> Worker | None:
         """A worker that is through in `seconds` with what it has."""
         if self._typical is None or self._typical >= seconds:
             return None
+        most = seconds / self._typical
         for worker in self._busy:
-            if isinstance(worker, QueuedWorker) and self._fits_behind(worker, call, seconds):
+            if isinstance(worker, QueuedWorker) and len(worker.under_way) < most and worker.has_room(call):
                 return worker
         return None
 
@@ -156,14 +174,14 @@ class Pool:
             return
         while self._calls and (not worker.under_way or self._fits_behind(worker, self._calls[0])):
             if (call := self._next()) is not None:
-                worker.ask(call)
+                worker.ask(call, alone=False)
         if not worker.under_way:
             self._free(worker)
 
-    def _fits_behind(self, worker: QueuedWorker, call: Call, seconds: float = WAIT_SECONDS) -> bool:
-        """Whether a worker of brief requests takes one more, and is through in `seconds` with what it has."""
+    def _fits_behind(self, worker: QueuedWorker, call: Call) -> bool:
+        """Whether a worker of brief requests takes one more, and is soon through with what it has."""
         typical = self._typical
-        return typical is not None and worker.under_way * typical < seconds and worker.has_room(call)
+        return typical is not None and len(worker.under_way) * typical < WAIT_SECONDS and worker.has_room(call)
 
     def _learn(self, seconds: float) -> None:
         """Brief ones count for more: on a busy machine others take longer than they need."""
@@ -176,7 +194,7 @@ class Pool:
     def again(self, calls: list[Call]) -> None:
         """Called by a worker with what it has not begun."""
         self._calls.extendleft(reversed(calls))
-        asyncio.get_running_loop().call_soon(self._serve_again)
+        self._loop.call_soon(self._serve_again)
 
     def _serve_again(self) -> None:
         for worker in list(self._busy):
@@ -281,7 +299,7 @@ class Pool:
                 return
             self._timer.cancel()
         self._timer_at = at
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+        self._timer = self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """See to what takes too long. One timer for all requests: one for each would cost more than a brief request."""

@@ -35,7 +35,7 @@ class ProcessWorker(ABC):
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after."""
         config, transcript = self.config, self._transcript
-        transcript.begin(invocation.request_id)
+        transcript.begin(invocation)
         try:
             async with asyncio.timeout(config.timeout):
                 payload, error = await self._ask(invocation)

@@ -76,7 +76,8 @@ class QueuedWorker(FramedWorker):
     def __init__(self, config: FunctionConfig, log: FunctionLog) -> None:
         super().__init__(config, log)
         self.owner: Owner | None = None
-        self._under_way: deque[Call] = deque()  # the first of them runs, or is about to
+        self._loop: asyncio.AbstractEventLoop
+        self.under_way: deque[Call] = deque()  # the first of them runs, or is about to
         self._framed = False  # whether the last of them is too long for others to wait behind it
         self._unsent: list[bytes] = []  # the packets of the last of them, until the loop's turn is over
         self._began = 0.0  # when the first of them did, at the latest
@@ -92,6 +93,7 @@ class QueuedWorker(FramedWorker):
         return [self._theirs]
 
     async def start(self, sandbox: Sandbox) -> None:
+        self._loop = asyncio.get_running_loop()
         try:
             widen(self._ours)
             self._ours.setblocking(False)
@@ -102,26 +104,22 @@ class QueuedWorker(FramedWorker):
             raise
         self._frames.deliver(self._take, self._lost)
 
-    @property
-    def under_way(self) -> int:
-        """How many requests it has."""
-        return len(self._under_way)
-
     def has_room(self, call: Call) -> bool:
         """Whether it takes a request behind those that it has."""
-        quiet = not self._talks and not self._transcript.talked
-        able = self.alive and quiet and not self._framed and self._failing is None
-        if self._under_way and time.monotonic() - self._began > PATIENCE_SECONDS:
+        if len(self.under_way) >= DEPTH or self._framed or self._talks or self._transcript.talked:
             return False
-        return able and len(self._under_way) < DEPTH and _is_small(call.invocation)
+        if self.under_way and time.monotonic() - self._began > PATIENCE_SECONDS:
+            return False
+        return self.alive and self._failing is None and _is_small(call.invocation)
 
     @property
     def is_slow(self) -> bool:
         """Whether it is at a request that takes long."""
-        return bool(self._under_way) and time.monotonic() - self._began > SLOW_SECONDS
+        return bool(self.under_way) and time.monotonic() - self._began > SLOW_SECONDS
 
-    def ask(self, call: Call) -> None:
-        """Have it answer a request. Whoever asks sees to it that it has room, or nothing under way."""
+    def ask(self, call: Call, *, alone: bool = True) -> None:
+        """Have it answer a request. Whoever asks sees to it that it has room, or nothing under way. What does not go
+        `alone` is sent with what else is asked in this turn of the loop."""
         invocation = call.invocation
         meta: dict[str, Any] = {"requestId": invocation.request_id, "functionArn": self.config.arn}
         if invocation.trace_id:
@@ -129,7 +127,7 @@ class QueuedWorker(FramedWorker):
         if invocation.client_context:
             meta["clientContext"] = orjson.loads(invocation.client_context)
         about = orjson.dumps(meta)
-        queue = self._under_way
+        queue = self.under_way
         queue.append(call)
         call.number = number = next(self._numbers)
         if len(queue) == 1:
@@ -137,13 +135,15 @@ class QueuedWorker(FramedWorker):
         elif len(queue) == 2:
             self._transcript.listen(False)
         self._framed = not _is_small(invocation)
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._send_out)
+        if not self._unsent and not alone:
+            self._loop.call_soon(self._send_out)
         if self._framed:
             self._unsent.append(PACKET.pack(FRAMED, number))
             self._frames.send(INVOKE, number, [about, b"\n", invocation.payload])
         else:
             self._unsent.append(b"%b%b\n%b" % (PACKET.pack(INVOKE, number), about, invocation.payload))
+        if alone:
+            self._send_out()
 
     def _send_out(self) -> None:
         """Send what came together: so the process is woken once, and not for each."""
@@ -177,18 +177,18 @@ class QueuedWorker(FramedWorker):
     def _begin(self, call: Call, *, rested: bool) -> None:
         """`rested`: the worker had nothing to do before. Else what lies in the pipe may be this request's already."""
         self._began = time.monotonic()
-        self._transcript.begin(call.invocation.request_id, rested=rested)
+        self._transcript.begin(call.invocation, rested=rested, soon=True)
 
     def _take(self, kind: int, number: int, payload: bytes) -> None:
         """The next answer came."""
         if not self.alive or self._failing is not None:
             return
         duration, kind = kind >> KIND_BITS, kind & _KINDS
-        if not self._under_way or number != self._under_way[0].number or kind not in (*_ANSWERS, *_PIECES):
+        if not self.under_way or number != self.under_way[0].number or kind not in _KNOWN:
             self._lost(ValueError("not a frame of the protocol"))
         elif kind in _PIECES:
             self._frames.hold()  # whoever takes the pieces decides how fast they come
-            self._streaming = asyncio.ensure_future(self._stream(self._under_way[0], kind, payload))
+            self._streaming = asyncio.ensure_future(self._stream(self.under_way[0], kind, payload))
         else:
             self._answered(kind, payload, _SECONDS[duration])
 
@@ -210,7 +210,7 @@ class QueuedWorker(FramedWorker):
                     announce(payload[:CONTENT_TYPE_BYTES_MAX].decode("utf-8", "replace"))
                 kind, number, payload = await self._frames.receive()
                 duration, kind = kind >> KIND_BITS, kind & _KINDS
-                if number != call.number or kind not in (*_ANSWERS, *_PIECES):
+                if number != call.number or kind not in _KNOWN:
                     raise ValueError("not a frame of the protocol")
         except (EOFError, OSError, ValueError) as problem:
             self._lost(problem)
@@ -222,7 +222,7 @@ class QueuedWorker(FramedWorker):
 
     def _end(self, error: str | None, payload: bytes, took: float | None = None) -> None:
         """Answer the first request, and begin the next."""
-        queue = self._under_way
+        queue = self.under_way
         now = time.monotonic()
         seconds = now - self._began
         if (
@@ -245,22 +245,23 @@ class QueuedWorker(FramedWorker):
 
     def _rests(self) -> None:
         self._rest = None
-        if len(self._under_way) <= 1 and self.alive:
+        if len(self.under_way) <= 1 and self.alive:
             self._transcript.listen(True)
 
     def look(self) -> float:
         """See to it that nothing takes too long; how many seconds until it is to be looked again."""
-        if not self._under_way or not self.alive or self._failing is not None:
+        if not self.under_way or not self.alive or self._failing is not None:
             return self.config.timeout
         took = time.monotonic() - self._began
         if took >= self.config.timeout:
             self._fail(self._timed_out())
             return self.config.timeout
-        if took < PATIENCE_SECONDS or (len(self._under_way) > 1 and not self._has_begun()):
+        if took < PATIENCE_SECONDS or (len(self.under_way) > 1 and not self._has_begun()):
             return PATIENCE_SECONDS
-        if len(self._under_way) > 1:
+        self._transcript.tell_start()
+        if len(self.under_way) > 1:
             self._again(self._take_back())
-        if len(self._under_way) == 1:  # else it has begun another, and answered the first
+        if len(self.under_way) == 1:  # else it has begun another, and answered the first
             self._transcript.listen(True)
         return self.config.timeout - took
 
@@ -270,7 +271,7 @@ class QueuedWorker(FramedWorker):
             packet = self._theirs.recv(PACKET.size, socket.MSG_DONTWAIT | socket.MSG_PEEK)
         except OSError:
             return True
-        return not packet or PACKET.unpack(packet)[1] != self._under_way[0].number
+        return not packet or PACKET.unpack(packet)[1] != self.under_way[0].number
 
     def _take_back(self) -> list[Call]:
         """The requests that it has not begun; none of them will be."""
@@ -280,11 +281,11 @@ class QueuedWorker(FramedWorker):
                 packets.append(packet)
         # it may take one between two looks: what is left need not be the first of them
         numbers = {PACKET.unpack_from(packet)[1] for packet in packets}
-        back = [call for call in self._under_way if call.number in numbers]
-        first = self._under_way[0] if self._under_way else None
-        self._under_way = deque(call for call in self._under_way if call.number not in numbers)
-        if self._under_way and self._under_way[0] is not first:
-            self._begin(self._under_way[0], rested=False)
+        back = [call for call in self.under_way if call.number in numbers]
+        first = self.under_way[0] if self.under_way else None
+        self.under_way = deque(call for call in self.under_way if call.number not in numbers)
+        if self.under_way and self.under_way[0] is not first:
+            self._begin(self.under_way[0], rested=False)
         return back
 
     def _again(self, calls: list[Call]) -> None:
@@ -297,10 +298,10 @@ class QueuedWorker(FramedWorker):
     def _lost(self, problem: Exception) -> None:
         """The process ended, or broke the protocol."""
         self._ended = True
-        if not self.alive or self._failing is not None or not self._under_way:
+        if not self.alive or self._failing is not None or not self.under_way:
             return
         back = self._take_back()
-        if self._under_way:
+        if self.under_way:
             self._fail(self._exited())
         else:
             self.close()
@@ -314,23 +315,23 @@ class QueuedWorker(FramedWorker):
         try:
             payload, error = await failing
             self._end(error, payload)
-            while self._under_way:  # begun too: between two looks, or taken by what the function itself started
-                request_id = self._under_way[0].invocation.request_id
+            while self.under_way:  # begun too: between two looks, or taken by what the function itself started
+                request_id = self.under_way[0].invocation.request_id
                 self._end("Unhandled", failures.dump(failures.exited(request_id, 0, out_of_memory=False)))
         except BaseException:
-            for call in self._under_way:
+            for call in self.under_way:
                 call.answer.cancel()
             raise
 
     async def _timed_out(self) -> tuple[bytes, str]:
-        request_id = self._under_way[0].invocation.request_id
+        request_id = self.under_way[0].invocation.request_id
         self.close()
         report = failures.timed_out(request_id, self.config.timeout)
         self._transcript.write([report["errorMessage"]])
         return failures.dump(report), "Unhandled"
 
     async def _exited(self) -> tuple[bytes, str]:
-        return failures.dump(await self._exit_report(self._under_way[0].invocation.request_id)), "Unhandled"
+        return failures.dump(await self._exit_report(self.under_way[0].invocation.request_id)), "Unhandled"
 
     def exited(self) -> bool:
         return self._ended or super().exited()
@@ -340,7 +341,7 @@ class QueuedWorker(FramedWorker):
         self._ours.close()
         self._theirs.close()
         self._unsent.clear()
-        if self._under_way and self._failing is None:
+        if self.under_way and self._failing is None:
             self._failing = asyncio.ensure_future(self._failed(self._exited()))
 
 
@@ -357,3 +358,4 @@ _SECONDS = [12e-6 * 2**number for number in range(_KINDS + 1)]
 _WITH_OUTPUT = {with_output: kind for kind, with_output in WITH_OUTPUT.items()}
 _ANSWERS = (*WITH_OUTPUT.keys(), *WITH_OUTPUT.values())
 _PIECES = (CHUNK, HEAD)
+_KNOWN = frozenset((*_ANSWERS, *_PIECES))

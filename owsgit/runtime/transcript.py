@@ -9,6 +9,7 @@ import time
 from collections import deque
 from typing import Any
 
+from owsgit.model.service import Invocation
 from owsgit.runtime import log_lines
 from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.config import FunctionConfig
@@ -51,6 +52,8 @@ class Transcript:
         self.stream = f"{time.strftime('%Y/%m/%d')}/[{config.version}]{os.urandom(16).hex()}"
         self._request_id = ""
         self._began = 0.0
+        self._start: log_lines.Dated | None = None  # the line that is not written yet
+        self._tails = False  # whether the end of what is written is wanted
         self._output = b""
         self._output_bytes = 0
         self._output_lines = 0
@@ -93,19 +96,31 @@ class Transcript:
         else:
             asyncio.get_running_loop().remove_reader(self._fd)
 
-    def begin(self, request_id: str, *, rested: bool = True) -> None:
-        """`rested`: the worker had nothing to do before, so that what lies in the pipe is not this request's."""
+    def begin(self, invocation: Invocation, *, rested: bool = True, soon: bool = False) -> None:
+        """`rested`: the worker had nothing to do before, so that what lies in the pipe is not this request's. `soon`:
+        it may well be over at once; what is to be written of its start is written with the next line, or by
+        `tell_start`."""
         if rested and self._fd >= 0 and self.talked:
             self._read_once()  # what was written before is not this request's
-        self._request_id = request_id
+        self._request_id = invocation.request_id
+        self._tails = invocation.wants_log
         self._resting = self._dropping = False
         self._output_bytes = self._output_lines = 0
-        self._tail.clear()
-        self._tail_bytes = 0
+        if self._tail:
+            self._tail.clear()
+            self._tail_bytes = 0
         self._began = time.monotonic()
         if self._pause is not None:
             self._resume_reading()
-        self._platform([f"START RequestId: {request_id} Version: {self._config.version}"])
+        self._start = time.time(), f"START RequestId: {self._request_id} Version: {self._config.version}"
+        if not soon:
+            self.tell_start()
+
+    def tell_start(self) -> None:
+        """Write that the request has begun, if that is not written yet."""
+        if self._start is not None:
+            start, self._start = self._start, None
+            self._platform([start])
 
     def end(self, memory_peak_bytes: int, fuel_used: int | None = None) -> None:
         """Write what Lambda writes at the end of a request, and the fuel that was used where it is counted."""
@@ -119,28 +134,38 @@ class Transcript:
             line += f"\tInit Duration: {init_ms:.2f} ms"
         if fuel_used is not None:
             line += f"\tFuel Used: {fuel_used}"
-        self._platform([f"END RequestId: {self._request_id}", line])
+        now = time.time()
+        lines = [(now, f"END RequestId: {self._request_id}"), (now, line)]
+        if self._start is not None:
+            lines.insert(0, self._start)
+            self._start = None
+        self._platform(lines)
         self._resting, self._dropping = True, False
         self._log.report(Report(elapsed / 1000, None if init_ms is None else init_ms / 1000, memory_peak_bytes))
 
     def tail(self) -> bytes:
-        """The end of what was written of the present request."""
+        """The end of what was written of the present request, if that is wanted."""
+        if not self._tail:
+            return b""
         return "\n".join(self._tail).encode("utf-8", "replace")[-LOG_TAIL_BYTES_MAX:]
 
     def write(self, lines: list[str], level: str = "ERROR") -> None:
         """Write lines of the node's own: by default, of what the function did wrong."""
         self._write([Entry(self._mask_line(line), level, platform=True) for line in lines])
 
-    def _platform(self, lines: list[str]) -> None:
+    def _platform(self, lines: list[log_lines.Dated]) -> None:
         """Write lines that Lambda writes as well."""
         if self._mask is not None:
-            lines = [self._mask_line(line) for line in lines]
+            lines = [(at, self._mask_line(line)) for at, line in lines]
         self._log.platform(self._request_id, lines)
-        self._trail(lines)
+        if self._tails:
+            self._trail([line for _, line in lines])
 
     def _write(self, entries: list[Entry]) -> None:
+        self.tell_start()
         self._log.append(self._request_id, entries)
-        self._trail([entry.message for entry in entries])
+        if self._tails:
+            self._trail([entry.message for entry in entries])
 
     def _trail(self, lines: list[str]) -> None:
         for line in lines:

@@ -155,7 +155,7 @@ class WasmWorker:
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Never raises for what the function does. Raises UnavailableError if there is no host."""
         transcript = self._transcript
-        transcript.begin(invocation.request_id)
+        transcript.begin(invocation)
         used, fuel_used = 0, None
         try:
             kind, answer, payload = await self._run(invocation)

@@ -141,11 +141,11 @@ class FunctionHandler:
     async def invoke(self, name: str, invocation: Invocation) -> Answer:
         """`name` may be qualified. Raises UnavailableError, ThrottledError, InvalidError; what the function does wrong
         is in the Answer. Who is cancelled does not end what the function does."""
-        called = Qualified.parse(name)
-        metrics = self._metrics.function(called.name) if called.name in self._wanted else None
-        found = None if called.qualifier else self._deployed.get(called.name)
+        found = self._deployed.get(name)  # that is how most are named
         while found is None or found.pool.closed:  # it may have to be started, whoever goes away meanwhile
-            found = await asyncio.shield(self._deployment(called))
+            found = await asyncio.shield(self._deployment(Qualified.parse(name)))
+        function = found.resource.name
+        metrics = self._metrics.function(function) if function in self._wanted else None
         try:
             call = found.pool.submit(invocation)
             answer = await call.answer

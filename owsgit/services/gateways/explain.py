@@ -222,8 +222,12 @@ def _on_port(port: int, gateways: Mapping[str, GatewaySpec], request: Request, a
             api = Api(Mount(name, account, stage, base, about.variables), probe.routes(name, about), refuse=refuse)
             bindings.append(Binding(host, base, api))
     exchange = _exchange(request, here)
-    response = asyncio.run(VirtualHosts(bindings).handle(exchange))
+    response = asyncio.run(_answered(VirtualHosts(bindings), exchange))
     return _told(exchange, response, port, here, probe, refused)
+
+
+async def _answered(hosts: VirtualHosts, exchange: Exchange) -> Response:
+    return await hosts.handle(exchange)
 
 
 def _exchange(request: Request, here: Mapping[str, GatewaySpec]) -> Exchange:
