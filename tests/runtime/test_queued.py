@@ -96,6 +96,39 @@ def test_each_request_has_its_own_output_even_if_others_wait_behind_it(function:
         assert [line["message"].split()[-1] for line in said] == [line["requestId"] for line in said]
 
 
+def test_the_log_says_that_a_request_has_begun_while_it_runs(told: Any) -> None:
+    async def look() -> list[str]:
+        call: Call = told.pool.submit(Invocation(b'"sleep"', "slow"))
+        async with asyncio.timeout(20):
+            while True:
+                lines = [json.loads(line) for line in last_lines(told.folder / "log", 10)]
+                if found := [line["message"] for line in lines if line["requestId"] == "slow"]:
+                    break
+                await asyncio.sleep(0.01)
+        assert not call.answer.done()
+        await call.answer
+        return found
+
+    assert told.lab.loop.run_until_complete(look()) == ["START RequestId: slow Version: $LATEST"]
+    lines = [json.loads(line) for line in last_lines(told.folder / "log", 3)]
+    assert [line["message"].split(" ")[0] for line in lines] == ["START", "END", "REPORT"]
+    assert lines[0]["time"] < lines[1]["time"]
+
+
+def test_who_wants_the_end_of_the_log_gets_it(told: Any) -> None:
+    (with_log,), (without,) = told.run("say", wants_log=True), told.run("say")
+    start, said, shell, end, report = with_log.log_tail.decode().splitlines()
+    assert (start.split()[0], said[:4], shell[:5], end.split()[0]) == ("START", "said", "shell", "END")
+    assert report.startswith("REPORT") and without.log_tail == b""
+
+
+def test_the_node_stays_awake_for_a_brief_request_and_sleeps_while_a_long_one_runs(told: Any) -> None:
+    assert values(told.run("brief")) == ["brief"]
+    before = time.process_time()
+    assert values(told.run("sleep")) == ["sleep"]  # it was taken for a brief one as well
+    assert time.process_time() - before < 0.25
+
+
 def test_a_request_that_fills_the_pipe_goes_on(told: Any) -> None:
     assert values(told.run("much", "a", "b")) == ["much", "a", "b"]
     assert any("x" * 1000 in line for line in told.log())

@@ -56,7 +56,7 @@ def test_fuel_is_a_whole_number_in_bounds(fuel: object) -> None:
 def test_the_fuel_of_a_function_is_what_its_requests_get(services: Services) -> None:
     document = projects.function("app.wasm", runtime="wasm", fuel=5000)
     services.apply(services.resource("function", "f", document, **{"app.wasm": LOOP}))
-    answer = services.run(services.handlers["function"].invoke("f", Invocation(b"1", "r")))
+    answer = services.run(services.handlers["function"].invoke("f", Invocation(b"1", "r", wants_log=True)))
     assert json.loads(answer.payload)["errorType"] == "Runtime.FuelExhausted"
     report = reports.parse(answer.log_tail.decode().splitlines()[-1])
     assert report is not None and report.request_id == "r"
