@@ -1,0 +1,78 @@
+"""The contract of an API behind the front door: what a service writes so that AWS's SDKs can call it.
+
+An operation is a coroutine function of the API, named as boto3 names it, with the operation's parameters by keyword,
+named so as well; its result is the operation's output in AWS's own names:
+
+    async def get_item(self, caller, *, table_name, key, consistent_read=False): ...
+
+Requests, responses and errors on the wire are the front door's business, from botocore's model of the service.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from owsgit.model.iam.decision import ResourcePolicy, Session
+
+
+class ServiceError(Exception):
+    """An error of an API, as AWS answers it: `code` is the name of its shape, without a namespace."""
+
+    def __init__(self, code: str, message: str, *, status: int = 400, fields: Mapping[str, Any] | None = None) -> None:
+        """`fields` are more members of the error's shape."""
+        super().__init__(message)
+        self.code, self.message, self.status, self.fields = code, message, status, dict(fields or {})
+
+
+class AccessDeniedError(ServiceError):
+    """Refused by policies."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("AccessDeniedException", message)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What somebody has to be allowed to, for an operation: an action on an ARN.
+
+    `context` is what is known of the request beside what is known of every one; `policy` that of what it is done to.
+    """
+
+    action: str
+    arn: str
+    context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    policy: ResourcePolicy | None = None
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls an operation, once the signature was found to be good."""
+
+    who: str | Session  # a user, or a session of a role
+    arn: str
+    user_id: str
+    account: str
+    region: str
+    request_id: str
+    address: str = ""  # from which the request came
+    access_key: str = ""
+
+
+class Api(Protocol):
+    """A service of AWS, as far as this node answers for it."""
+
+    @property
+    def service(self) -> str:
+        """As botocore calls it: dynamodb, lambda, sts."""
+        ...
+
+    def needs(self, operation: str, parameters: Mapping[str, Any]) -> Iterable[Need]:
+        """All that the caller of an operation needs. Decided before the operation is called.
+
+        Operation and parameters have AWS's names. Raises ServiceError for what names nothing.
+        """
+        ...
+
+    def home(self, operation: str, parameters: Mapping[str, Any]) -> str | None:
+        """The node that has to answer, where not every node can; None for this one."""
+        ...

@@ -1,0 +1,1 @@
+"""Tables (Amazon DynamoDB): items by key, with indexes, on an engine behind one narrow contract."""
