@@ -5,18 +5,14 @@ allow by itself, before an authorizer is asked.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-authorization-flow.html
 """
 
-import hashlib
-import hmac
 import ipaddress
-import re
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
-from owsgit.aws import sigv4
-from owsgit.aws.sigv4 import Request, SignatureError, Signed
+from owsgit.aws import signer, sigv4
+from owsgit.aws.sigv4 import Request, SignatureError
 from owsgit.gateway import identity
 from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
 from owsgit.gateway.table import CONNECT
@@ -38,7 +34,6 @@ MANAGE = "execute-api:ManageConnections"
 """Of what @connections of a WebSocket API does."""
 
 SERVICE = "execute-api"
-_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class AuthorizerState:
@@ -182,32 +177,16 @@ class _SignedStep:
         path, _, query = exchange.target.partition(b"?")
         request = Request(exchange.method, path, query, exchange.headers)
         try:
-            signed = sigv4.read(request)
-            if signed is None:
-                raise SignatureError("MissingAuthenticationTokenException", "Missing Authentication Token")
+            signed = signer.read(request)
             sigv4.check_scope(signed, self._site.scope().region, SERVICE)
-            sigv4.check_time(signed, datetime.now(UTC))
-            sigv4.check_headers(signed, request)
-            credential = self._credential(signed)
-            _check_payload(signed, exchange)
-            body_hash = signed.payload or hashlib.sha256(await exchange.read()).hexdigest()
-            sigv4.check_signature(signed, request, credential.secret, body_hash)
-            if signed.payload not in ("", sigv4.UNSIGNED_PAYLOAD):
-                await _check_body(signed.payload, exchange)
+            secure = exchange.scheme == "https"
+            return await signer.signer(signed, request, exchange.read, self._site.credential, secure=secure)
         except CredentialError as error:
             exchange.facts["authorize.error"] = f"the credentials are not good: {error}"
-            raise _unsigned(_EXPIRED if error.expired else _INVALID) from None
+            raise _unsigned(signer.not_good(error)) from None
         except SignatureError as error:
             exchange.facts["authorize.error"] = str(error)
             raise _unsigned(error) from None
-        return credential
-
-    def _credential(self, signed: Signed) -> Credential:
-        """Raises CredentialError."""
-        credential = self._site.credential(signed.token)
-        if not hmac.compare_digest(credential.access_key, signed.access_key):
-            raise CredentialError("the access key is not the one that the token is for")
-        return credential
 
     def _decide(self, exchange: Exchange, credential: Credential) -> None:
         """Raises RefusedError."""
@@ -246,8 +225,6 @@ class _SignedStep:
             }
 
 
-_INVALID = SignatureError("UnrecognizedClientException", "The security token included in the request is invalid.")
-_EXPIRED = SignatureError("ExpiredTokenException", "The security token included in the request is expired")
 _KINDS = {
     "MissingAuthenticationTokenException": "MISSING_AUTHENTICATION_TOKEN",
     "ExpiredTokenException": "EXPIRED_TOKEN",
@@ -259,23 +236,6 @@ _KINDS = {
 def _unsigned(error: SignatureError) -> RefusedError:
     headers = [(b"x-amzn-errortype", error.code.encode())]
     return RefusedError(403, str(error), _KINDS.get(error.code, "ACCESS_DENIED"), headers)
-
-
-def _check_payload(signed: Signed, exchange: Exchange) -> None:
-    """Whether what a request says of its body can be held against it. Raises SignatureError."""
-    if signed.payload == sigv4.UNSIGNED_PAYLOAD:
-        if exchange.scheme != "https":
-            raise SignatureError("InvalidSignatureException", "A body that is not signed is taken over https alone.")
-    elif signed.payload and _HASH.fullmatch(signed.payload) is None:
-        raise SignatureError("InvalidSignatureException", "x-amz-content-sha256 must be the SHA-256 of the body.")
-
-
-async def _check_body(wanted: str, exchange: Exchange) -> None:
-    """Raises SignatureError."""
-    if not hmac.compare_digest(hashlib.sha256(await exchange.read()).hexdigest(), wanted):
-        raise SignatureError(
-            "InvalidSignatureException", "The provided 'x-amz-content-sha256' header does not match what was computed."
-        )
 
 
 def arn_of(exchange: Exchange, scope: Scope) -> str:
