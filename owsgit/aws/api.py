@@ -56,6 +56,8 @@ class Caller:
     request_id: str
     address: str = ""  # from which the request came
     access_key: str = ""
+    user: str = ""  # who logged in for the credentials, and the fingerprint of that key
+    key: str = ""
 
 
 class Api(Protocol):

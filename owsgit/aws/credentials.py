@@ -222,4 +222,6 @@ def _credential(said: _Statement, state: State) -> Credential:
         arn=state.caller(who).arn,
         user_id=state.identity(who)["aws:userid"],
         issued=said.issued,
+        user=said.holder.user,
+        key=said.holder.key,
     )

@@ -31,6 +31,9 @@ home_option = click.option(
 )
 
 
+AWS_PORT_STEP = 1000
+
+
 @click.group("node")
 def command() -> None:
     """Make and run a node."""
@@ -47,6 +50,11 @@ def settings_options(command: Callable[..., Result]) -> Callable[..., Result]:
             click.option("--listen", help="Address to listen on; --address if that is an IP address, else all."),
             click.option(
                 "--ssh-port", default=7022, show_default=True, type=click.IntRange(1, 65535), help="Port for SSH."
+            ),
+            click.option(
+                "--aws-port",
+                type=click.IntRange(0, 65535),
+                help="Port for AWS's SDKs, over HTTP; 0 for none.  [default: --ssh-port plus 1000]",
             ),
             click.option(
                 "--sandbox",
@@ -82,6 +90,7 @@ def init(
     at: str,
     listen: str | None,
     ssh_port: int,
+    aws_port: int | None,
     owners: tuple[str, ...],
     sandbox: Any,
     metrics: str | None,
@@ -90,7 +99,7 @@ def init(
 
     Only an owner can bring the node its project: your own signing key (SSH) if no --owner is given.
     """
-    made = Home.create(home, _settings(name, at, listen, ssh_port, owners, sandbox, metrics))
+    made = Home.create(home, _settings(name, at, listen, ssh_port, aws_port, owners, sandbox, metrics))
     told = made.settings().name
     output.note(f"made the node {told} in {made.folder}; commit this as nodes/{told}.json:")
     return shown(made)
@@ -116,6 +125,7 @@ def _settings(
     at: str,
     listen: str | None,
     ssh_port: int,
+    aws_port: int | None,
     owners: tuple[str, ...],
     sandbox: Any,
     metrics: str | None,
@@ -134,6 +144,7 @@ def _settings(
         "address": at,
         "listen": listen or (at if _is_ip(at) else "0.0.0.0"),  # noqa: S104 - a name may have any address
         "sshPort": ssh_port,
+        "awsPort": (aws_port or None) if aws_port is not None else _beside(ssh_port),
         "sandbox": sandbox,
         "metrics": metrics,
         "owners": [_owner(owner) for owner in owners] or [_own_key()],
@@ -144,6 +155,11 @@ def _settings(
         first = error.errors()[0]
         field = str(first["loc"][0])
         raise InvalidError(f"{field}: {document.get(field)!r}: {first['msg']}", remedy="correct the option") from None
+
+
+def _beside(ssh_port: int) -> int | None:
+    """The port for AWS's SDKs of who chose none."""
+    return ssh_port + AWS_PORT_STEP if ssh_port + AWS_PORT_STEP < 65536 else None
 
 
 @output.command("join")
@@ -159,6 +175,7 @@ def join(
     at: str,
     listen: str | None,
     ssh_port: int,
+    aws_port: int | None,
     sandbox: Any,
     metrics: str | None,
 ) -> Result:
@@ -178,7 +195,7 @@ def join(
         if seen % 1000 == 0:
             output.note(f"{seen:,} commits verified")
 
-    settings = _settings(name, at, listen, ssh_port, (), sandbox, metrics)
+    settings = _settings(name, at, listen, ssh_port, aws_port, (), sandbox, metrics)
     with building(home) as made, first_contact() as contact:
         made.make(settings, None)
         state = install(made, address, contact.environment, project, seen=count).state

@@ -84,6 +84,7 @@ class NodePorts(Document):
     """The ports on which a node is reached."""
 
     ssh: Port = Field(7022, description="SSH: git, peers and the command line.")
+    aws: Port | None = Field(None, description="HTTP: AWS's SDKs. Absent: it does not answer them.")
 
 
 class NodeSpec(Spec):

@@ -153,6 +153,8 @@ class Credential:
     arn: str
     user_id: str
     issued: int  # seconds since 1970
+    user: str = ""  # who logged in for them, and the fingerprint of that key
+    key: str = ""
 
 
 class CredentialError(OwsgitError):

@@ -100,6 +100,7 @@ class NodeSettings(Spec):
     address: Address = Field(description="Where users and other nodes reach it.")
     listen: str = Field(description="Address that it listens on, for SSH and for gateways.")
     ssh_port: Port = Field(description="Port that it serves SSH on.")
+    aws_port: Port | None = Field(None, description="Port on which it answers AWS's SDKs; absent: it does not.")
     memory: int | None = Field(
         None,
         ge=128,
@@ -201,7 +202,11 @@ class Home:
         """What to commit as nodes/<name>.json."""
         settings = self.settings()
         return NodeSpec.model_validate(
-            {"key": self.public_key().line, "address": settings.address, "ports": {"ssh": settings.ssh_port}}
+            {
+                "key": self.public_key().line,
+                "address": settings.address,
+                "ports": {"ssh": settings.ssh_port, **({"aws": settings.aws_port} if settings.aws_port else {})},
+            }
         )
 
     @contextmanager

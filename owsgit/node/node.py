@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 from immutables import Map
@@ -59,6 +59,9 @@ from owsgit.services.gateways.usage_handler import UsagePlanHandler
 from owsgit.services.secrets import sealing, watch
 from owsgit.services.secrets.sealing import Vault
 from owsgit.services.secrets.watch import Watch
+
+if TYPE_CHECKING:
+    from owsgit.node.front_door import FrontDoor
 
 MEBIBYTE = 1024 * 1024
 PUSH_CERTIFICATE_BYTES_MAX = 64 * 1024
@@ -145,10 +148,13 @@ class Node:
         )
         ssh = SshServer(access, home.key)
         shown = MetricsServer(self._registry, settings.metrics, str(home.settings_file))
+        front_door = self._front_door(site)
         working = [asyncio.ensure_future(work) for work in (self._reconciler.run(), self._report_settled())]
         try:
             await shown.open()
             await hooks.open(home.hook_socket)
+            if front_door is not None:
+                await front_door.open()
             try:
                 await ssh.open(settings.listen, settings.ssh_port)
             except OSError as error:
@@ -170,6 +176,8 @@ class Node:
             await ssh.close()
             await hooks.close()
             await shown.close()
+            if front_door is not None:
+                await front_door.close()
             for task in working:
                 task.cancel()
             await asyncio.gather(*working, return_exceptions=True)
@@ -179,6 +187,18 @@ class Node:
             self._store.close()
             self._reviews.close()
             home.hook_socket.unlink(missing_ok=True)
+
+    def _front_door(self, site: Site) -> "FrontDoor | None":
+        """What answers AWS's SDKs, if this node is to."""
+        port = self.settings.aws_port
+        if port is None:
+            return None
+        from owsgit.node.front_door import FrontDoor  # noqa: PLC0415 - botocore, for nodes that answer SDKs
+        from owsgit.node.sts import Sts  # noqa: PLC0415
+
+        apis = [api for handler in self._handlers.values() for api in getattr(handler, "apis", ())]
+        apis.append(Sts(self._state, self._give))
+        return FrontDoor(site, apis, self.settings.listen, port, str(self.home.settings_file))
 
     def _site(self, targets: dict[str, Any]) -> Site:
         """What the handlers of services get of this node."""

@@ -1,12 +1,10 @@
 """AWS credentials from a node, by the SDKs' credential_process; requests that boto3 signs with them."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import pytest
 from botocore.auth import SigV4Auth
@@ -18,6 +16,7 @@ from tests.support import projects
 from tests.support.nodes import Node, free_port, owsgit, push
 from tests.support.people import Person
 from tests.support.projects import Project, function
+from tests.support.sdk import session
 
 WHO = """
 def handler(event, context):
@@ -55,22 +54,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -
     project.git("remote", "add", "origin", node.url())
     yield project, node
     node.stop()
-
-
-def session(
-    folder: Path, project: Project, by: Person, monkeypatch: pytest.MonkeyPatch, *options: str
-) -> boto3.Session:
-    """boto3 as somebody has it who wrote the profile of the how-to page."""
-    for name, value in by.environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    config = folder / "config"
-    command = f"{sys.executable} -m owsgit credentials -C {project.folder} {' '.join(options)}"
-    config.write_text(f"[profile shop]\nregion = us-east-1\ncredential_process = {command}\n")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "none"))
-    return boto3.Session(profile_name="shop")
 
 
 def get(project: Project, path: str, credentials: Any, region: str = "us-east-1") -> httpx.Response:

@@ -40,6 +40,7 @@ class Node:
     owner: Person
     name: str = "a"
     port: int = field(default_factory=free_port)
+    aws_port: int = 0  # none
     address: str = "127.0.0.1"
     prefix: list[str] = field(default_factory=list)  # as to run it in a network namespace
     process: "subprocess.Popen[bytes] | None" = None
@@ -47,7 +48,7 @@ class Node:
     def init(self, *options: str) -> dict[str, Any]:
         """Make the home; the document for nodes/<name>.json."""
         done = owsgit(
-            "node", "init", self.name, "--home", str(self.home), "--ssh-port", str(self.port), "--address", self.address, "--owner", self.owner.public,
+            "node", "init", self.name, "--home", str(self.home), "--ssh-port", str(self.port), "--aws-port", str(self.aws_port), "--address", self.address, "--owner", self.owner.public,
             *options, by=self.owner,
         )  # fmt: skip
         assert done.status == 0, done.text

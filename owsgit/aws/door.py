@@ -1,0 +1,309 @@
+"""The front door: one HTTP endpoint for all APIs of AWS that this node answers for.
+
+Every request is held against its signature (signer.py), parsed by the service's model (protocols.py), decided by IAM,
+answered here or by the node that has what it is about, and told to the audit log.
+"""
+
+import inspect
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from botocore import xform_name
+from botocore.model import OperationModel
+
+from owsgit.aws import signer, sigv4
+from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError
+from owsgit.aws.audit import Audit, Record
+from owsgit.aws.protocols import Incoming, Protocol, Reply, protocol_of
+from owsgit.aws.sigv4 import Request, SignatureError
+from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.model.iam.context import Context
+from owsgit.model.names import Scope
+from owsgit.model.service import Credential, CredentialError, Decide, Neighbours, Told
+
+BODY_BYTES_MAX = 16 * 1024 * 1024
+"""DynamoDB's limit for a request, the largest of all here."""
+
+TOPIC = "aws"
+"""Under which nodes pass requests on to each other."""
+
+BUILT_LATER = "is not built in owsgit yet"
+
+log = logging.getLogger("owsgit.aws")
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A request at the door, before anything in it is believed. `body` reads all of it, and may refuse."""
+
+    request: Request
+    body: Callable[[], Awaitable[bytes]]
+    context: Context  # the condition keys that are known of every request
+    address: str
+    secure: bool
+    passed_on: bool = False  # whether another node brings it, which is answered here or not at all
+
+
+@dataclass(frozen=True)
+class House:
+    """What the door knows of its node."""
+
+    scope: Callable[[], Scope]
+    credential: Callable[[str], Credential]
+    decide: Decide
+    neighbours: Neighbours
+    audit: Audit
+
+
+class Door:
+    """Answers requests of AWS's SDKs."""
+
+    def __init__(self, apis: Iterable[Api], house: House) -> None:
+        self._house = house
+        self._apis = list(apis)
+        self._protocols: dict[str, list[tuple[Protocol, Api]]] = {}  # by signing name; botocore's models are large
+        house.neighbours.answer(TOPIC, self._answer_neighbour)
+
+    async def answer(self, arrival: Arrival) -> Reply:
+        """Never raises but CancelledError and what reading the body raises."""
+        began = time.monotonic()
+        request_id = str(uuid.uuid4())
+        asked = _Asked(request_id, arrival)
+        try:
+            reply = await self._answer(asked)
+        except SignatureError as error:
+            reply = asked.refuse(ServiceError(error.code, str(error), status=_status_of(error.code)))
+        except CredentialError as error:
+            asked.reason = str(error)
+            told = signer.not_good(error)
+            reply = asked.refuse(ServiceError(told.code, str(told), status=_status_of(told.code)))
+        except ServiceError as error:
+            reply = asked.refuse(error)
+        except UnavailableError as error:
+            reply = asked.refuse(ServiceError("ServiceUnavailable", str(error), status=503))
+        except OwsgitError as error:
+            reply = asked.refuse(ServiceError("ValidationException", str(error)))
+        except Exception:
+            log.exception("%s failed", asked.operation or "a request")
+            reply = asked.refuse(ServiceError("InternalFailure", "The request processing has failed.", status=500))
+        if not asked.elsewhere:
+            self._house.audit.write(asked.record(reply, time.monotonic() - began))
+        return reply
+
+    async def _answer(self, asked: "_Asked") -> Reply:
+        arrival, house = asked.arrival, self._house
+        signed = signer.read(arrival.request)
+        speakers = self._speakers(signed.service)
+        asked.protocol = speakers[0][0] if speakers else None
+        scope = house.scope()
+        sigv4.check_scope(signed, scope.region, signed.service)
+        credential = await signer.signer(signed, arrival.request, arrival.body, house.credential, secure=arrival.secure)
+        asked.credential = credential
+        if not speakers:
+            raise ServiceError("UnknownOperationException", f"the service {signed.service} {BUILT_LATER}", status=404)
+        incoming = Incoming(
+            arrival.request.method,
+            arrival.request.path,
+            arrival.request.query,
+            arrival.request.headers,
+            await arrival.body(),
+        )
+        api, operation = asked.find(speakers, incoming)
+        protocol = asked.protocol
+        assert protocol is not None
+        function = _function(api, operation.name)
+        if function is None:
+            raise ServiceError("NotImplemented", f"{protocol.name}:{operation.name} {BUILT_LATER}", status=501)
+        parameters = protocol.read(operation, incoming)
+        asked.needs = list(api.needs(operation.name, parameters))
+        self._decide(asked, credential)
+        home = api.home(operation.name, parameters)
+        if home is not None and home != house.neighbours.own:
+            if arrival.passed_on:
+                raise UnavailableError("nodes do not agree on where this is", remedy="try again")
+            return await self._pass_on(home, asked, incoming)
+        caller = Caller(
+            credential.who,
+            credential.arn,
+            credential.user_id,
+            scope.account,
+            scope.region,
+            asked.request_id,
+            arrival.address,
+            credential.access_key,
+            credential.user,
+            credential.key,
+        )
+        result = await function(caller, **_named(function, operation, parameters))
+        return protocol.write(operation, result or {}, asked.request_id)
+
+    def _speakers(self, signing_name: str) -> list[tuple[Protocol, Api]]:
+        """The APIs whose requests are signed for a service of that name."""
+        if not self._protocols:
+            for api in self._apis:
+                protocol = protocol_of(api.service)
+                metadata = protocol.model.metadata
+                name = metadata.get("signingName", metadata["endpointPrefix"])
+                self._protocols.setdefault(name, []).append((protocol, api))
+        return self._protocols.get(signing_name, [])
+
+    def _decide(self, asked: "_Asked", credential: Credential) -> None:
+        """Raises AccessDeniedError unless all that is needed is allowed."""
+        context = asked.arrival.context.with_values({"aws:TokenIssueTime": _iso(credential.issued)})
+        for need in asked.needs:
+            decision = self._house.decide(
+                credential.who, need.action, need.arn, context.with_values(need.context), need.policy
+            )
+            if not decision.allowed:
+                asked.reason = decision.reason
+                why = (
+                    f"with an explicit deny in {decision.reason}"
+                    if decision.explicit
+                    else f"because no identity-based policy allows the {need.action} action"
+                )
+                raise AccessDeniedError(
+                    f"User: {credential.arn} is not authorized to perform: {need.action} on resource: {need.arn} {why}"
+                )
+
+    async def _pass_on(self, node: str, asked: "_Asked", incoming: Incoming) -> Reply:
+        """Have another node answer. It gets the request as it was signed, and believes this node nothing."""
+        request = asked.arrival.request
+        told = Told(
+            {
+                "method": request.method,
+                "path": request.path.decode("latin-1"),
+                "query": request.query.decode("latin-1"),
+                "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers],
+                "address": asked.arrival.address,
+                "secure": asked.arrival.secure,
+                "context": {key: list(values) for key, values in asked.arrival.context.values.items()},
+            },
+            incoming.body,
+        )
+        answer = await self._house.neighbours.ask(node, TOPIC, told)
+        asked.elsewhere = True  # it stands in that node's log
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.fields["headers"]]
+        return Reply(int(answer.fields["status"]), headers, answer.body)
+
+    async def _answer_neighbour(self, node: str, told: Told) -> Told:
+        """Whoever passes a request on is a node of the ledger: what it says of the client's address is taken."""
+        fields = told.fields
+
+        async def body() -> bytes:
+            return told.body
+
+        request = Request(
+            str(fields["method"]),
+            str(fields["path"]).encode("latin-1"),
+            str(fields["query"]).encode("latin-1"),
+            [(str(name).encode("latin-1"), str(value).encode("latin-1")) for name, value in fields["headers"]],
+        )
+        context = Context({str(key): tuple(map(str, values)) for key, values in fields["context"].items()})
+        address, secure = str(fields["address"]), fields["secure"] is True
+        reply = await self.answer(Arrival(request, body, context, address, secure, passed_on=True))
+        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers]
+        return Told({"status": reply.status, "headers": headers}, reply.body)
+
+
+class _Asked:
+    """One request on its way through the door, and what was found out about it."""
+
+    def __init__(self, request_id: str, arrival: Arrival) -> None:
+        self.request_id, self.arrival = request_id, arrival
+        self.protocol: Protocol | None = None
+        self.operation = ""
+        self.needs: list[Need] = []
+        self.credential: Credential | None = None
+        self.error: ServiceError | None = None
+        self.reason = ""
+        self.elsewhere = False
+
+    def find(self, speakers: list[tuple[Protocol, Api]], incoming: Incoming) -> tuple[Api, OperationModel]:
+        """Raises ServiceError if none of them knows the operation."""
+        for protocol, api in speakers:
+            operation = protocol.find(incoming)
+            if operation is not None:
+                self.protocol, self.operation = protocol, operation.name
+                return api, operation
+        raise ServiceError("UnknownOperationException", "The requested operation is not known.", status=404)
+
+    def refuse(self, error: ServiceError) -> Reply:
+        self.error = error
+        protocol = self.protocol or _speaks_like(self.arrival.request)
+        return protocol.refuse(error, self.request_id)
+
+    def record(self, reply: Reply, seconds: float) -> Record:
+        return Record(
+            request_id=self.request_id,
+            who=self.credential.arn if self.credential is not None else "",
+            access_key=self.credential.access_key if self.credential is not None else "",
+            address=self.arrival.address,
+            service=self.protocol.name if self.protocol is not None else "",
+            operation=self.operation,
+            resources=[need.arn for need in self.needs],
+            actions=sorted({need.action for need in self.needs}),
+            status=reply.status,
+            error=self.error.code if self.error is not None else "",
+            message=self.error.message if self.error is not None else "",
+            reason=self.reason,
+            milliseconds=round(seconds * 1000, 2),
+        )
+
+
+@lru_cache(8)
+def _protocol(service: str) -> Protocol:
+    return protocol_of(service)
+
+
+def _speaks_like(request: Request) -> Protocol:
+    """A protocol in which a client is told what it does wrong whose service is not known."""
+    names = dict(request.headers)
+    if b"x-amz-target" in names:
+        return _protocol("dynamodb")
+    form = names.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
+    return _protocol("sts" if form or b"Action=" in request.query else "lambda")
+
+
+def _status_of(code: str) -> int:
+    """Of an error in a signature."""
+    return 403 if code.startswith("MissingAuthentication") else 400
+
+
+@lru_cache(4096)
+def _xformed(name: str) -> str:
+    return str(xform_name(name))
+
+
+def _function(api: Api, operation: str) -> Callable[..., Awaitable[Mapping[str, Any] | None]] | None:
+    found: Callable[..., Awaitable[Mapping[str, Any] | None]] | None = getattr(api, _xformed(operation), None)
+    return found
+
+
+def _named(
+    function: Callable[..., Awaitable[Any]], operation: OperationModel, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The parameters as the function calls them. Raises ServiceError for those that it does not take."""
+    taken = _taken(getattr(function, "__func__", function))
+    found = {_xformed(name): value for name, value in parameters.items()}
+    for name in parameters:
+        if taken is not None and _xformed(name) not in taken:
+            raise ServiceError("ValidationException", f"{name} of {operation.name} {BUILT_LATER}")
+    return found
+
+
+@lru_cache(4096)
+def _taken(function: Callable[..., Any]) -> frozenset[str] | None:
+    """The names of a function's parameters; None if it takes all."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
+        return None
+    return frozenset(each.name for each in parameters)
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

@@ -1,0 +1,432 @@
+"""What botocore's models say of requests and responses, made into functions once, as it is asked with every request.
+
+A reader takes what was parsed (JSON, a query, headers) to what operations get: blobs as bytes, timestamps as datetimes
+with a zone. A writer goes the other way. What has the wrong type is refused at once (SerializationException); what
+breaks the model's constraints is gathered, as AWS tells of all of it together (ValidationException).
+https://smithy.io/2.0/aws/protocols/index.html
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime, parsedate_to_datetime
+from typing import Any
+
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from owsgit.aws.api import ServiceError
+
+Problems = list[str]
+Reader = Callable[[Any, str, Problems], Any]
+"""Takes a value, its path as AWS writes it, and the list of what is wrong. Raises ServiceError for the wrong type."""
+
+Writer = Callable[[Any], Any]
+
+PROBLEMS_MAX = 10
+SHOWN_CHARACTERS_MAX = 200
+DEPTH_MAX = 64
+"""Of nested structures: nothing that AWS takes is deeper."""
+
+_INTEGERS = {"integer": 31, "long": 63, "short": 15, "byte": 7}
+
+
+def invalid(problems: Problems) -> ServiceError:
+    """What a request is answered that breaks constraints of its model."""
+    count = len(problems)
+    what = "error" if count == 1 else "errors"
+    text = f"{count} validation {what} detected: {'; '.join(problems[:PROBLEMS_MAX])}"
+    return ServiceError("ValidationException", text)
+
+
+def failed(value: Any, path: str, constraint: str) -> str:
+    """One broken constraint, in AWS's words."""
+    shown = "null" if value is None else f"'{_shown(value)}'"
+    return f"Value {shown} at '{path}' failed to satisfy constraint: Member must {constraint}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return "[" + ", ".join(str(each) for each in value)[:SHOWN_CHARACTERS_MAX] + "]" if value else "[]"
+    return str(value)[:SHOWN_CHARACTERS_MAX]
+
+
+def member_path(path: str, name: str) -> str:
+    own = name[:1].lower() + name[1:]
+    return f"{path}.{own}" if path else own
+
+
+class Readers:
+    """The readers of one service. `text`: scalars come as texts, as in queries and headers, not as JSON's."""
+
+    def __init__(self, *, text: bool = False, wire_names: bool = False) -> None:
+        """`wire_names`: members are called as the model's locationName says, where it says one."""
+        self._text, self._wire_names = text, wire_names
+        self._made: dict[int, Reader] = {}
+        self._kept: list[Shape] = []  # so that ids stay those of these shapes
+
+    def reader(self, shape: Shape) -> Reader:
+        found = self._made.get(id(shape))
+        if found is None:
+            self._kept.append(shape)
+            found = self._made[id(shape)] = self._make(shape)
+        return found
+
+    def _make(self, shape: Shape) -> Reader:
+        if isinstance(shape, StructureShape):
+            return self._structure(shape)
+        if isinstance(shape, ListShape):
+            return self._list(shape)
+        if isinstance(shape, MapShape):
+            return self._map(shape)
+        scalars = {
+            "string": self._string,
+            "character": self._string,
+            "blob": self._blob,
+            "boolean": self._boolean,
+            "timestamp": self._timestamp,
+            "float": self._float,
+            "double": self._float,
+        }
+        return self._integer(shape) if shape.type_name in _INTEGERS else scalars[shape.type_name](shape)
+
+    def _structure(self, shape: StructureShape) -> Reader:
+        if getattr(shape, "is_document_type", False):
+            return lambda value, path, problems: value
+        names: dict[str, tuple[str, Shape]] = {}
+        for name, member in shape.members.items():
+            wire = member.serialization.get("name", name) if self._wire_names else name
+            names[wire] = name, member
+        readers: dict[str, tuple[str, Reader]] = {}  # made as they are needed: shapes hold themselves
+        required = tuple(shape.required_members)
+        union = bool(getattr(shape, "is_tagged_union", False))
+
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            if type(value) is not dict:
+                raise _wrong(value, "structure")
+            if path.count(".") > DEPTH_MAX:
+                raise ServiceError("SerializationException", "the request is nested too deep")
+            found: dict[str, Any] = {}
+            for wire, given in value.items():
+                if given is None:
+                    continue
+                known = readers.get(wire)
+                if known is None:
+                    if wire not in names:
+                        continue  # of a newer model: AWS takes no notice of it either
+                    name, member = names[wire]
+                    known = readers[wire] = name, self.reader(member)
+                name, reader = known
+                found[name] = reader(given, member_path(path, name) if not union else path, problems)
+            for name in required:
+                if name not in found:
+                    problems.append(failed(None, member_path(path, name), "not be null"))
+            return found
+
+        return read
+
+    def _list(self, shape: ListShape) -> Reader:
+        made: list[Reader] = []
+        check = _lengths(shape)
+
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            if type(value) is not list:
+                raise _wrong(value, "list")
+            if not made:
+                made.append(self.reader(shape.member))
+            reader = made[0]
+            found = [
+                reader(each, f"{path}.{index}.member", problems)
+                for index, each in enumerate(value, 1)
+                if each is not None
+            ]
+            if check is not None:
+                check(len(value), value, path, problems)
+            return found
+
+        return read
+
+    def _map(self, shape: MapShape) -> Reader:
+        made: list[Reader] = []
+        check = _lengths(shape)
+
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            if type(value) is not dict:
+                raise _wrong(value, "map")
+            if not made:
+                made.extend((self.reader(shape.key), self.reader(shape.value)))
+            key, reader = made
+            found = {
+                key(name, path, problems): reader(each, f"{path}.{name}.member", problems)
+                for name, each in value.items()
+                if each is not None
+            }
+            if check is not None:
+                check(len(value), value, path, problems)
+            return found
+
+        return read
+
+    def _string(self, shape: Shape) -> Reader:
+        check = _lengths(shape)
+        pattern = _pattern(shape)
+        enum = frozenset(shape.metadata.get("enum", ()))
+        if check is None and pattern is None and not enum:
+
+            def plain(value: Any, path: str, problems: Problems) -> Any:
+                if type(value) is not str:
+                    raise _wrong(value, "string")
+                return value
+
+            return plain
+
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            if type(value) is not str:
+                raise _wrong(value, "string")
+            if check is not None:
+                check(len(value), value, path, problems)
+            if pattern is not None and pattern.fullmatch(value) is None:
+                wanted = f"satisfy regular expression pattern: {shape.metadata['pattern']}"
+                problems.append(failed(value, path, wanted))
+            if enum and value not in enum:
+                wanted = f"satisfy enum value set: [{', '.join(shape.metadata['enum'])}]"
+                problems.append(failed(value, path, wanted))
+            return value
+
+        return read
+
+    def _blob(self, shape: Shape) -> Reader:
+        check = _lengths(shape)
+
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            if isinstance(value, bytes):  # a payload, which is not encoded
+                found = value
+            elif type(value) is not str:
+                raise _wrong(value, "blob")
+            else:
+                try:
+                    found = base64.b64decode(value, validate=True)
+                except (binascii.Error, ValueError):
+                    raise ServiceError(
+                        "SerializationException", f"Base64 encoded data is invalid: '{value[:40]}'"
+                    ) from None
+            if check is not None:
+                check(len(found), f"[{len(found)} bytes]", path, problems)
+            return found
+
+        return read
+
+    def _boolean(self, shape: Shape) -> Reader:
+        texts = {"true": True, "false": False} if self._text else {}
+
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            if type(value) is str and value in texts:
+                return texts[value]
+            if type(value) is not bool:
+                raise _wrong(value, "boolean")
+            return value
+
+        return read
+
+    def _integer(self, shape: Shape) -> Reader:
+        check = _range(shape)
+        bound = 1 << _INTEGERS[shape.type_name]
+        words = shape.type_name
+
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            if self._text and type(value) is str and re.fullmatch(r"[+-]?[0-9]{1,20}", value):
+                value = int(value)
+            if type(value) is float and value.is_integer():
+                value = int(value)
+            if type(value) is not int or not -bound <= value < bound:
+                raise _wrong(value, words)
+            if check is not None:
+                check(value, path, problems)
+            return value
+
+        return read
+
+    def _float(self, shape: Shape) -> Reader:
+        check = _range(shape)
+
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            if type(value) is str and (self._text or value in ("NaN", "Infinity", "-Infinity")):
+                try:
+                    value = float(value)
+                except ValueError:
+                    raise _wrong(value, "double") from None
+            if type(value) not in (int, float):
+                raise _wrong(value, "double")
+            if check is not None:
+                check(value, path, problems)
+            return float(value)
+
+        return read
+
+    def _timestamp(self, shape: Shape) -> Reader:
+        def read(value: Any, path: str, problems: Problems) -> Any:
+            return timestamp(value)
+
+        return read
+
+
+def timestamp(value: Any) -> datetime:
+    """A time in any of AWS's three forms: seconds since 1970, RFC 3339, RFC 9110's. Raises ServiceError."""
+    try:
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,12}(\.[0-9]{1,9})?", value):
+            value = float(value)
+        if type(value) in (int, float):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str):
+            found = datetime.fromisoformat(value) if "-" in value[:5] else parsedate_to_datetime(value)
+            return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError, OSError):
+        pass
+    raise _wrong(value, "timestamp")
+
+
+_FOUND = {str: "STRING_VALUE", bool: "TRUE_VALUE", int: "NUMBER_VALUE", float: "NUMBER_VALUE"}
+_WANTED = {
+    "string": "String", "boolean": "Boolean", "integer": "Integer", "long": "Long", "short": "Short", "byte": "Byte",
+    "double": "Double", "timestamp": "Timestamp", "blob": "byte[]",
+}  # fmt: skip
+
+
+def _wrong(value: Any, wanted: str) -> ServiceError:
+    """What AWS says of a value of another type."""
+    if isinstance(value, dict | list):
+        what = "structure or map" if isinstance(value, dict) else "list"
+        message = f"Start of {what} found where not expected"
+    elif wanted in ("structure", "map"):
+        message = "Unexpected value type in payload"
+    elif wanted == "list":
+        message = "Unexpected field type"
+    else:
+        found = "FALSE_VALUE" if value is False else _FOUND.get(type(value), "NULL_VALUE")
+        message = f"{found} cannot be converted to {_WANTED[wanted]}"
+    return ServiceError("SerializationException", message)
+
+
+def _lengths(shape: Shape) -> Callable[[int, Any, str, Problems], None] | None:
+    least, most = shape.metadata.get("min"), shape.metadata.get("max")
+    if least is None and most is None:
+        return None
+
+    def check(length: int, value: Any, path: str, problems: Problems) -> None:
+        if least is not None and length < least:
+            problems.append(failed(value, path, f"have length greater than or equal to {least}"))
+        if most is not None and length > most:
+            problems.append(failed(value, path, f"have length less than or equal to {most}"))
+
+    return check
+
+
+def _range(shape: Shape) -> Callable[[Any, str, Problems], None] | None:
+    least, most = shape.metadata.get("min"), shape.metadata.get("max")
+    if least is None and most is None:
+        return None
+
+    def check(value: Any, path: str, problems: Problems) -> None:
+        if least is not None and value < least:
+            problems.append(failed(value, path, f"have value greater than or equal to {least}"))
+        if most is not None and value > most:
+            problems.append(failed(value, path, f"have value less than or equal to {most}"))
+
+    return check
+
+
+def _pattern(shape: Shape) -> re.Pattern[str] | None:
+    """The pattern of a text, where Python's means the same: a few are Java's own."""
+    text = shape.metadata.get("pattern")
+    try:
+        return re.compile(text) if text else None
+    except re.error:
+        return None
+
+
+class Writers:
+    """The writers of one service, for JSON."""
+
+    def __init__(self, times: str = "unixTimestamp", *, wire_names: bool = False) -> None:
+        """`times`: the form of timestamps for which the model says none."""
+        self._times, self._wire_names = times, wire_names
+        self._made: dict[int, Writer] = {}
+        self._kept: list[Shape] = []
+
+    def writer(self, shape: Shape) -> Writer:
+        found = self._made.get(id(shape))
+        if found is None:
+            self._kept.append(shape)
+            found = self._made[id(shape)] = self._make(shape)
+        return found
+
+    def _make(self, shape: Shape) -> Writer:
+        if isinstance(shape, StructureShape):
+            return self._structure(shape)
+        if isinstance(shape, ListShape):
+            return self._list(shape)
+        if isinstance(shape, MapShape):
+            return self._map(shape)
+        if shape.type_name == "blob":
+            return lambda value: base64.b64encode(value).decode("ascii")
+        if shape.type_name == "timestamp":
+            form = shape.serialization.get("timestampFormat", self._times)
+            return lambda value: written_time(value, form)
+        return _same
+
+    def _structure(self, shape: StructureShape) -> Writer:
+        if getattr(shape, "is_document_type", False):
+            return _same
+        members: dict[str, tuple[str, Writer]] = {}
+
+        def write(value: Any) -> Any:
+            found = {}
+            for name, given in value.items():
+                if given is None:
+                    continue
+                known = members.get(name)
+                if known is None:
+                    member = shape.members[name]
+                    wire = member.serialization.get("name", name) if self._wire_names else name
+                    known = members[name] = wire, self.writer(member)
+                wire, writer = known
+                found[wire] = given if writer is _same else writer(given)
+            return found
+
+        return write
+
+    def _list(self, shape: ListShape) -> Writer:
+        if shape.member.type_name not in ("structure", "list", "map", "blob", "timestamp"):
+            return _same
+        return lambda value: list(map(self.writer(shape.member), value))
+
+    def _map(self, shape: MapShape) -> Writer:
+        def write(value: Any) -> Any:
+            writer = self.writer(shape.value)
+            return {name: writer(each) for name, each in value.items()}
+
+        return write
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def written_time(value: datetime, form: str) -> Any:
+    """A timestamp as the wire has it."""
+    if form == "unixTimestamp":
+        seconds = value.timestamp()
+        return int(seconds) if seconds.is_integer() else round(seconds, 3)
+    if form == "rfc822":
+        return format_datetime(value.astimezone(UTC), usegmt=True)
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
+
+
+def check(reader: Reader, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of an operation. Raises ServiceError for whatever is wrong with them."""
+    problems: Problems = []
+    found: dict[str, Any] = reader(value, "", problems)
+    if problems:
+        raise invalid(problems)
+    return found

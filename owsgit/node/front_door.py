@@ -1,0 +1,72 @@
+"""The node's endpoint for AWS's SDKs over HTTP: the door (owsgit/aws/door.py) on a port of its own."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from owsgit.aws.api import Api
+from owsgit.aws.audit import Audit
+from owsgit.aws.door import BODY_BYTES_MAX, Arrival, Door, House
+from owsgit.aws.sigv4 import Request
+from owsgit.gateway.app import Api as HttpApi
+from owsgit.gateway.exchange import Exchange, Mount, Response
+from owsgit.gateway.hosts import ANY_HOST, Binding
+from owsgit.gateway.limits import Limits
+from owsgit.gateway.listener import Listener, Place
+from owsgit.model.errors import UnavailableError
+from owsgit.model.service import Site
+from owsgit.services.gateways.authorization import context_of
+
+OWNER = "aws"
+HEAD_BYTES_MAX = 64 * 1024
+"""Session tokens stand in the head, and name every node of the project."""
+
+
+class FrontDoor:
+    """Listens on `address` and `port`."""
+
+    def __init__(self, site: Site, apis: Iterable[Api], address: str, port: int, file: str) -> None:
+        """`file` is where the port is set."""
+        self._audit = Audit(audit_folder(site.home), site.neighbours.own)
+        self._door = Door(apis, House(site.scope, site.credential, site.decide, site.neighbours, self._audit))
+        self._port, self._file = port, file
+        self._listener = Listener(address, port)
+
+    async def open(self) -> None:
+        """Raises UnavailableError that names the setting."""
+        limits = Limits(body_bytes=BODY_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
+        api = HttpApi(Mount(OWNER, ""), [("$default", self._answer)], limits=limits)
+        self._listener.serve(OWNER, Place((Binding(ANY_HOST, (), api),)))
+        try:
+            await self._listener.open()
+        except UnavailableError as error:
+            raise UnavailableError(
+                str(error.problems[0].message),
+                file=self._file,
+                path="$.awsPort",
+                remedy="choose another port, or stop the program that has it (ss -ltnp shows which)",
+            ) from None
+
+    async def _answer(self, exchange: Exchange) -> Response:
+        path, _, query = exchange.target.partition(b"?")
+        arrival = Arrival(
+            Request(exchange.method, path, query, exchange.headers),
+            exchange.read,
+            context_of(exchange),
+            exchange.client.address,
+            exchange.scheme == "https",
+        )
+        reply = await self._door.answer(arrival)
+        return Response(reply.status, list(reply.headers), reply.body)
+
+    def sweep(self) -> None:
+        """Remove what the audit log need not keep any more."""
+        self._audit.sweep()
+
+    async def close(self) -> None:
+        await self._listener.close()
+        self._audit.close()
+
+
+def audit_folder(home: Path) -> Path:
+    """Where the audit log of a node lies."""
+    return home / "logs" / "aws" / "audit"
