@@ -15,9 +15,11 @@ EXIT_USAGE = 64
 
 COMMANDS = {
     "approve": "Approve a proposal, by a signed tag.",
+    "audit": "Show who called which API of AWS's on the nodes.",
     "backup": "Write a node's whole home into one file.",
     "clone": "Clone the ledger of a project, trusting nothing but its project id.",
     "completion": "Print the completion script for a shell.",
+    "configure": "Set other programs up for this project: the AWS CLI and the SDKs.",
     "connect": "Set this clone up for the project's nodes: host keys, remotes, allowed signers.",
     "credentials": "Print AWS credentials that are yours for an hour.",
     "dev": "Run one function of the working tree locally, with a debugger.",

@@ -53,7 +53,7 @@ def command(name: str, follow: bool, node: str, **wanted: Any) -> Result:
     lines = wanted["lines"]
     if lines is None:
         lines = LINES_MAX if wanted["since"] else LINES
-    found = Logs(Question(name, lines, follow, _options(**wanted)), not node, output.note, lambda: _others(clone))
+    found = Logs(Question(name, lines, follow, _options(**wanted)), not node, output.note, lambda: others(clone))
     entries: list[dict[str, Any]] = []
     for batch in found.batches(remote.find(clone, node)):
         if follow:
@@ -92,7 +92,7 @@ def moment(text: str) -> str:
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _others(clone: Clone) -> list[Remote]:
+def others(clone: Clone) -> list[Remote]:
     """The nodes that this clone's ledger names, to be asked when the default remote is not there."""
     head = clone.head()
     if head is None:

@@ -183,6 +183,9 @@ APPROVE_ACTION = "ows:Approve"
 METRICS_ACTION = "cloudwatch:GetMetricData"
 """Guards the metrics of a node: owsgit metrics. On the project."""
 
+AUDIT_ACTION = "cloudtrail:LookupEvents"
+"""Guards the audit log: owsgit audit. On the project."""
+
 FILE_ARN = "arn:aws:ows:{region}:{account}:file/{name}"
 
 
@@ -198,6 +201,7 @@ class Kinds:
             PROPOSE_ACTION,
             APPROVE_ACTION,
             METRICS_ACTION,
+            AUDIT_ACTION,
         }
         self.guarded = tuple(kind for kind in self.by_name.values() if issubclass(kind.spec, Guarded))
         """Kinds whose resources may have policies of their own."""

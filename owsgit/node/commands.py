@@ -23,7 +23,7 @@ from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, Unav
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Session as RoleSession
 from owsgit.model.names import unqualified
-from owsgit.model.resource import METRICS_ACTION, Resource
+from owsgit.model.resource import AUDIT_ACTION, METRICS_ACTION, Resource
 from owsgit.model.service import Invocation, SecretValue, Target
 from owsgit.model.spec import nearest
 from owsgit.model.state import State
@@ -91,6 +91,10 @@ async def _payload(process: Process) -> bytearray:
     except TimeoutError:
         raise InvalidError(f"the payload did not arrive within {PAYLOAD_SECONDS_MAX} s") from None
     return payload
+
+
+LOGS = ("kind=gateway", "kind=audit")
+"""Logs that are not a function's."""
 
 
 def _context(process: Process) -> Context:
@@ -345,14 +349,17 @@ class Commands:
         return 0
 
     async def _logs(self, session: Session, words: list[str], process: Process) -> int:
-        """Words: a name, what of its log is wanted (see log_stream.Wanted), kind=gateway unless it is a function's, and
-        role=NAME if wanted.
+        """Words: a name, what of its log is wanted (see log_stream.Wanted), kind=gateway or kind=audit (without a name)
+        unless it is a function's, and role=NAME if wanted.
         """
         name, role = words[0] if words else "", _role(words[1:])
-        kind = "gateway" if "kind=gateway" in words[1:] else "function"
+        kind = next((word.removeprefix("kind=") for word in words[1:] if word in LOGS), "function")
 
         def check() -> None:  # rights may be taken away meanwhile
-            self._allow(session, "logs:GetLogEvents", kind, name, process, role)
+            if kind == "audit":
+                self._decide(session, AUDIT_ACTION, project_arn(self._state().scope), process, role)
+            else:
+                self._allow(session, "logs:GetLogEvents", kind, name, process, role)
 
         check()
         wanted = Wanted.parse(words[1:])

@@ -1,7 +1,6 @@
 """The node's endpoint for AWS's SDKs over HTTP: the door (owsgit/aws/door.py) on a port of its own."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from owsgit.aws.api import Api
 from owsgit.aws.audit import Audit
@@ -14,6 +13,7 @@ from owsgit.gateway.limits import Limits
 from owsgit.gateway.listener import Listener, Place
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Site
+from owsgit.node.home import AUDIT_FOLDER
 from owsgit.services.gateways.authorization import context_of
 
 OWNER = "aws"
@@ -26,7 +26,7 @@ class FrontDoor:
 
     def __init__(self, site: Site, apis: Iterable[Api], address: str, port: int, file: str) -> None:
         """`file` is where the port is set."""
-        self._audit = Audit(audit_folder(site.home), site.neighbours.own)
+        self._audit = Audit(site.home / AUDIT_FOLDER, site.neighbours.own)
         self._door = Door(apis, House(site.scope, site.credential, site.decide, site.neighbours, self._audit))
         self._port, self._file = port, file
         self._listener = Listener(address, port)
@@ -65,8 +65,3 @@ class FrontDoor:
     async def close(self) -> None:
         await self._listener.close()
         self._audit.close()
-
-
-def audit_folder(home: Path) -> Path:
-    """Where the audit log of a node lies."""
-    return home / "logs" / "aws" / "audit"

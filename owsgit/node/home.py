@@ -65,6 +65,10 @@ def _index(url: str) -> str:
 IndexUrl = Annotated[str, AfterValidator(_index)]
 
 
+AUDIT_FOLDER = "logs/aws/audit"
+"""Where the audit log lies, below the home."""
+
+
 class PackageIndexes(Document):
     """Where the packages of functions come from."""
 

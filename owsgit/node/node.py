@@ -41,7 +41,7 @@ from owsgit.model.service import Handler, Site
 from owsgit.model.state import State
 from owsgit.node import metrics
 from owsgit.node.commands import Commands, Facts
-from owsgit.node.home import Home
+from owsgit.node.home import AUDIT_FOLDER, Home
 from owsgit.node.hooks import Duties, HookServer
 from owsgit.node.metrics import MetricsServer
 from owsgit.node.neighbours import LinkedNeighbours
@@ -378,7 +378,7 @@ class Node:
                 inventory=self._inventory,
                 details=lambda kind, name: self._handlers[kind].details(name) if kind in self._handlers else {},
                 targets=targets,
-                logs=lambda kind, name: self._handlers[kind].logs(name),  # type: ignore[attr-defined]
+                logs=self._logs,
                 public_key=self._public_key.line,
                 started=now(),
                 nodes=self._nodes,
@@ -395,6 +395,13 @@ class Node:
     def _sign_rewrapped(self, statement: bytes) -> dict[str, str]:
         signature = sshsig.sign_bare(self.home.private_key(), sealing.NAMESPACE, statement)
         return {"by": self._public_key.fingerprint, "signature": base64.b64encode(signature).decode()}
+
+    def _logs(self, kind: str, name: str) -> Path:
+        """The folder of a log."""
+        if kind == "audit":
+            return self.home.folder / AUDIT_FOLDER
+        folder: Path = self._handlers[kind].logs(name)  # type: ignore[attr-defined]
+        return folder
 
     def _usage(self, plan: str) -> list[dict[str, Any]]:
         handler = self._handlers["usageplan"]

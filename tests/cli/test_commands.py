@@ -35,7 +35,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
-    node = Node(folder / "node", alice)
+    node = Node(folder / "node", alice, aws_port=nodes.free_port())
     yield Place(serve(folder / "shop", alice, bob, node), node)
     node.stop()
 
@@ -50,6 +50,8 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "clone": [place.node.url(), str(tmp_path / "cloned"), "--project", project],
         "completion": ["bash"],
         "connect": [],
+        "audit": [],
+        "configure": ["aws", "--profile", "shop"],
         "credentials": [],
         "dev": ["hello", "--once", "--payload", '{"pathParameters": {"name": "you"}}'],
         "doctor": ["--home", str(place.node.home)],

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from owsgit.model.names import account_id
 from tests.support import projects
-from tests.support.nodes import Node, free_port, push, until
+from tests.support.nodes import Node, free_port, owsgit, push
 from tests.support.people import Person
 from tests.support.projects import Project
 from tests.support.sdk import session
@@ -112,12 +113,45 @@ def test_a_wrong_secret_another_region_and_no_signature_are_refused(shop: tuple[
 
 
 def test_every_call_is_in_the_audit_log(shop: tuple[Project, Node], client: Any) -> None:
-    _, node = shop
+    project = shop[0]
     wanted = client("sts").get_caller_identity()["ResponseMetadata"]["RequestId"]
-    log = node.home / "logs" / "aws" / "audit" / "current.jsonl"
-    until(lambda: log.exists() and wanted in log.read_text())
-    line = next(json.loads(line) for line in log.read_text().splitlines() if wanted in line)
+    bad = refused(client("sqs").list_queues)
+    (line,) = json.loads(owsgit("audit", "--request", wanted, "-o", "json", by=project.owner, cwd=project.folder).text)
     record = line["record"]
     assert (
         record["operation"] == "GetCallerIdentity" and record["who"].endswith(":user/bob") and record["status"] == 200
     )
+    told = owsgit("audit", "--failed", "--filter", "sqs", by=project.owner, cwd=project.folder).text
+    assert "user/bob" in told and bad[0] in told and wanted not in told
+
+
+def test_the_audit_log_is_for_who_may_read_it(shop: tuple[Project, Node], bob: Person) -> None:
+    answer = owsgit("audit", by=bob, cwd=shop[0].folder)
+    assert answer.status == 1 and "cloudtrail:LookupEvents" in answer.text
+
+
+def test_a_profile_is_written_beside_others_and_works_at_once(
+    shop: tuple[Project, Node], bob: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = shop[0]
+    session(tmp_path, project, bob, monkeypatch)
+    config = tmp_path / "config"
+    mine = "# mine\n[default]\nregion = eu-west-1\n\n[profile shop]\ncli_pager =\nregion=old\n\n[profile other]\nregion = x\n"
+    config.write_text(mine)
+    config.chmod(0o640)
+    for _ in range(2):
+        done = owsgit("configure", "aws", "--profile", "shop", by=bob, cwd=project.folder, AWS_CONFIG_FILE=str(config))
+        assert done.status == 0, done.text
+    text = config.read_text()
+    assert text.startswith(
+        "# mine\n[default]\nregion = eu-west-1\n\n[profile shop]\nregion = us-east-1\nendpoint_url = "
+    )
+    assert text.endswith("cli_pager =\n\n[profile other]\nregion = x\n") and text.count("credential_process") == 1
+    assert config.stat().st_mode & 0o777 == 0o640
+    found = boto3.Session(profile_name="shop").client("sts").get_caller_identity()
+    assert found["Arn"].endswith(":user/bob")
+
+
+def test_a_profile_for_a_node_that_is_not_there(shop: tuple[Project, Node], bob: Person) -> None:
+    done = owsgit("configure", "aws", "--node", "z", by=bob, cwd=shop[0].folder)
+    assert done.status == 1 and "there is no node 'z' that answers SDKs" in done.text and "these do: a" in done.text
