@@ -2,7 +2,8 @@
 
 The flood is another process with 64 connections that ask again as soon as they are answered, for a route with a slow
 function: one that may be under way four times at once, one that may be called ten times a second, and one with neither,
-whose requests wait; and for a brief function without any bound, to show what that costs. Phases with and without it take turns, so that the noise of the machine meets both.
+whose requests wait; and for a brief function without any bound, to show what that costs. Phases with and without it
+take turns, so that the noise of the machine meets both.
 """
 
 import http.client

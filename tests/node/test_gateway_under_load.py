@@ -49,6 +49,11 @@ WORKER = secrets.token_hex(8)
 def handler(event, context):
     return {{"statusCode": 200, "body": WORKER}}
 """
+RARE_JS = """
+process.title = "{name}";
+const worker = require("crypto").randomUUID();
+exports.handler = async () => ({{ statusCode: 200, body: worker }});
+"""
 SECONDS_MAX = 15.0
 """Of one request, on a machine that does other things as well."""
 
@@ -191,6 +196,7 @@ def test_nothing_that_is_deployed_costs_a_request(tmp_path: Path, alice: Person,
     first["routes"] |= {
         "GET /ticks": {"function": "ticks", "responseTransferMode": "STREAM"},
         "GET /rare": {"function": "rare"},
+        "GET /rarejs": {"function": "rarejs"},
     }
     chat = {
         "protocol": "WEBSOCKET",
@@ -203,6 +209,8 @@ def test_nothing_that_is_deployed_costs_a_request(tmp_path: Path, alice: Person,
         f"functions/{name}/function.json": projects.function(timeout=30) for name in ("hello", "ticks", "chat", "rare")
     }
     files |= {"functions/rare/app.py": RARE.format(name=rare)}
+    files |= {"functions/rarejs/function.json": projects.function(runtime="nodejs", timeout=30)}
+    files |= {"functions/rarejs/app.js": RARE_JS.format(name=f"js{rare}")}
     for name, code in (("hello", HELLO), ("ticks", TICKS), ("chat", CHAT)):
         files[f"functions/{name}/app.py"] = code.format("v0")
     project = projects.create(tmp_path / "shop", alice, files=files)
@@ -213,7 +221,8 @@ def test_nothing_that_is_deployed_costs_a_request(tmp_path: Path, alice: Person,
         deployments.functions("v1")
         gateways_change(deployments, first, chat)
         gateways_come_and_go(deployments, port)
-        workers_die(port, rare)
+        workers_die(port, "/rare", rare)
+        workers_die(port, "/rarejs", f"js{rare}")
         deployments.functions("v0")  # rolled back
         assert ask(port, "/hello")[0] == 200
     assert load.problems == []
@@ -265,19 +274,19 @@ def listens(port: int) -> bool:
         return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
-def workers_die(port: int, name: str) -> None:
+def workers_die(port: int, path: str, name: str) -> None:
     """Each is killed when it has nothing to do, and asked at once."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS_MAX)
     workers = []
-    for _ in range(6):
-        client.request("GET", "/rare")
+    for _ in range(5):
+        client.request("GET", path)
         answer = client.getresponse()
         workers.append(answer.read())
         assert answer.status == 200, workers
         for pid in named(name):
             os.kill(pid, signal.SIGKILL)
     client.close()
-    assert len(set(workers)) == 6
+    assert len(set(workers)) == 5
 
 
 def named(name: str) -> list[int]:
