@@ -14,7 +14,7 @@ from typing import Literal
 
 from owsgit.gateway.exchange import Exchange, Handler, RefusedError, Response, Step
 from owsgit.gateway.limits import Rate
-from owsgit.gateway.throttle import Bucket, too_many
+from owsgit.gateway.throttle import Bucket, Pace, too_many
 
 HEADER = b"x-api-key"
 Period = Literal["DAY", "WEEK", "MONTH"]
@@ -86,6 +86,7 @@ class Key:
         self.enabled = False
         self.plan: Plan = _NO_PLAN
         self._bucket: Bucket | None = None
+        self._pace = Pace()
         self._buckets: dict[tuple[str, str, str], Bucket] = {}
 
     def change(self, plan: Plan, enabled: bool) -> None:
@@ -100,7 +101,7 @@ class Key:
         loop's time."""
         bucket = self._buckets.get(place, self._bucket)
         if bucket is not None and (wait := bucket.take(now)):
-            raise too_many(wait)
+            raise self._pace.slowed(too_many(wait), now)
         quota = self.plan.quota
         if quota is None:
             return False
@@ -109,7 +110,7 @@ class Key:
             count.turn(quota, today)
         if count.used >= quota.limit:
             after = (b"retry-after", b"%d" % (count.end - today + 1))
-            raise RefusedError(429, "Limit Exceeded", "QUOTA_EXCEEDED", [after])
+            raise self._pace.slowed(RefusedError(429, "Limit Exceeded", "QUOTA_EXCEEDED", [after]), now)
         count.used += 1
         return True
 

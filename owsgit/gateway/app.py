@@ -5,6 +5,7 @@
 Observers see every request and its response; steps may refuse, answer themselves, or change what passes them.
 """
 
+import asyncio
 import os
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
@@ -33,6 +34,24 @@ def identified(response: Response, id_: str) -> Response:
     told = id_.encode()
     response.headers += ((b"apigw-requestid", told), (b"x-amzn-requestid", told))
     return response
+
+
+async def _hold(exchange: Exchange, seconds: float) -> None:
+    """Wait, unless the client leaves before."""
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+
+    def end() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    timer = loop.call_later(seconds, end)
+    exchange.on_gone(end)
+    try:
+        await over
+    finally:
+        timer.cancel()
+        exchange.on_gone(None)
 
 
 class Api:
@@ -78,6 +97,8 @@ class Api:
             exchange.facts["error.responseType"] = refusal.kind
             if refusal.validation:
                 exchange.facts["error.validationErrorString"] = refusals.validation_text(refusal)
+            if refusal.held:
+                await _hold(exchange, refusal.held)
             return identified(self._refuse(exchange, refusal), exchange.id)
 
     def _route(self, exchange: Exchange) -> Awaitable[Response]:

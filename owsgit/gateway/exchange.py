@@ -41,6 +41,7 @@ class RefusedError(Exception):
         self.kind = kind or ("DEFAULT_4XX" if status < 500 else "DEFAULT_5XX")
         self.validation: list[dict[str, str]] = []  # what is wrong with the request, each with path and message
         self.tells_validation = False  # whether the client is told of it
+        self.held = 0.0  # seconds that the answer is held back, by which a flood is slowed
 
 
 class DeniedError(RefusedError):

@@ -9,6 +9,7 @@ from owsgit.gateway.deadlines import Deadlines
 from owsgit.gateway.exchange import Exchange, RefusedError, Response, too_large
 from owsgit.gateway.payload import MalformedResponseError
 from owsgit.gateway.refusals import JSON
+from owsgit.gateway.throttle import Pace
 from owsgit.model.errors import InvalidError, OwsgitError
 from owsgit.model.service import Invocation, Target
 
@@ -24,6 +25,7 @@ class FunctionIntegration:
     def __init__(self, target: Target, name: str, payload_version: str, timeout: float) -> None:
         self._target, self._name, self._version = target, name, payload_version
         self._deadlines = Deadlines(timeout)
+        self._pace = Pace()
 
     async def __call__(self, exchange: Exchange) -> Response:
         version = self._version
@@ -37,7 +39,7 @@ class FunctionIntegration:
         except OwsgitError as error:
             log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
             exchange.facts["integration.error"] = str(error)
-            raise failure(version, 503, "INTEGRATION_FAILURE") from None
+            raise self._pace.slowed(failure(version, 503, "INTEGRATION_FAILURE"), exchange.began) from None
         if answer.error is not None:
             raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
         try:

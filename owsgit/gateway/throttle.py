@@ -17,6 +17,10 @@ CLIENTS_MAX = 10_000
 """Whose buckets are kept, some 3 MB of them: whoever has not been seen for longest is forgotten first."""
 
 RETRY_SECONDS_MAX = 3600
+REFUSALS_PER_SECOND = 100
+"""Answered at once, and as many more after a pause: then clients do not wait as they are told, and are made to."""
+
+HELD_SECONDS_MAX = float(RETRY_SECONDS)
 _ONE = 1.0 - 1e-6
 """A token, but for what adding up its parts loses."""
 
@@ -78,6 +82,25 @@ class ClientBuckets:
         return len(self._buckets)
 
 
+class Pace:
+    """When refusals are answered: the first at once, those of a flood so slowly that they cost the others nothing.
+
+    A client that asks again as soon as it is refused would have all of the node's time, as nothing is quicker answered.
+    """
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = -math.inf
+
+    def slowed(self, refusal: RefusedError, now: float) -> RefusedError:
+        """The refusal, with the time that its answer is held back."""
+        at = max(self._next, now - 1.0) + 1 / REFUSALS_PER_SECOND
+        self._next = min(at, now + HELD_SECONDS_MAX)
+        refusal.held = max(0.0, self._next - now)
+        return refusal
+
+
 class InFlight:
     """How many requests are on their way through something."""
 
@@ -134,11 +157,12 @@ def too_many(seconds: float) -> RefusedError:
 
 def throttled(bucket: Bucket) -> Step:
     """Refuse what comes faster than a bucket allows."""
+    pace = Pace()
 
     def step(handler: Handler) -> Handler:
         def handle(exchange: Exchange) -> Awaitable[Response]:  # no coroutine of its own: this is on every request
             if wait := bucket.take(exchange.began):
-                raise too_many(wait)
+                raise pace.slowed(too_many(wait), exchange.began)
             return handler(exchange)
 
         return handle
@@ -148,11 +172,12 @@ def throttled(bucket: Bucket) -> Step:
 
 def throttled_by_client(buckets: ClientBuckets) -> Step:
     """Refuse what one client sends faster than its bucket allows."""
+    pace = Pace()
 
     def step(handler: Handler) -> Handler:
         def handle(exchange: Exchange) -> Awaitable[Response]:
             if wait := buckets.take(exchange.client.address, exchange.began):
-                raise too_many(wait)
+                raise pace.slowed(too_many(wait), exchange.began)
             return handler(exchange)
 
         return handle
@@ -162,11 +187,13 @@ def throttled_by_client(buckets: ClientBuckets) -> Step:
 
 def limited(counted: InFlight) -> Step:
     """Refuse what comes while too many requests are on their way; one is until its response is sent."""
+    pace = Pace()
 
     def step(handler: Handler) -> Handler:
         async def handle(exchange: Exchange) -> Response:
             if counted.count >= counted.most:
-                raise RefusedError(503, "Service Unavailable", headers=[(b"retry-after", b"%d" % RETRY_SECONDS)])
+                full = RefusedError(503, "Service Unavailable", headers=[(b"retry-after", b"%d" % RETRY_SECONDS)])
+                raise pace.slowed(full, exchange.began)
             counted.count += 1
             streams = False
             try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from owsgit.runtime.python_worker import HEADER, RESPONSE_BYTES_MAX
+from owsgit.runtime.worker import NotBegunError
 
 FRAME_BYTES_MAX = RESPONSE_BYTES_MAX + 1024 * 1024
 BUFFER_BYTES = 16 * 1024
@@ -33,7 +34,8 @@ def widen(end: socket.socket) -> None:
 
 
 class Frames(asyncio.BufferedProtocol):
-    """Frames from and to one worker. `receive` raises ValueError for what is no frame, EOFError at the end."""
+    """Frames from and to one worker. `receive` raises ValueError for what is no frame, EOFError at the
+    end: NotBegunError if not all that was sent was taken."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -71,6 +73,7 @@ class Frames(asyncio.BufferedProtocol):
     def send(self, kind: int, number: int, pieces: Sequence[bytes]) -> None:
         assert self._transport is not None
         if self._transport.is_closing():  # who reads is told; uvloop's transports would raise it here
+            self._problem = NotBegunError("the worker was gone")
             return
         header = HEADER.pack(sum(map(len, pieces)), kind, number)
         self._transport.writelines([header, *pieces])
@@ -103,7 +106,10 @@ class Frames(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._fail(EOFError("the worker is gone"))
+        if isinstance(error, ConnectionResetError | BrokenPipeError):  # it left unread what was sent, or some of it
+            self._fail(NotBegunError("the worker was gone"))
+        else:
+            self._fail(EOFError("the worker is gone"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._filled >= 0:

@@ -14,7 +14,10 @@ from owsgit.runtime import failures
 from owsgit.runtime.budget import ASSUMED_BYTES, Budget, ThrottledError
 from owsgit.runtime.config import InitError
 from owsgit.runtime.queued import PATIENCE_SECONDS, QueuedWorker
-from owsgit.runtime.worker import Call, Worker
+from owsgit.runtime.worker import Call, NotBegunError, Worker
+
+MOVES_MAX = 3
+"""How often a request is given to another worker, as one after the other ends before it begins."""
 
 WAITING_MAX = 1000
 """Requests that wait for a worker of one function; more are answered at once with a throttle."""
@@ -161,10 +164,20 @@ class Pool:
         except asyncio.CancelledError:
             call.answer.cancel()
             raise
+        except NotBegunError:
+            self._move(call)
         except Exception as error:
             call.fail(error)
         finally:
             self._free(worker)
+
+    def _move(self, call: Call) -> None:
+        call.moved += 1
+        if call.moved <= MOVES_MAX:
+            self._calls.appendleft(call)
+        else:
+            report = failures.exited(call.invocation.request_id, 0, out_of_memory=False)
+            call.resolve(Answer(failures.dump(report), "Unhandled"))
 
     def answered(self, worker: QueuedWorker, seconds: float) -> None:
         """Called by a worker when it has room for more."""

@@ -10,6 +10,7 @@ from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.sandbox import Running, end_of
 from owsgit.runtime.transcript import Transcript
+from owsgit.runtime.worker import NotBegunError
 
 
 class ProcessWorker(ABC):
@@ -33,7 +34,8 @@ class ProcessWorker(ABC):
         """End the conversation with the process, which is killed."""
 
     async def invoke(self, invocation: Invocation) -> Answer:
-        """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after."""
+        """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after.
+        Raises NotBegunError."""
         config, transcript = self.config, self._transcript
         transcript.begin(invocation)
         try:
@@ -45,6 +47,10 @@ class ProcessWorker(ABC):
             report = failures.timed_out(invocation.request_id, config.timeout)
             transcript.write([report["errorMessage"]])
             payload, error = failures.dump(report), "Unhandled"
+        except NotBegunError:
+            transcript.write([f"RequestId: {invocation.request_id} its worker had ended: it is given to another"])
+            self.close()
+            raise
         except (EOFError, OSError, ValueError):
             payload, error = failures.dump(await self._exit_report(invocation.request_id)), "Unhandled"
         except BaseException:

@@ -440,12 +440,21 @@ class Queue(Requests):
         os.set_inheritable(self._output, False)
 
     def take(self) -> tuple[int, bytes | bytearray, int]:
-        packet = self._socket.recv(PACKET_BYTES_MAX)
+        packet = self._next()
         self._began = time.monotonic()
         if not packet:
             os._exit(0)  # the node is gone, or has no more need of this worker
         kind, number = PACKET.unpack_from(packet)
         return super().take() if kind == FRAMED else (number, packet, PACKET.size)
+
+    def _next(self) -> bytes:
+        """The next packet. It is waited for without taking it: a process that is killed while it sleeps in recv(2)
+        wakes once more, and would take along what has come by then; the node could not give it to another worker."""
+        while True:
+            try:
+                return self._socket.recv(PACKET_BYTES_MAX, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                self._socket.recv(1, socket.MSG_PEEK)
 
     def answer(self, kind: int, number: int, payload: bytes) -> None:
         duration = took(time.monotonic() - self._began) << KIND_BITS

@@ -18,14 +18,19 @@ PROCESSES_MAX = 1024
 MEBIBYTE = 1024 * 1024
 
 
+class NotBegunError(EOFError):
+    """The worker ended before it took the whole of a request: another can answer it, and nothing is done twice."""
+
+
 class Call:
     """A request on its way to a worker, and the answer that somebody waits for; who stops waiting does not stop it."""
 
-    __slots__ = ("answer", "invocation", "number", "unheard")
+    __slots__ = ("answer", "invocation", "moved", "number", "unheard")
 
     def __init__(self, invocation: Invocation, answer: "asyncio.Future[Answer]") -> None:
         self.invocation, self.answer = invocation, answer
         self.number = 0  # that its worker knows it by
+        self.moved = 0  # how often its worker ended before it began
         self.unheard: Callable[[Answer], None] | None = None  # told of an answer that nobody waits for any more
 
     def resolve(self, answer: Answer) -> None:
@@ -47,7 +52,8 @@ class Worker(Protocol):
     memory_bytes: int  # the most that it was seen to use; 0 if that is not known
 
     async def invoke(self, invocation: Invocation) -> Answer:
-        """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after."""
+        """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after.
+        Raises NotBegunError."""
         ...
 
     def exited(self) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,8 +15,9 @@ from owsgit.gateway.app import wrapped
 from owsgit.gateway.clients import network
 from owsgit.gateway.exchange import Exchange, Response
 from owsgit.gateway.limits import Rate
-from owsgit.gateway.throttle import Bucket, ClientBuckets, InFlight, Meters, limited, throttled
+from owsgit.gateway.throttle import Bucket, ClientBuckets, InFlight, Meters, Pace, limited, throttled, too_many
 from tests.gateway.served import Served
+from tests.support.flood import flooding
 
 
 def test_a_bucket_gives_its_burst_at_once_and_its_rate_in_the_long_run() -> None:
@@ -98,6 +100,48 @@ def test_a_full_route_refuses_and_leaves_the_others_alone(gateway: Served) -> No
         asker.join()
     assert codes == [200] * 50 and counted.count == 0
     assert gateway.client.get("/slow").status_code == 200
+
+
+def test_the_first_refusals_are_answered_at_once_and_those_of_a_flood_are_held_back() -> None:
+    pace = Pace()
+    held = [pace.slowed(too_many(1), 10.0).held for _ in range(250)]
+    assert max(held[:100]) < 1e-6 and held[100] == pytest.approx(0.01) and held[149] == pytest.approx(0.5)
+    assert held[200:] == [1.0] * 50, "no longer than a client is told to wait"
+    assert pace.slowed(too_many(1), 13.0).held == 0
+
+
+def test_refusals_that_are_held_back_take_nobodys_place(gateway: Served) -> None:
+    refused = wrapped(hello, [throttled(Bucket(Rate(0.001, 1)))])
+    counted = InFlight(10)
+    gateway.handle([("GET /flooded", refused), ("GET /fast", hello)], [limited(counted)])
+    with flooding(gateway.port, "/flooded", 200) as statuses:
+        answers = [gateway.client.get("/fast").status_code for _ in range(20)]
+    assert answers == [200] * 20
+    assert set(statuses) <= {"429", "503", "200"} and statuses["200"] == 1 and counted.count == 0
+    assert sum(statuses.values()) < 2000, "each connection has an answer a second"
+
+
+def test_a_refusal_is_held_back_for_nobody(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "REFUSALS_PER_SECOND", 1 / 60)
+    monkeypatch.setattr(throttle, "HELD_SECONDS_MAX", 60.0)
+    began, ended = threading.Event(), threading.Event()
+
+    def observed(handler: Any) -> Any:
+        async def handle(exchange: Exchange) -> Response:
+            began.set()
+            try:
+                response: Response = await handler(exchange)
+                return response
+            finally:
+                ended.set()
+
+        return handle
+
+    gateway.handle([("GET /", wrapped(hello, [limited(InFlight(0))]))], observers=[observed])
+    with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert began.wait(10) and not ended.wait(0.1)
+    assert ended.wait(10)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -16,8 +16,10 @@ from owsgit.model.errors import UnavailableError
 from owsgit.runtime import interpreters, node_programs
 from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.config import InitError
+from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.rlimits import RlimitGroup, Rlimits
 from owsgit.runtime.runtimes import Runtimes
+from owsgit.runtime.worker import NotBegunError
 from tests.runtime.conftest import Function, Lab
 
 Make = Callable[..., Function]
@@ -44,6 +46,27 @@ def test_an_event_goes_in_and_an_answer_comes_out(node: Make) -> None:
     echo = node(OK)
     for event in (None, {}, [1, 2.5, "ü\u2028", True], {"a": {"b": None}}, "x" * 1_000_000, "€" * 1_900_000):
         assert echo(event) == event
+
+
+def test_a_worker_that_was_killed_while_idle_costs_no_request(node: Make) -> None:
+    made = node(OK)
+    assert made("warm") == "warm"
+    for number in range(5):
+        (worker,) = made.pool.idle
+        worker._running.kill()  # type: ignore[attr-defined]
+        assert made(number) == number
+    assert made("x" * 3_000_000)
+
+
+def test_what_ends_before_each_of_its_requests_is_said_to(node: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = node(OK)
+
+    async def never_begun(*arguments: object) -> None:
+        raise NotBegunError
+
+    monkeypatch.setattr(FramedWorker, "_ask", never_begun)
+    (answer,) = made.run("x")
+    assert answer.error == "Unhandled" and b"Runtime.ExitError" in answer.payload
 
 
 def test_the_context_is_complete(node: Make) -> None:

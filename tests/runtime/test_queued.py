@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -146,6 +148,38 @@ def test_a_worker_that_was_killed_while_idle_costs_no_request(told: Any) -> None
         worker._running.kill()
         assert values(told.run(*range(5))) == list(range(5))
         assert answer.error is None
+
+
+KILLED_AS_A_REQUEST_COMES = """
+import os, signal, socket, time
+from owsgit.runtime import python_worker
+
+kept = 0
+for _ in range(100):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not (pid := os.fork()):
+        python_worker.Queue(None, theirs.fileno()).take()
+        os._exit(0)
+    until = time.monotonic() + 10
+    while open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0] != "S" and time.monotonic() < until:
+        time.sleep(0.0005)
+    os.kill(pid, signal.SIGKILL)
+    ours.send(python_worker.PACKET.pack(python_worker.INVOKE, 1))
+    os.waitpid(pid, 0)
+    try:
+        kept += len(theirs.recv(100, socket.MSG_DONTWAIT)) > 0
+    except BlockingIOError:
+        pass
+    ours.close()
+    theirs.close()
+print(kept)
+"""
+
+
+def test_a_worker_that_is_killed_as_a_request_comes_does_not_take_it_along() -> None:
+    """It sleeps in the kernel, and wakes there once more to die: by then the request is there."""
+    command = [sys.executable, "-c", KILLED_AS_A_REQUEST_COMES]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "100\n"
 
 
 def test_whatever_is_taken_back_when_is_answered_once(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
