@@ -346,6 +346,20 @@ def test_a_document_of_api_gateway_becomes_a_gateway() -> None:
     parsed({"port": 1, "stages": {"$default": {"variables": {"alias": "live"}}}, **gateway})
 
 
+def test_what_api_gateway_leaves_out_of_its_exports_is_not_asked_for() -> None:
+    integration = {"type": "http_proxy", "httpMethod": "GET", "uri": "https://inner.example.com/"}
+    operation: dict[str, Any] = {"responses": {}, "x-amazon-apigateway-integration": integration}
+    paths: dict[str, Any] = {"/a": {"get": operation}, "/b": {"post": {**operation, "responses": {"200": {}}}}}
+    export = {"openapi": "3.0.1", "info": {"title": "t", "version": "1"}, "paths": {"/a": paths["/a"]}}
+    assert read(json.dumps(export).encode(), "x").gateway["routes"] == {
+        "GET /a": {"http": {"uri": "https://inner.example.com/", "method": "GET"}}
+    }
+    with pytest.raises(InvalidError, match="is not valid under any|is a required property") as error:
+        read(json.dumps(export | {"paths": paths}).encode(), "x")
+    assert error.value.problems[0].path.startswith("$.paths['/b'].post.responses")
+    assert all("\n" not in problem.message for problem in error.value.problems)
+
+
 def test_plain_openapi_needs_to_be_told_which_function() -> None:
     plain = {
         "openapi": "3.1.0",
@@ -444,7 +458,6 @@ def test_what_is_protected_stays_so_or_is_refused() -> None:
     amazons = json.loads(json.dumps(SECURED))
     amazons["components"]["securitySchemes"]["basic"] = {
         "type": "oauth2",
-        "flows": {},
         "x-amazon-apigateway-authorizer": {
             "type": "jwt",
             "identitySource": "$request.header.Authorization",
