@@ -354,7 +354,7 @@ def test_what_api_gateway_leaves_out_of_its_exports_is_not_asked_for() -> None:
     assert read(json.dumps(export).encode(), "x").gateway["routes"] == {
         "GET /a": {"http": {"uri": "https://inner.example.com/", "method": "GET"}}
     }
-    with pytest.raises(InvalidError, match="is not valid under any|is a required property") as error:
+    with pytest.raises(InvalidError, match=r"is not valid under any|is a required property") as error:
         read(json.dumps(export | {"paths": paths}).encode(), "x")
     assert error.value.problems[0].path.startswith("$.paths['/b'].post.responses")
     assert all("\n" not in problem.message for problem in error.value.problems)
@@ -431,6 +431,11 @@ def test_what_is_protected_does_not_become_open_unasked() -> None:
         read(data, "x", Options(function="f"))
     assert error.value.problems[0].path == "$.paths['/a'].get.security"
     assert "--without-security" in error.value.problems[0].remedy
+    cognito = json.loads(data)
+    pool = {"type": "cognito_user_pools", "providerARNs": ["arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu_1a"]}
+    cognito["components"]["securitySchemes"]["basic"]["x-amazon-apigateway-authorizer"] = pool
+    with pytest.raises(InvalidError, match=r'"issuer": "https://cognito-idp\.eu-west-1\.amazonaws\.com/eu_1a"'):
+        read(json.dumps(cognito).encode(), "x", Options(function="f"))
     open_ = read(data, "x", Options(function="f", without_security=True))
     assert open_.gateway["routes"]["GET /a"] == {
         "function": "f",
