@@ -70,6 +70,12 @@ def test_a_route_to_a_missing_function_names_the_nearest(state: State) -> None:
     assert problem.startswith("gateways/b.json $.routes['GET /x'].function: there is no function 'ff'")
 
 
+def test_a_plan_without_its_gateway_is_told_once(state: State) -> None:
+    api = {"gateway": "b", "stage": "live", "throttle": {"GET /": {"rate": 1, "burst": 1}}}
+    (problem,) = problems(state, *created(resource("usageplan", "p", {"apis": [api]})))
+    assert problem == "usageplans/p.json $.apis[0].gateway: there is no gateway 'b': gateways/b.json is missing"
+
+
 def test_what_is_still_referred_to_cannot_go(state: State) -> None:
     assert problems(state, Change(state.get("function", "f"), None))[0].startswith(
         "gateways/api.json $.routes['GET /'].function"

@@ -350,7 +350,11 @@ def test_what_api_gateway_leaves_out_of_its_exports_is_not_asked_for() -> None:
     integration = {"type": "http_proxy", "httpMethod": "GET", "uri": "https://inner.example.com/"}
     operation: dict[str, Any] = {"responses": {}, "x-amazon-apigateway-integration": integration}
     paths: dict[str, Any] = {"/a": {"get": operation}, "/b": {"post": {**operation, "responses": {"200": {}}}}}
-    export = {"openapi": "3.0.1", "info": {"title": "t", "version": "1"}, "paths": {"/a": paths["/a"]}}
+    export: dict[str, Any] = {"openapi": "3.0.1", "info": {"title": "t", "version": "1"}, "paths": {"/a": paths["/a"]}}
+    url = "https://a1b2c3.execute-api.us-east-1.amazonaws.com/{basePath}"
+    export["servers"] = [{"url": url, "variables": {"basePath": {"default": "/prod"}}}]
+    [warning] = read(json.dumps(export).encode(), "x").warnings
+    assert warning.path == "$.servers[0].url" and "without /prod: " in warning.message
     assert read(json.dumps(export).encode(), "x").gateway["routes"] == {
         "GET /a": {"http": {"uri": "https://inner.example.com/", "method": "GET"}}
     }
