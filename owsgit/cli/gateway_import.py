@@ -4,6 +4,7 @@ import difflib
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,19 @@ FIRST = ("$schema", "description", "port")
 @click.option("--name", metavar="NAME", help="Of the gateway; by default the document's title.")
 @click.option("--port", type=click.IntRange(1, 65535), help="TCP port of a gateway that is new.")
 @click.option("--function", metavar="NAME", help="The function for operations that do not say what answers them.")
+@click.option(
+    "--variable", "variables", metavar="NAME=VALUE", multiple=True, help="A stage variable, where a stage lacks it."
+)
 @click.option("--without-security", is_flag=True, help="Leave security out that has no counterpart: routes are open.")
 @click.option("--force", is_flag=True, help="Write over a file that differs.")
 def command(
-    file: Path, name: str | None, port: int | None, function: str | None, without_security: bool, force: bool
+    file: Path,
+    name: str | None,
+    port: int | None,
+    function: str | None,
+    variables: tuple[str, ...],
+    without_security: bool,
+    force: bool,
 ) -> Result:
     """Write gateways/NAME.json from the OpenAPI document FILE.
 
@@ -53,7 +63,7 @@ def command(
     path = KIND.file(name)
     target = clone.folder / path
     before = target.read_text(encoding="utf-8") if target.exists() else None
-    content = _content(imported.gateway, name, port, _kept(before, path))
+    content = _content(imported.gateway, name, port, _staged(_kept(before, path), variables))
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     spec = GatewaySpec.parse(text.encode(), path)
     same = before is not None and _means_the_same(before, spec, path)
@@ -104,6 +114,22 @@ def _kept(before: str | None, path: str) -> dict[str, Any]:
         return {}
     found = strictjson.loads(before.encode(), path)
     return {field: found[field] for field in KEPT if field in found} if isinstance(found, dict) else {}
+
+
+def _staged(kept: dict[str, Any], variables: Iterable[str]) -> dict[str, Any]:
+    """What is kept, with variables ("name=value") for the stages that do not have them."""
+    given: dict[str, str] = {}
+    for text in variables:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidError(f"{text!r:.100} is no NAME=VALUE", remedy="write --variable alias=live")
+        given[name] = value
+    if not given:
+        return kept
+    stages = kept.get("stages", {"$default": {}})
+    return kept | {
+        "stages": {name: {**about, "variables": given | about.get("variables", {})} for name, about in stages.items()}
+    }
 
 
 def _content(gateway: dict[str, Any], name: str, port: int | None, kept: dict[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,7 @@ VARIABLES: Mapping[str, Getter] = {
     "integrationErrorMessage": _integration_error,
     "integrationLatency": _integration_latency,
     "integrationStatus": _integration_status,
+    "isCanaryRequest": lambda exchange, outcome: exchange.facts.get("isCanaryRequest"),
     "requestTime": _clock,
     "requestTimeEpoch": lambda exchange, outcome: round((time.time() - outcome.seconds) * 1000),
     "resourceId": lambda exchange, outcome: exchange.route_key or None,

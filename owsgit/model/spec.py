@@ -33,6 +33,14 @@ what was written and not of both forms."""
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")]
 
 
+class PlacedError(ValueError):
+    """What a validator of a whole object says of a field in it, `at` that path below the object."""
+
+    def __init__(self, message: str, *at: str | int) -> None:
+        super().__init__(message)
+        self.at = at
+
+
 @dataclass(frozen=True)
 class Reference:
     """A field that names another resource: `kind` and `name` of the target, `path` of the field.
@@ -137,20 +145,26 @@ class Suspendable(Spec):
 
 
 def _problems(spec: type[Spec], value: Any, file: str, error: ValidationError) -> Iterator[Problem]:
-    for detail in error.errors(include_url=False)[:PROBLEMS_MAX]:
-        yield _problem(spec, value, file, detail)
+    details = error.errors(include_url=False)[:PROBLEMS_MAX]
+    said = {tuple(_real(value, detail["loc"])) for detail in details if detail["type"] == "value_error"}
+    for detail in details:
+        if not (detail["type"] in _WORDS and tuple(_real(value, detail["loc"])) in said):
+            yield _problem(spec, value, file, detail)
 
 
 def _problem(spec: type[Spec], value: Any, file: str, detail: ErrorDetails) -> Problem:
-    location = tuple(_real(value, detail["loc"]))
+    raised = detail.get("ctx", {}).get("error")
+    location = (*_real(value, detail["loc"]), *(raised.at if isinstance(raised, PlacedError) else ()))
     path = strictjson.problem_path(location)
     if detail["type"] == "extra_forbidden":
-        known = sorted(_fields_at(spec, location[:-1]))
+        known = sorted(_fields_at(spec, value, location[:-1]))
         return Problem(
             f"{location[-1]!r} is not a known field", file, path, nearest(str(location[-1]), known, "field", "fields")
         )
     if detail["type"] == "missing":
         return Problem("this field is missing", file, path, "add it")
+    if detail["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        return _tag_problem(detail, file, path)
     given = _given(detail["input"]) if spec.tells_values else ""
     if detail["type"] == "too_long":
         counts = detail["ctx"]
@@ -160,8 +174,29 @@ def _problem(spec: type[Spec], value: Any, file: str, detail: ErrorDetails) -> P
         if isinstance(detail["input"], dict | list) and remedy in (_QUOTE, _UNQUOTE):
             remedy = "write the value itself, not an object or a list"
         return Problem(message + given, file, path, remedy)
+    if detail["type"] in _BOUNDS:
+        remedy = f"write {_BOUNDS[detail['type']].format(**detail['ctx'])}"
+        return Problem(f"{detail['msg'].replace('Input should', 'it has to')}{given}", file, path, remedy)
+    if detail["type"] == "string_pattern_mismatch":
+        pattern = detail["ctx"]["pattern"]
+        return Problem(f"it does not have the form {pattern}{given}", file, path, _described(spec, value, location))
     return Problem(detail["msg"].removeprefix("Value error, ") + given, file, path)
 
+
+def _tag_problem(detail: ErrorDetails, file: str, path: str) -> Problem:
+    field = detail["ctx"]["discriminator"].strip("'")
+    if detail["type"] == "union_tag_not_found":
+        return Problem(f"the field {field!r} is missing", file, path, "add it: it says what the others mean")
+    given, known = detail["ctx"]["tag"], detail["ctx"]["expected_tags"]
+    return Problem(f"{given!r:.80} is none of {known}", file, f"{path}.{field}", "write one of them")
+
+
+_BOUNDS = {
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "{le} or less",
+    "less_than": "less than {lt}",
+}
 
 _QUOTE = "put it in quotes"
 _UNQUOTE = "write it without quotes and without a fraction"
@@ -206,18 +241,30 @@ def _is_tag(part: str) -> bool:
     return part in {"[key]", "one", "many"} or part.startswith("function-")
 
 
-def _fields_at(spec: type[BaseModel], location: tuple[str | int, ...]) -> Iterable[str]:
-    """The JSON names of the fields of the object at `location`, found in the JSON Schema of `spec`."""
+def _fields_at(spec: type[BaseModel], value: Any, location: tuple[str | int, ...]) -> Iterable[str]:
+    """The JSON names of the fields of the object at `location` of `value`, found in the JSON Schema of `spec`."""
+    return {name for option in _options_at(spec, value, location) for name in option.get("properties", {})}
+
+
+def _described(spec: type[BaseModel], value: Any, location: tuple[str | int, ...]) -> str:
+    """What the field at `location` is, or what holds it, in the words of the reference; "" if nothing says it."""
+    if not location:
+        return ""
+    options = _options_at(spec, value, location[:-1])
+    told = [node["description"] for node in _below(options, location[-1]) if "description" in node]
+    return f"what belongs here: {told[0]}" if told else ""
+
+
+def _options_at(spec: type[BaseModel], value: Any, location: tuple[str | int, ...]) -> list[dict[str, Any]]:
+    """The schemas that what is at `location` may have."""
     schema = _schema(spec)
     definitions = schema.get("$defs", {})
-    nodes = [schema]
+    options = _resolved(schema, definitions, value)
     for part in location:
-        nodes = [below for node in nodes for below in _below(_resolved(node, definitions), part)]
-    found: set[str] = set()
-    for node in nodes:
-        for option in _resolved(node, definitions):
-            found.update(option.get("properties", {}))
-    return found
+        if isinstance(value, dict) or (isinstance(value, list) and isinstance(part, int) and part < len(value)):
+            value = value.get(part) if isinstance(value, dict) else value[int(part)]
+        options = [found for node in _below(options, part) for found in _resolved(node, definitions, value)]
+    return options
 
 
 @lru_cache(maxsize=64)
@@ -225,11 +272,16 @@ def _schema(spec: type[BaseModel]) -> dict[str, Any]:
     return spec.model_json_schema(by_alias=True)
 
 
-def _resolved(node: dict[str, Any], definitions: dict[str, Any]) -> list[dict[str, Any]]:
+def _resolved(node: dict[str, Any], definitions: dict[str, Any], value: Any) -> list[dict[str, Any]]:
+    """The schemas that `node` stands for; of those that a field of `value` tells apart, the one that it says."""
     if "$ref" in node:
-        return _resolved(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
+        return _resolved(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions, value)
+    by = node.get("discriminator", {})
+    said = value.get(by.get("propertyName")) if isinstance(value, dict) else None
+    if isinstance(said, str) and said in by.get("mapping", {}):
+        return _resolved({"$ref": by["mapping"][said]}, definitions, value)
     options = node.get("anyOf") or node.get("oneOf")
-    return [found for option in options for found in _resolved(option, definitions)] if options else [node]
+    return [found for option in options for found in _resolved(option, definitions, value)] if options else [node]
 
 
 def _below(options: list[dict[str, Any]], part: str | int) -> Iterator[dict[str, Any]]:
@@ -240,6 +292,8 @@ def _below(options: list[dict[str, Any]], part: str | int) -> Iterator[dict[str,
             yield option["properties"][part]
         elif isinstance(option.get("additionalProperties"), dict):
             yield option["additionalProperties"]
+        else:
+            yield from option.get("patternProperties", {}).values()
 
 
 def nearest(given: str, known: Iterable[str], one: str, many: str) -> str:

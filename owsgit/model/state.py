@@ -446,13 +446,15 @@ class State:
                 )
 
     def _dangling(self, resource: Resource) -> Iterator[Problem]:
+        told: set[tuple[str, str]] = set()  # once, where it is named first, if several fields are about the same
         for ref in resource.references:
             kind = self.kinds.by_name.get(ref.kind)
             if kind is None:
                 known = list(self.kinds.by_name)
                 remedy = nearest(ref.kind, known, "kind", "kinds")
                 yield Problem(f"there is no kind {ref.kind!r} of resources", resource.file, ref.path, remedy)
-            elif kind.key(ref.name) not in self.resources:
+            elif kind.key(ref.name) not in self.resources and not (ref.need and (ref.kind, ref.name) in told):
+                told.add((ref.kind, ref.name))
                 known = [other.name for other in self.of_kind(ref.kind)]
                 added = f"make it: {kind.made_by.format(name=ref.name)}" if kind.made_by else "add it"
                 yield Problem(

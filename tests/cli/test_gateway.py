@@ -183,6 +183,20 @@ def test_import_writes_once_and_shows_what_it_would_change(run: Any, tree: Proje
     file.unlink()
 
 
+def test_import_gives_stages_the_variables_that_they_lack(run: Any, tree: Project) -> None:
+    called = "hello:${stageVariables.alias}"
+    arguments = ("import", "-", "--function", called, "--port", "9000")
+    with_path = str(run(*arguments, data=PETS).exception.problems[0])
+    assert "gateways/pet-store.json $.routes['GET /pets'].function" in with_path and "add it to the stage" in with_path
+    assert "no NAME=VALUE" in str(run(*arguments, "--variable", "alias", data=PETS).exception)
+    file = tree.folder / "gateways/pet-store.json"
+    assert run(*arguments, "--variable", "alias=live", data=PETS).return_value == 0
+    assert json.loads(file.read_text())["stages"] == {"$default": {"variables": {"alias": "live"}}}
+    again = run(*arguments, "--variable", "alias=other", data=PETS)
+    assert again.return_value == 0 and "is as it was" in again.stdout, "what the file says stays"
+    file.unlink()
+
+
 def test_import_refuses_what_would_make_no_valid_file(run: Any, tree: Project) -> None:
     bad = PETS.replace("/pets:", "'/pets{x}':")
     failed = run("import", "-", "--function", "hello", "--port", "9000", data=bad)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -323,3 +324,10 @@ def test_a_watcher_of_a_stream_is_told_though_nobody_reads_it() -> None:
 
     asyncio.run(run())
     assert [outcome.sent for _, outcome in ended.outcomes] == [0]
+
+
+def test_every_variable_that_a_page_names_is_known() -> None:
+    pages = Path(__file__).parents[2].glob("docs/how-to/*.md")
+    named = {name for page in pages for name in re.findall(r"\$context\.[A-Za-z.]*[a-z]", page.read_text())}
+    assert "$context.isCanaryRequest" in named
+    assert access_log.unknown(" ".join(sorted(named))) == []

@@ -52,7 +52,12 @@ def problems(kind: str, document: Any) -> list[tuple[str, str, str]]:
         ),
         ("gateway", {"port": 80, "routes": {"FETCH /": {"function": "f"}}}, "$.routes['FETCH /']", ""),
         ("gateway", {"port": 80, "routes": {"GET /{a+}/b": {"function": "f"}}}, "$.routes['GET /{a+}/b']", ""),
-        ("gateway", {"port": 80, "routes": {"GET /{a}": {"function": "f"}, "GET /{b}": {"function": "f"}}}, "$", ""),
+        (
+            "gateway",
+            {"port": 80, "routes": {"GET /{a}": {"function": "f"}, "GET /{b}": {"function": "f"}}},
+            "$.routes['GET /{b}']",
+            "",
+        ),
         ("gateway", {"port": 0, "routes": {}}, "$.port", ""),
         ("gateway", {"routes": {}}, "$.port", "add it"),
         ("node", {"key": "ssh-rsa AAAA", "address": "a"}, "$.key", ""),
@@ -113,3 +118,35 @@ def test_differences_are_the_smallest_fields() -> None:
 def test_a_mistake_is_told_once_and_in_words(fields: dict[str, Any], place: str, told: str, remedy: str) -> None:
     [(path, message, advice)] = problems("function", {"runtime": "python", "handler": "a.b", **fields})
     assert path == place and re.search(told, message) and remedy in advice, (path, message, advice)
+
+
+LOGIN = {"type": "jwt", "issuer": "https://login.example.com", "audience": ["shop"]}
+
+
+def gateway(**fields: Any) -> dict[str, Any]:
+    return {"port": 80, "routes": {"GET /": {"function": "f"}}, **fields}
+
+
+@pytest.mark.parametrize(
+    ("document", "place", "told", "remedy"),
+    [
+        (gateway(auth="logn"), "$.auth", "there is no such authorizer", ""),
+        (gateway(authorizers={"a": {**LOGIN, "isuer": "x"}}), "$.authorizers.a.isuer", "not a known", "the field 'issuer'"),
+        (gateway(authorizers={"a": {**LOGIN, "function": "f"}}), "$.authorizers.a.function", "not a known", "jwksUri"),
+        (gateway(authorizers={"a": {**LOGIN, "type": "JWT"}}), "$.authorizers.a.type", "'JWT' is none of 'jwt', ", "write one"),
+        (gateway(authorizers={"a": {}}), "$.authorizers.a", "the field 'type' is missing", "add it"),
+        (gateway(authorizers={"a": {**LOGIN, "clockSkew": 301}}), "$.authorizers.a.clockSkew", "less than or equal to 300", "300 or less"),
+        (gateway(authorizers={"a": {**LOGIN, "identitySource": "x"}}), "$.authorizers.a.identitySource", "the form", "$request.header.NAME"),
+        (gateway(accessLog={"format": "$context.nope"}), "$.accessLog.format", "is not known", ""),
+        (gateway(routes={"GET /": {"http": {"uri": "http://x/{id}"}}}), "$.routes['GET /'].http.uri", "{id} is no parameter", ""),
+        (gateway(routes={"GET /": {"function": "f:${stageVariables.a}"}}), "$.routes['GET /'].function", "names a variable", ""),
+        (gateway(domains=[{"name": "a.test", "stage": "x"}]), "$.domains[0].stage", "names the stage 'x'", ""),
+        (gateway(tls={"certificate": {"secret": "c"}, "redirectPort": 80}), "$.tls.redirectPort", "port of the gateway itself", ""),
+        (gateway(tls={"certificate": {"secret": "c"}, "mutualTls": {"truststore": "-----BEGIN x"}}), "$.tls.mutualTls.truststore", "no certificate in PEM", ""),
+    ],
+)  # fmt: skip
+def test_a_mistake_of_a_gateway_is_told_once_at_its_place(
+    document: dict[str, Any], place: str, told: str, remedy: str
+) -> None:
+    [(path, message, advice)] = problems("gateway", document)
+    assert path == place and told in message and remedy in advice, (path, message, advice)

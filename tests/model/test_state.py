@@ -70,6 +70,12 @@ def test_a_route_to_a_missing_function_names_the_nearest(state: State) -> None:
     assert problem.startswith("gateways/b.json $.routes['GET /x'].function: there is no function 'ff'")
 
 
+def test_a_plan_without_its_gateway_is_told_once(state: State) -> None:
+    api = {"gateway": "b", "stage": "live", "throttle": {"GET /": {"rate": 1, "burst": 1}}}
+    (problem,) = problems(state, *created(resource("usageplan", "p", {"apis": [api]})))
+    assert problem == "usageplans/p.json $.apis[0].gateway: there is no gateway 'b': gateways/b.json is missing"
+
+
 def test_what_is_still_referred_to_cannot_go(state: State) -> None:
     assert problems(state, Change(state.get("function", "f"), None))[0].startswith(
         "gateways/api.json $.routes['GET /'].function"
@@ -397,6 +403,20 @@ def test_a_deny_in_a_roles_policy_cannot_ask_for_the_users_name(state: State) ->
     state.after(created(resource("user", "dan", {"inlinePolicies": {"p": inline}})))
 
 
+AUTHORITY = """-----BEGIN CERTIFICATE-----
+MIIBfDCCASGgAwIBAgIUcSNRKgP64oXWNrOWjOD0nWnbMJkwCgYIKoZIzj0EAwIw
+EzERMA8GA1UEAwwIUGFydG5lcnMwHhcNMjYxMTI0MTk1NjI1WhcNMjYxMjI0MTk1
+NjI1WjATMREwDwYDVQQDDAhQYXJ0bmVyczBZMBMGByqGSM49AgEGCCqGSM49AwEH
+A0IABMOHBPS8IyG5168va2do8D0cxTRGuzNYzkiC7T2q+UlVVp2tL+VaabqPUlSj
+xp+ZM4jgT73WFmYvTr94KqRWQlqjUzBRMB0GA1UdDgQWBBSJTZrhxIouvCgEJABQ
+HXu+ESBE/zAfBgNVHSMEGDAWgBSJTZrhxIouvCgEJABQHXu+ESBE/zAPBgNVHRMB
+Af8EBTADAQH/MAoGCCqGSM49BAMCA0kAMEYCIQDGSPCtr+QP4JAw6cuIgTuGTok+
+wN2UYd6aGwoIr8n4LQIhAPefhnZqsR7O6Stmh5LmkcJiHfUeIRKk77jk67XcDqVH
+-----END CERTIFICATE-----
+"""
+"""A certificate that signs those of clients."""
+
+
 def secure(host: str = "", port: int = 443, secret: str = "cert", **tls: Any) -> dict[str, Any]:
     domains = [{"name": host, "basePath": base} for base in tls.pop("bases", [""])] if host else []
     about = {"certificate": {"secret": secret}, **tls}
@@ -405,7 +425,7 @@ def secure(host: str = "", port: int = 443, secret: str = "cert", **tls: Any) ->
 
 @pytest.fixture
 def guarded(state: State) -> State:
-    trust = {"truststore": "-----BEGIN CERTIFICATE-----"}
+    trust = {"truststore": AUTHORITY}
     first = secure("m.test", bases=["/one"], mutualTls=trust, redirectPort=8080)
     return state.after(created(resource("gateway", "first", first)), unfinished=True)
 
@@ -416,11 +436,11 @@ def guarded(state: State) -> State:
         ({"port": 443, "domains": [{"name": "x.test"}], "routes": {}}, "TLS of port 443 is served in another way by gateways/first.json"),
         (secure("x.test", port=80), "TLS of port 80 is served in another way by gateways/api.json"),
         (secure("m.test", bases=["/two"]), "TLS of port 443 for m.test"),
-        (secure("m.test", bases=["/two"], secret="other", mutualTls={"truststore": "-----BEGIN CERTIFICATE-----"}), "TLS of port 443 for m.test"),
+        (secure("m.test", bases=["/two"], secret="other", mutualTls={"truststore": AUTHORITY}), "TLS of port 443 for m.test"),
         (secure("m.test", port=444, redirectPort=8080), "port 8080 at m.test/"),
         ({"port": 8080, "domains": [{"name": "m.test"}], "routes": {}}, "port 8080 at m.test/ is used by gateways/first.json"),
         (secure("x.test", redirectPort=80), ""),
-        (secure("m.test", bases=["/two"], mutualTls={"truststore": "-----BEGIN CERTIFICATE-----"}, redirectPort=8080), ""),
+        (secure("m.test", bases=["/two"], mutualTls={"truststore": AUTHORITY}, redirectPort=8080), ""),
         (secure("x.test", secret="other"), ""),
         (secure(), ""),
     ],

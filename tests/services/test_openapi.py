@@ -346,6 +346,24 @@ def test_a_document_of_api_gateway_becomes_a_gateway() -> None:
     parsed({"port": 1, "stages": {"$default": {"variables": {"alias": "live"}}}, **gateway})
 
 
+def test_what_api_gateway_leaves_out_of_its_exports_is_not_asked_for() -> None:
+    integration = {"type": "http_proxy", "httpMethod": "GET", "uri": "https://inner.example.com/"}
+    operation: dict[str, Any] = {"responses": {}, "x-amazon-apigateway-integration": integration}
+    paths: dict[str, Any] = {"/a": {"get": operation}, "/b": {"post": {**operation, "responses": {"200": {}}}}}
+    export: dict[str, Any] = {"openapi": "3.0.1", "info": {"title": "t", "version": "1"}, "paths": {"/a": paths["/a"]}}
+    url = "https://a1b2c3.execute-api.us-east-1.amazonaws.com/{basePath}"
+    export["servers"] = [{"url": url, "variables": {"basePath": {"default": "/prod"}}}]
+    [warning] = read(json.dumps(export).encode(), "x").warnings
+    assert warning.path == "$.servers[0].url" and "without /prod: " in warning.message
+    assert read(json.dumps(export).encode(), "x").gateway["routes"] == {
+        "GET /a": {"http": {"uri": "https://inner.example.com/", "method": "GET"}}
+    }
+    with pytest.raises(InvalidError, match=r"is not valid under any|is a required property") as error:
+        read(json.dumps(export | {"paths": paths}).encode(), "x")
+    assert error.value.problems[0].path.startswith("$.paths['/b'].post.responses")
+    assert all("\n" not in problem.message for problem in error.value.problems)
+
+
 def test_plain_openapi_needs_to_be_told_which_function() -> None:
     plain = {
         "openapi": "3.1.0",
@@ -417,6 +435,11 @@ def test_what_is_protected_does_not_become_open_unasked() -> None:
         read(data, "x", Options(function="f"))
     assert error.value.problems[0].path == "$.paths['/a'].get.security"
     assert "--without-security" in error.value.problems[0].remedy
+    cognito = json.loads(data)
+    pool = {"type": "cognito_user_pools", "providerARNs": ["arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu_1a"]}
+    cognito["components"]["securitySchemes"]["basic"]["x-amazon-apigateway-authorizer"] = pool
+    with pytest.raises(InvalidError, match=r'"issuer": "https://cognito-idp\.eu-west-1\.amazonaws\.com/eu_1a"'):
+        read(json.dumps(cognito).encode(), "x", Options(function="f"))
     open_ = read(data, "x", Options(function="f", without_security=True))
     assert open_.gateway["routes"]["GET /a"] == {
         "function": "f",
@@ -444,7 +467,6 @@ def test_what_is_protected_stays_so_or_is_refused() -> None:
     amazons = json.loads(json.dumps(SECURED))
     amazons["components"]["securitySchemes"]["basic"] = {
         "type": "oauth2",
-        "flows": {},
         "x-amazon-apigateway-authorizer": {
             "type": "jwt",
             "identitySource": "$request.header.Authorization",

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AfterValidator, Field, StringConstraints
 
 from owsgit.gateway.addresses import LOOPBACK, is_safe
-from owsgit.model.spec import Document, nearest
+from owsgit.model.spec import Document, PlacedError, nearest
 from owsgit.services.gateways.function_authorizers import RequestAuthorizer, TokenAuthorizer
 
 AUTHORIZERS_MAX = 100
@@ -80,17 +80,16 @@ class Authorized(Protocol):
 
 def check_auth(authorizers: Mapping[str, AuthorizerSpec], default: str, routes: Mapping[str, Authorized]) -> None:
     """Raises ValueError if something names an authorizer that there is not, or asks for scopes that nobody shows."""
-    _known(default, "auth", authorizers)
+    _known(default, "auth", authorizers, "auth")
     for key, route in routes.items():
         auth = default if route.auth is None else route.auth
-        _known(auth, f"route {key!r}: auth", authorizers)
+        _known(auth, f"route {key!r}: auth", authorizers, "routes", key, "auth")
         if route.scopes and not isinstance(authorizers.get(auth), JwtAuthorizer):
-            raise ValueError(
-                f"route {key!r}: scopes are of JSON Web Tokens, and its auth is {auth!r}: name a jwt authorizer"
-            )
+            words = f"route {key!r}: scopes are of JSON Web Tokens, and its auth is {auth!r}: name a jwt authorizer"
+            raise PlacedError(words, "routes", key, "scopes")
 
 
-def _known(auth: str, place: str, authorizers: Iterable[str]) -> None:
+def _known(auth: str, place: str, authorizers: Iterable[str], *at: str) -> None:
     if auth not in RESERVED and auth not in authorizers:
         known = nearest(auth, (*RESERVED, *authorizers), "authorizer", "authorizers")
-        raise ValueError(f"{place} names {auth!r}, and there is no such authorizer: {known}")
+        raise PlacedError(f"{place} names {auth!r}, and there is no such authorizer: {known}", *at)

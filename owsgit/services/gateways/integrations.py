@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from owsgit.gateway.table import parse_key
 from owsgit.model.names import NAME
-from owsgit.model.spec import Document, Name
+from owsgit.model.spec import Document, Name, PlacedError
 from owsgit.services.gateways.stages import resolved
 
 if TYPE_CHECKING:
@@ -208,14 +208,20 @@ def templates(route: "RouteSpec") -> Iterator[tuple[str, str]]:
         yield "rewrite", route.rewrite
 
 
+def missing_variable(who: str, stage: str) -> str:
+    """What is told of a text that asks for more than the stage says."""
+    return f"{who} names a variable that the stage {stage!r} does not have: add it to the stage's variables"
+
+
 def check(key: str, route: "RouteSpec", variables: Mapping[str, str], stage: str) -> None:
     """Raises ValueError for what does not fit a route's key, or a stage's variables."""
     for field, written in templates(route):
         from owsgit.gateway.template import PathTemplate  # noqa: PLC0415 - see above
 
+        at = ("routes", key, *field.split("."))
         text = resolved(written, variables)
         if "${" in text:
-            raise ValueError(f"route {key!r}: {field} names a variable that the stage {stage!r} does not have")
+            raise PlacedError(missing_variable(f"route {key!r}: {field}", stage), *at)
         try:
             PathTemplate(text, parse_key(key))
             if field == "http.uri" or (field == "redirect.location" and not text.startswith("/")):
@@ -223,7 +229,7 @@ def check(key: str, route: "RouteSpec", variables: Mapping[str, str], stage: str
             if field == "redirect.location" and text.startswith("//"):
                 raise ValueError("redirect.location begins with //, which is another host: write https://...")
         except ValueError as error:
-            raise ValueError(f"route {key!r}: {error}") from None
+            raise PlacedError(f"route {key!r}: {error}", *at) from None
 
 
 def mapped(written: dict[str, str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 from pydantic import Field, StringConstraints
 
 from owsgit.gateway.table import CONNECT, DEFAULT, DISCONNECT, RouteKeyError, parse_key
-from owsgit.model.spec import Document
+from owsgit.model.spec import Document, PlacedError
 
 HTTP, WEBSOCKET = "HTTP", "WEBSOCKET"
 SELECTION = "$request.body.action"
@@ -76,18 +76,21 @@ def check_key(text: str, protocol: str) -> None:
 
 def check_route(key: str, route: SocketRouted, protocol: str) -> None:
     """Raises ValueError if the route asks for what its protocol has not."""
+    at = ("routes", key)
     if protocol == HTTP and route.route_response:
-        raise ValueError(f"route {key!r}: routeResponse is for WebSocket APIs: remove it")
+        raise PlacedError(f"route {key!r}: routeResponse is for WebSocket APIs: remove it", *at)
     if protocol == WEBSOCKET and route.response_transfer_mode != "BUFFERED":
-        raise ValueError(f"route {key!r}: a message is sent whole: remove responseTransferMode")
+        raise PlacedError(f"route {key!r}: a message is sent whole: remove responseTransferMode", *at)
     if protocol == WEBSOCKET and key != CONNECT and (route.auth is not None or route.scopes):
-        raise ValueError(f"route {key!r}: who may connect may send: move auth and scopes to the route {CONNECT!r}")
+        words = f"route {key!r}: who may connect may send: move auth and scopes to the route {CONNECT!r}"
+        raise PlacedError(words, *at)
     if protocol == WEBSOCKET:
         for name in ("files", "redirect", "rewrite"):
             if getattr(route, name) is not None:
-                raise ValueError(f"route {key!r}: {name} is about paths, which a message has not: remove it")
+                words = f"route {key!r}: {name} is about paths, which a message has not: remove it"
+                raise PlacedError(words, *at, name)
     if key in (CONNECT, DISCONNECT) and route.route_response:
-        raise ValueError(f"route {key!r}: nobody hears its response: remove routeResponse")
+        raise PlacedError(f"route {key!r}: nobody hears its response: remove routeResponse", *at)
 
 
 def names(expression: str) -> list[str]:

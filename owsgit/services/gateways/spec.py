@@ -11,8 +11,8 @@ from owsgit.gateway.table import CONNECT, DEFAULT, parse_key
 from owsgit.model.core import Port
 from owsgit.model.iam.document import Guarded
 from owsgit.model.names import unqualified
-from owsgit.model.spec import Claim, Document, Reference, Suspendable
-from owsgit.model.strictjson import join
+from owsgit.model.spec import Claim, Document, PlacedError, Reference, Suspendable
+from owsgit.model.strictjson import join, problem_path
 from owsgit.services.gateways import requests
 from owsgit.services.gateways.access_logs import AccessLogSpec
 from owsgit.services.gateways.authorizers import (
@@ -43,6 +43,7 @@ from owsgit.services.gateways.integrations import (
     check,
     mapped,
     mapped_responses,
+    missing_variable,
 )
 from owsgit.services.gateways.policy import GatewayPolicy
 from owsgit.services.gateways.protection import InFlightMax, LimitsSpec, ThrottleSpec
@@ -278,9 +279,9 @@ class GatewaySpec(Suspendable, Guarded):
         given = {"route_selection_expression", "web_socket"} & self.model_fields_set
         if self.protocol == HTTP and given:
             name = to_camel(min(given))
-            raise ValueError(f'{name} is for WebSocket APIs: remove it, or add "protocol": "WEBSOCKET"')
+            raise PlacedError(f'{name} is for WebSocket APIs: remove it, or add "protocol": "WEBSOCKET"', name)
         if self.protocol != HTTP and self.auth != NONE and CONNECT not in self.routes:
-            raise ValueError(f"auth of a WebSocket API is asked at {CONNECT!r}: add that route")
+            raise PlacedError(f"auth of a WebSocket API is asked at {CONNECT!r}: add that route", "auth")
         for key, route in self.routes.items():
             check_route(key, route, self.protocol)
         return self
@@ -293,7 +294,8 @@ class GatewaySpec(Suspendable, Guarded):
         for text in self.routes:
             other = seen.setdefault((parse_key(text).shape, text == DEFAULT), text)
             if other != text:
-                raise ValueError(f"the routes {other!r} and {text!r} match the same requests: remove one")
+                words = f"the routes {other!r} and {text!r} match the same requests: remove one"
+                raise PlacedError(words, "routes", text)
         return self
 
     @model_validator(mode="after")
@@ -310,7 +312,8 @@ class GatewaySpec(Suspendable, Guarded):
         for index, domain in enumerate(self.domains):
             if domain.stage not in self.stages:
                 known = ", ".join(self.stages)
-                raise ValueError(f"domains[{index}] names the stage {domain.stage!r}; there are {known}")
+                words = f"domains[{index}] names the stage {domain.stage!r}; there are {known}"
+                raise PlacedError(words, "domains", index, "stage")
         self._check_tls()
         places = [(host, base) for host, base, _ in self.places()]
         for place in places:
@@ -319,53 +322,58 @@ class GatewaySpec(Suspendable, Guarded):
         for key, route in self.routes.items():
             for stage, about in self.stages.items():
                 check(key if self.protocol == HTTP else DEFAULT, route, about.variables, stage)
-        for who, _, function in self._functions():
+        for who, at, function in self._functions():
             for stage, about in self.stages.items() if "$" in function else ():
                 name = resolved(function, about.variables)
                 if re.fullmatch(r"[^${}]+", name) is None:
-                    raise ValueError(f"{who}: {function!r} names a variable that the stage {stage!r} does not have")
+                    raise PlacedError(missing_variable(f"{who}: {function!r}", stage), *at)
         return self
 
-    def _functions(self) -> Iterator[tuple[str, str, str]]:
+    def _functions(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """The functions that it calls: who says so, where, and which."""
         for key, route in self.routes.items():
             for field, function in route.functions():
-                yield f"route {key!r}", f"{join('$.routes', key)}.{field}", function
+                yield f"route {key!r}", ("routes", key, *field.split(".")), function
         for name, authorizer in self.authorizers.items():
             if isinstance(authorizer, RequestAuthorizer | TokenAuthorizer):
-                yield f"authorizer {name!r}", f"{join('$.authorizers', name)}.function", authorizer.function
+                yield f"authorizer {name!r}", ("authorizers", name, "function"), authorizer.function
 
     def _check_tls(self) -> None:
         tls = self.tls
         if tls is None:
             for index, domain in enumerate(self.domains):
                 if domain.certificate is not None:
-                    raise ValueError(f"domains[{index}] has a certificate, and the gateway has no tls: add it")
+                    words = f"domains[{index}] has a certificate, and the gateway has no tls: add it"
+                    raise PlacedError(words, "domains", index, "certificate")
             return
         if tls.redirect_port == self.port:
-            raise ValueError("tls.redirectPort is the port of the gateway itself: give another one, such as 80")
+            words = "tls.redirectPort is the port of the gateway itself: give another one, such as 80"
+            raise PlacedError(words, "tls", "redirectPort")
         hosts: dict[str, CertificateSpec] = {}
         for index, domain in enumerate(self.domains):
             certificate = domain.certificate or tls.certificate
             if certificate is None:
-                raise ValueError(f"domains[{index}] has no certificate: give it one, or one for all in tls.certificate")
+                words = f"domains[{index}] has no certificate: give it one, or one for all in tls.certificate"
+                raise PlacedError(words, "domains", index)
             if hosts.setdefault(domain.name, certificate) != certificate:
-                raise ValueError(f"domains[{index}]: {domain.name} has two certificates: give it the same everywhere")
+                words = f"domains[{index}]: {domain.name} has two certificates: give it the same everywhere"
+                raise PlacedError(words, "domains", index, "certificate")
         if not self.domains and tls.certificate is None:
-            raise ValueError("tls has no certificate: give one in tls.certificate")
+            raise PlacedError("tls has no certificate: give one in tls.certificate", "tls")
         for host, certificate in hosts.items() or [("", tls.certificate)]:
             if certificate is not None and certificate.acme is not None:
                 self._check_acme(host, certificate.acme, tls)
 
-    @staticmethod
-    def _check_acme(host: str, acme: AcmeSpec, tls: PortTlsSpec) -> None:
+    def _check_acme(self, host: str, acme: AcmeSpec, tls: PortTlsSpec) -> None:
         if not host or host.startswith("*."):
-            raise ValueError(
+            raise PlacedError(
                 f"acme cannot order a certificate for {host or 'every name'}: list the host names in domains, "
-                "or give the certificate as a secret or as files"
+                "or give the certificate as a secret or as files",
+                "domains" if self.domains else "tls",
             )
         if acme.challenge == "http-01" and tls.redirect_port is None:
-            raise ValueError('http-01 is asked for at port 80: add "redirectPort": 80 to tls, or choose tls-alpn-01')
+            words = 'http-01 is asked for at port 80: add "redirectPort": 80 to tls, or choose tls-alpn-01'
+            raise PlacedError(words, "tls")
 
     def certificates(self) -> Iterator[tuple[str, CertificateSpec, str]]:
         """With TLS, each host (empty: every host), where its certificate comes from, and the path that says so."""
@@ -393,11 +401,12 @@ class GatewaySpec(Suspendable, Guarded):
         if self.docs is None:
             return self
         if self.docs.auth is not None and self.docs.auth not in (*RESERVED, *self.authorizers):
-            raise ValueError(f"docs.auth names {self.docs.auth!r}, and there is no such authorizer")
+            raise PlacedError(f"docs.auth names {self.docs.auth!r}, and there is no such authorizer", "docs", "auth")
         taken = {parse_key(key).shape for key in self.routes if key != DEFAULT}
         for key in (f"GET {self.docs.path}", f"GET {self.docs.path}/{{file}}"):
             if parse_key(key).shape in taken:
-                raise ValueError(f"docs.path: the route {key!r} is there already: choose another path")
+                words = f"docs.path: the route {key!r} is there already: choose another path"
+                raise PlacedError(words, "docs", "path")
         return self
 
     def places(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -424,7 +433,7 @@ class GatewaySpec(Suspendable, Guarded):
         for _, place, function in self._functions():
             names = {unqualified(resolved(function, stage.variables)) for stage in self.stages.values()}
             for name in sorted(names):
-                yield Reference("function", name, place)
+                yield Reference("function", name, problem_path(place))
         if self.tls is not None:
             yield from self.tls.references()
         for index, domain in enumerate(self.domains):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from owsgit.model.core import Port
-from owsgit.model.spec import Document, Name, Reference
+from owsgit.model.spec import Document, Name, PlacedError, Reference
 
 PEM_CHARACTERS_MAX = 256 * 1024
 SOURCES = ("secret", "files", "acme")
@@ -85,6 +85,18 @@ class MutualTlsSpec(Document):
     def _one_truststore(self) -> Self:
         if (self.truststore is None) == (self.truststore_secret is None):
             raise ValueError("mutualTls has exactly one of truststore, truststoreSecret")
+        return self
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if self.truststore is not None:
+            from cryptography import x509  # noqa: PLC0415 - for those alone who ask for certificates
+
+            try:
+                x509.load_pem_x509_certificates(self.truststore.encode())
+            except ValueError:
+                words = "the truststore holds no certificate in PEM: -----BEGIN CERTIFICATE----- ..."
+                raise PlacedError(words, "truststore") from None
         return self
 
 

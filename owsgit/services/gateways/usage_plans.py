@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from owsgit.gateway.table import parse_key
-from owsgit.model.spec import Claim, Document, Name, Reference, Suspendable
+from owsgit.model.spec import Claim, Document, Name, PlacedError, Reference, Suspendable
 from owsgit.model.strictjson import join
 from owsgit.services.gateways.protection import RateSpec
 from owsgit.services.gateways.stages import StageName
@@ -90,18 +90,20 @@ class UsagePlanSpec(Suspendable):
         seen: set[tuple[str, str]] = set()
         for index, api in enumerate(self.apis):
             if (api.gateway, api.stage) in seen:
-                raise ValueError(f"apis[{index}] names the stage {api.stage} of {api.gateway} again: remove one")
+                words = f"apis[{index}] names the stage {api.stage} of {api.gateway} again: remove one"
+                raise PlacedError(words, "apis", index)
             seen.add((api.gateway, api.stage))
         hashes: dict[str, str] = {}
         for name, key in self.keys.items():
             other = hashes.setdefault(key.sha256, name)
             if other != name:
-                raise ValueError(f"the keys {other!r} and {name!r} are the same: make one anew")
+                raise PlacedError(f"the keys {other!r} and {name!r} are the same: make one anew", "keys", name)
         return self
 
     def references(self) -> Iterator[Reference]:
         for index, api in enumerate(self.apis):
             path = f"$.apis[{index}]"
+            yield Reference("gateway", api.gateway, f"{path}.gateway", orders=False)
             yield Reference("gateway", api.gateway, f"{path}.stage", orders=False, need=STAGE_NEED + api.stage)
             for route in api.throttle:
                 place = join(f"{path}.throttle", route)

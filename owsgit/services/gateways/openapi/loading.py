@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import yaml
 
 from owsgit.model.errors import InvalidError, Problem
 from owsgit.model.strictjson import join, problem_path
+from owsgit.services.gateways.openapi import words
 
 BYTES_MAX = 8 * 1024 * 1024
 NODES_MAX = 500_000
@@ -85,15 +86,48 @@ def validate(document: dict[str, Any], file: str) -> None:
     kind = kinds.get(version[:3])
     if kind is None:
         raise InvalidError(f"the version {version!r:.20} is not read", file=file, remedy="2.0, 3.0 and 3.1 are")
-    for error in kind(document).iter_errors():
+    for error in kind(_completed(document)).iter_errors():
         if isinstance(error, UnresolvableParameterError):
             continue  # the path says what its parameters are, as for API Gateway
-        message = str(getattr(error, "message", error))
-        problems.append(Problem(message[:300], file, problem_path(tuple(getattr(error, "absolute_path", ())))))
+        message = str(getattr(error, "message", error)).partition("\n")[0]
+        path = problem_path(tuple(getattr(error, "absolute_path", ())))
+        problems.append(Problem(message[:300], file, path, "write it as the OpenAPI specification has it"))
         if len(problems) == PROBLEMS_MAX:
             break
     if problems:
         raise InvalidError.of(problems)
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with what API Gateway leaves out, in its own exports too, though the specification asks for it.
+
+    These are the responses of an operation, and the flows of an OAuth 2 scheme that an authorizer stands for.
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-swagger-extensions-authorizer.html
+    """
+    made = dict(document)
+    if isinstance(paths := made.get("paths"), dict):
+        made["paths"] = {path: _each(item, _answered) for path, item in paths.items()}
+    if isinstance(components := made.get("components"), dict) and "securitySchemes" in components:
+        made["components"] = components | {"securitySchemes": _each(components["securitySchemes"], _flowing)}
+    return made
+
+
+def _each(value: Any, change: Callable[[str, dict[str, Any]], dict[str, Any]]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: change(name, each) if isinstance(each, dict) else each for name, each in value.items()}
+
+
+def _answered(method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    if method not in words.OPENAPI_METHODS or operation.get("responses", {}) != {}:
+        return operation
+    return operation | {"responses": words.ANY_ANSWER}
+
+
+def _flowing(_: str, scheme: dict[str, Any]) -> dict[str, Any]:
+    if scheme.get("type") != "oauth2" or "flows" in scheme or words.AUTHORIZER not in scheme:
+        return scheme
+    return scheme | {"flows": {}}
 
 
 def _outside(value: Any, file: str, path: str = "$") -> Iterator[Problem]:

@@ -138,7 +138,11 @@ class _Reader:
 
     def _servers(self) -> None:
         for index, server in enumerate(self._document.get("servers", ())):
-            path = urlsplit(re.sub(r"\{[^}]*\}", "x", str(server.get("url", "/")))).path
+            written = str(server.get("url", "/"))
+            for name, about in server.get("variables", {}).items():
+                written = written.replace(f"{{{name}}}", str(about.get("default", "x")))
+            written = re.sub(r"\{[^}]*\}", "x", written)
+            path = re.sub("/{2,}", "/", urlsplit(written).path)
             if words.GATEWAY not in self._document and path not in ("", "/"):
                 self.warn(
                     f"$.servers[{index}].url",

@@ -12,6 +12,9 @@ from owsgit.services.gateways.openapi.integrations import FUNCTION, SAM, Place, 
 NONE, IAM = "none", "iam"
 DISCOVERY = "/.well-known/openid-configuration"
 AUTHORIZATION = "$request.header.Authorization"
+COGNITO = re.compile(r"arn:aws[a-z-]*:cognito-idp:(?P<region>[a-z0-9-]+):\d+:userpool/(?P<pool>[\w-]+)$")
+"""The ARN of a pool of users."""
+
 CALLED = {
     "authorizerResultTtlInSeconds": "resultTtl",
     "authorizerPayloadFormatVersion": "payloadFormatVersion",
@@ -119,7 +122,7 @@ def asked(requirements: Any, known: Mapping[str, Any], authorizers: Iterable[str
         elif name in authorizers:
             auths[name] = [str(scope) for scope in scopes] if isinstance(scopes, list) else []
         else:
-            found.problems.append(f"the security scheme {name!r:.100} has no counterpart")
+            found.problems.append(f"the security scheme {name!r:.100} has no counterpart{_instead(scheme)}")
     if len(auths) > 1:
         found.problems.append(f"a route has one authorizer, not {' and '.join(sorted(auths))}")
     for auth, scopes in list(auths.items())[:1]:
@@ -127,6 +130,18 @@ def asked(requirements: Any, known: Mapping[str, Any], authorizers: Iterable[str
     if found.auth is None and not found.problems:
         found.auth = NONE
     return found
+
+
+def _instead(scheme: Any) -> str:
+    """What to write for a pool of Cognito's users: it issues tokens, and only who reads them knows the audience."""
+    about = scheme.get(words.AUTHORIZER) if isinstance(scheme, dict) else None
+    pools = about.get("providerARNs") if isinstance(about, dict) else None
+    found = COGNITO.match(str(pools[0])) if isinstance(pools, list) and pools else None
+    if found is None:
+        return ""
+    issuer = f"https://cognito-idp.{found['region']}.amazonaws.com/{found['pool']}"
+    configuration = f'{{"issuer": "{issuer}", "audience": ["<id of the app client>"]}}'
+    return f' (for its user pool, write {words.AUTHORIZER}: {{"type": "jwt", "jwtConfiguration": {configuration}}})'
 
 
 def is_key(scheme: Any) -> bool:
