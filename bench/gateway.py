@@ -259,9 +259,13 @@ def run(folder: Path, started: list["subprocess.Popen[bytes]"]) -> None:
         issuer.server.shutdown()
 
 
-def main() -> None:
+def wrk_is_there() -> None:
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: install the Debian package wrk (make tested)")
+
+
+def main() -> None:
+    wrk_is_there()
     started: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as scratch:
         try:
