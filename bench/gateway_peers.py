@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ SERVERLESS = ("serverless@3.40.0", "serverless-offline@13.9.0")  # the last that
 CHALICE = ("chalice==1.32.0",)
 INSTALL_SECONDS_MAX = 600
 CONNECTIONS = 64
+WARM_REQUESTS = 1000
+WARM_SECONDS_MAX = 30
 STOP_SECONDS_MAX = 10
 
 HTTP_API = {
@@ -160,6 +163,15 @@ def own(folder: Path) -> Iterator[Server]:
         node.stop()
 
 
+def warm(server: Server) -> None:
+    """Until so many are answered that all is started: serverless-offline begins with a thread for each request at once,
+    chalice local has a backlog of five connections, and the others come when the kernel tries again, after a second."""
+    answered = 0.0
+    until = time.monotonic() + WARM_SECONDS_MAX
+    while answered < WARM_REQUESTS and time.monotonic() < until:
+        answered += server.load(CONNECTIONS, 2).per_second * 2
+
+
 def run(folder: Path) -> None:
     commands: dict[str, tuple[list[str], Path, int]] = {}
     if home := serverless():
@@ -173,9 +185,10 @@ def run(folder: Path) -> None:
         servers = {"function": stack.enter_context(own(folder))}
         for name, command in commands.items():
             servers[name] = stack.enter_context(running(*command))
-        # the first round lets serverless-offline start a thread for each request at once; none is shorter than 3 s, as
-        # chalice local has a backlog of 5 connections: the others come when the kernel tries again, after a second
-        found = in_turn(servers, CONNECTIONS, 3 if report.quick() else 8, 1 if report.quick() else 3)
+        for server in servers.values():
+            warm(server)
+        seconds, rounds = (2, 1) if report.quick() else (8, 3)
+        found = in_turn(servers, CONNECTIONS, seconds, rounds, warm_up=0)
     ours = found.pop("function")
     for name, theirs in found.items():
         report.line(f"function_vs_{name}", ours.per_second, "requests/s", theirs.per_second)
