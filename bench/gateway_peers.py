@@ -127,6 +127,7 @@ def offline(home: Path, folder: Path, *options: str) -> tuple[list[str], Path, i
     (folder / "node_modules").symlink_to(home / "node_modules")
     port, lambdas, sockets = free_port(), free_port(), free_port()
     ports = ["--httpPort", str(port), "--lambdaPort", str(lambdas), "--websocketPort", str(sockets)]
+    ports += ["--terminateIdleLambdaTime", "3600"]  # seconds that a warm thread stays, in place of 60
     program = str(home / "node_modules/serverless/bin/serverless.js")
     return ["node", program, "offline", "--host", "127.0.0.1", *ports, *options], folder, port
 
@@ -164,12 +165,16 @@ def own(folder: Path) -> Iterator[Server]:
 
 
 def warm(server: Server) -> None:
-    """Until so many are answered that all is started: serverless-offline begins with a thread for each request at once,
-    chalice local has a backlog of five connections, and the others come when the kernel tries again, after a second."""
-    answered = 0.0
+    """Until so many are answered that all is started, and no faster than before.
+
+    serverless-offline begins with a thread for each request at once; chalice local has a backlog of five connections, and
+    the others try again after a second.
+    """
+    answered = rate = before = 0.0
     until = time.monotonic() + WARM_SECONDS_MAX
-    while answered < WARM_REQUESTS and time.monotonic() < until:
-        answered += server.load(CONNECTIONS, 2).per_second * 2
+    while (answered < WARM_REQUESTS or rate > before * 1.25) and time.monotonic() < until:
+        before, rate = rate, server.load(CONNECTIONS, 1).per_second
+        answered += rate
 
 
 def run(folder: Path) -> None:
