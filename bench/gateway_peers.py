@@ -167,8 +167,8 @@ def own(folder: Path) -> Iterator[Server]:
 def warm(server: Server) -> None:
     """Until so many are answered that all is started, and no faster than before.
 
-    serverless-offline begins with a thread for each request at once; chalice local has a backlog of five connections, and
-    the others try again after a second.
+    serverless-offline begins with a thread for each request at once; chalice local has a backlog of five connections,
+    and the others try again after a second.
     """
     answered = rate = before = 0.0
     until = time.monotonic() + WARM_SECONDS_MAX
