@@ -125,13 +125,18 @@ class Server:
         return load
 
 
-def in_turn(servers: Mapping[str, Server], connections: int, seconds: int, rounds: int) -> dict[str, Load]:
-    """Each server's median round, by requests a second; all take turns, so that noise meets all of them."""
+def in_turn(
+    servers: Mapping[str, Server], connections: int, seconds: int, rounds: int, warm_up: int = 1
+) -> dict[str, Load]:
+    """Each server's median round, by requests a second; all take turns, so that noise meets all of them.
+
+    `warm_up` rounds more come first, and do not count.
+    """
     found: dict[str, list[Load]] = {name: [] for name in servers}
-    for number in range(rounds + 1):
+    for number in range(warm_up + rounds):
         for name, server in servers.items():
             load = server.load(connections, seconds)
-            if number:  # the first round warms up
+            if number >= warm_up:
                 found[name].append(load)
     return {name: sorted(loads, key=lambda load: load.per_second)[len(loads) // 2] for name, loads in found.items()}
 
@@ -259,9 +264,13 @@ def run(folder: Path, started: list["subprocess.Popen[bytes]"]) -> None:
         issuer.server.shutdown()
 
 
-def main() -> None:
+def wrk_is_there() -> None:
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: install the Debian package wrk (make tested)")
+
+
+def main() -> None:
+    wrk_is_there()
     started: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as scratch:
         try:

@@ -1,8 +1,9 @@
 """What a gateway passes on and serves, against nginx in the same run: requests a second, asked for by wrk.
 
 `proxy_of_...`: the http integration over nginx's proxy_pass (with connections that are kept), to the same upstream, an
-nginx of its own. `files_of_...`: files of a website over nginx's. Both are one process; each has the machine for itself
-while it is asked. Needs nginx (nginx-light) and wrk.
+nginx of its own. `files_of_...`: files of a website over nginx's. `cached_...`: what a whole node has in the cache of a
+route to a function, over nginx's proxy_cache in front of that upstream. Both are one process; each has the machine for
+itself while it is asked. Needs nginx (nginx-light) and wrk.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,11 +32,21 @@ from owsgit.gateway.listener import Listeners
 from owsgit.gateway.table import parse_key
 from owsgit.gateway.template import PathTemplate
 from owsgit.gateway.upstream import HttpIntegration, Upstream, Upstreams
+from tests.support import nodes, people, projects
+from tests.support.nodes import Node
 
 SIZES = {"1_kB": 1024, "100_kB": 100 * 1024, "10_MB": 10 * 1024 * 1024}
 CONNECTIONS = (1, 16, 64)
 ROUNDS = 3
 START_SECONDS_MAX = 10
+CACHED = ("1_kB", "100_kB")
+HANDLER = """\
+def handler(event, context):
+    body = SIZES[event["pathParameters"]["size"]] * "x"
+    return {"statusCode": 200, "headers": {"content-type": "text/plain"}, "body": body}
+
+
+SIZES = """
 
 NGINX = """
 worker_processes 1;
@@ -48,10 +60,15 @@ http {{
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   keepalive_requests 100000000;
+  proxy_cache_path {folder}/cache keys_zone=cached:1m max_size=64m;
   upstream behind {{ server 127.0.0.1:{behind}; keepalive 128; keepalive_requests 100000000; }}
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     location /proxy/ {{ proxy_pass http://behind/; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    location /cached/ {{
+      proxy_pass http://behind/; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_cache cached; proxy_cache_valid 200 300s; add_header X-Cache $upstream_cache_status;
+    }}
     location / {{ root {root}; }}
   }}
 }}
@@ -115,10 +132,54 @@ def rate(url: str, connections: int, seconds: float) -> float:
     return float(found[1])
 
 
+@contextlib.contextmanager
+def cached_by_a_node(folder: Path, port: int) -> Iterator[None]:
+    """A whole node, at whose port /cached/{size} is a function behind a cache."""
+    folder.mkdir()
+    alice = people.make(folder, "alice")
+    node = Node(folder / "node", alice)
+    files = {
+        "nodes/a.json": node.init(),
+        "functions/f/function.json": projects.function(),
+        "functions/f/app.py": f"{HANDLER}{SIZES}\n",
+        "gateways/g.json": {"port": port, "routes": {"GET /cached/{size}": {"function": "f", "cache": {"ttl": 300}}}},
+    }
+    project = projects.create(folder / "shop", alice, files=files)
+    node.start()
+    try:
+        project.git("push", "-q", node.url(), "HEAD:main")
+        yield
+    finally:
+        node.stop()
+
+
+def store(port: int, size_name: str) -> None:
+    """Have a response of this size stored, and see that it is."""
+    for expected in ("MISS", "HIT"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/cached/{size_name}", timeout=10) as response:
+            found = response.headers["x-cache"], len(response.read())
+        if found != (expected, SIZES[size_name]):
+            sys.exit(f"port {port}: {expected} of {SIZES[size_name]} bytes was expected, not {found[0]} of {found[1]}")
+
+
+def compare_cached(folder: Path, theirs: int, seconds: float) -> None:
+    ours = nodes.free_port()
+    with cached_by_a_node(folder, ours):
+        for size_name in CACHED:
+            store(ours, size_name)
+            store(theirs, size_name)
+            for connections in _connections(size_name):
+                compare(f"cached_{size_name}", f"/cached/{size_name}", ours, theirs, connections, seconds)
+
+
+def _connections(size_name: str) -> tuple[int, ...]:
+    return CONNECTIONS if size_name == "1_kB" and not report.quick() else (16,)
+
+
 def compare(name: str, path: str, ours: int, theirs: int, connections: int, seconds: float) -> None:
     """In turns, so that noise meets both."""
     rates: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ROUNDS):
+    for _ in range(2 if report.quick() else ROUNDS):
         for port, found in zip((ours, theirs), rates, strict=True):
             found.append(rate(f"http://127.0.0.1:{port}{path}", connections, seconds))
     line = f"{name}_{connections}_connections"
@@ -146,8 +207,9 @@ def main() -> None:
         ):
             for kind, path in (("proxy", "/proxy/"), ("files", "/")):
                 for size_name in SIZES:
-                    for connections in CONNECTIONS if size_name == "1_kB" and not report.quick() else (16,):
+                    for connections in _connections(size_name):
                         compare(f"{kind}_of_{size_name}", path + size_name, ours, theirs, connections, seconds)
+            compare_cached(folder / "node", theirs, seconds)
 
 
 if __name__ == "__main__":
