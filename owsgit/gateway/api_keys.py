@@ -164,6 +164,16 @@ class UsagePlans:
         found = self._by_digest.get(hashlib.sha256(key).digest())
         return found if found is not None and found.enabled and (api, stage) in found.plan.stages else None
 
+    def problem(self, api: str, stage: str, key: bytes) -> str:
+        """Why a key, which may be empty, is not good for a stage."""
+        if not key:
+            return "there is no API key (x-api-key)"
+        found = self._by_digest.get(hashlib.sha256(key).digest())
+        if found is None:
+            return "no usage plan has this API key"
+        name = f"the API key {found.name} of the usage plan {found.plan.name}"
+        return f"{name} is not enabled" if not found.enabled else f"{name} is not for the stage {stage} of {api}"
+
 
 def asked_for_key(plans: UsagePlans, api: str, stage: str, route_key: str, *, by_authorizer: bool) -> Step:
     """Let through what comes with a good API key: in x-api-key, or as what an authorizer gave (usageIdentifierKey)."""

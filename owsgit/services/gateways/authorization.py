@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from owsgit.aws import signer, sigv4
-from owsgit.aws.sigv4 import Request, SignatureError
-from owsgit.gateway import identity
+from owsgit.aws.sigv4 import Request, SignatureError, Signed
 from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
+from owsgit.gateway.identity import Identity, source
 from owsgit.gateway.table import CONNECT
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import AttachedPolicy, Decision, ResourcePolicy
@@ -28,6 +28,7 @@ from owsgit.services.gateways.stages import StageSpec, resolved
 if TYPE_CHECKING:
     from owsgit.gateway.function_authorizer import Asking, Verdicts
     from owsgit.gateway.issuers import Issuers
+    from owsgit.gateway.tokens import TokenVerifier
 
 ACTION = "execute-api:Invoke"
 MANAGE = "execute-api:ManageConnections"
@@ -87,13 +88,16 @@ class Authorization:
         """What a route asks of its callers, the outermost first."""
         auth = self._spec.auth_of(route)
         if auth == IAM:
-            return [_SignedStep(self._site, self._policy, route.payload_format_version)]
+            return [self._signed(route)]
         steps: list[Step] = [self._guarded] if self._policy is not None and self._signs else []
         return steps if auth == NONE else [*steps, self._authorizers[auth](route, stage)]
 
     def manage_steps(self) -> list[Step]:
         """What @connections of a WebSocket API asks: a signature, always."""
         return [_SignedStep(self._site, self._policy, "1.0", MANAGE)]
+
+    def _signed(self, route: RouteSpec) -> Step:
+        return _SignedStep(self._site, self._policy, route.payload_format_version)
 
     def _guarded(self, inner: Handler) -> Handler:
         site, policy = self._site, self._policy
@@ -113,10 +117,14 @@ class Authorization:
             return self._asks_function(name, about)
         from owsgit.gateway import tokens  # noqa: PLC0415 - PyJWT, for who has tokens
 
-        issuer = self._state.issuers.get(about.issuer, about.jwks_uri)
-        verifier = tokens.TokenVerifier(issuer, about.issuer, about.audience, about.clock_skew)
-        found = tokens.source(about.identity_source)
+        verifier, found = self._verifier(about), tokens.source(about.identity_source)
         return lambda route, stage: tokens.bearer_step(verifier, found, route.scopes, route.payload_format_version)
+
+    def _verifier(self, about: JwtAuthorizer) -> "TokenVerifier":
+        from owsgit.gateway.tokens import TokenVerifier  # noqa: PLC0415 - as above
+
+        issuer = self._state.issuers.get(about.issuer, about.jwks_uri)
+        return TokenVerifier(issuer, about.issuer, about.audience, about.clock_skew)
 
     def _asks_function(
         self, name: str, about: RequestAuthorizer | TokenAuthorizer
@@ -140,21 +148,27 @@ def asking_of(about: RequestAuthorizer | TokenAuthorizer, target: Target, functi
 
     if isinstance(about, TokenAuthorizer):
         version: Literal["1.0", "2.0"] = "1.0"
-        simple, sources, expression = False, [about.identity_source], about.identity_validation_expression
+        simple = False
     else:
         version, simple = about.payload_format_version, about.enable_simple_responses
-        sources, expression = about.identity_source, None
     return Asking(
         kind=about.type,
         target=target,
         function=function,
         version=version,
-        sources=[identity.source(each) for each in sources],
+        identity=identity_of(about),
         simple=simple,
         ttl=about.result_ttl,
         timeout=about.timeout,
-        valid=matcher(expression) if expression is not None else None,
     )
+
+
+def identity_of(about: RequestAuthorizer | TokenAuthorizer) -> Identity:
+    """Whom an authorizer's function is asked about."""
+    if isinstance(about, RequestAuthorizer):
+        return Identity([source(each) for each in about.identity_source])
+    expression = about.identity_validation_expression
+    return Identity([source(about.identity_source)], matcher(expression) if expression is not None else None)
 
 
 class _SignedStep:
@@ -174,19 +188,17 @@ class _SignedStep:
 
     async def _signer(self, exchange: Exchange) -> Credential:
         """Whose signature a request has. Raises RefusedError."""
-        path, _, query = exchange.target.partition(b"?")
-        request = Request(exchange.method, path, query, exchange.headers)
+        request = request_of(exchange)
         try:
-            signed = signer.read(request)
-            sigv4.check_scope(signed, self._site.scope().region, SERVICE)
+            signed = read_signature(request, self._site.scope().region)
             secure = exchange.scheme == "https"
             return await signer.signer(signed, request, exchange.read, self._site.credential, secure=secure)
         except CredentialError as error:
             exchange.facts["authorize.error"] = f"the credentials are not good: {error}"
-            raise _unsigned(signer.not_good(error)) from None
+            raise unsigned(signer.not_good(error)) from None
         except SignatureError as error:
             exchange.facts["authorize.error"] = str(error)
-            raise _unsigned(error) from None
+            raise unsigned(error) from None
 
     def _decide(self, exchange: Exchange, credential: Credential) -> None:
         """Raises RefusedError."""
@@ -233,7 +245,21 @@ _KINDS = {
 """AWS's errors, as API Gateway calls their responses."""
 
 
-def _unsigned(error: SignatureError) -> RefusedError:
+def read_signature(request: Request, region: str) -> Signed:
+    """What a request says of its signature, which is for a gateway here. Raises SignatureError."""
+    signed = signer.read(request)
+    sigv4.check_scope(signed, region, SERVICE)
+    return signed
+
+
+def request_of(exchange: Exchange) -> Request:
+    """What is signed of a request, but for its body."""
+    path, _, query = exchange.target.partition(b"?")
+    return Request(exchange.method, path, query, exchange.headers)
+
+
+def unsigned(error: SignatureError) -> RefusedError:
+    """The refusal of a request whose signature is missing or not taken."""
     headers = [(b"x-amzn-errortype", error.code.encode())]
     return RefusedError(403, str(error), _KINDS.get(error.code, "ACCESS_DENIED"), headers)
 
