@@ -7,7 +7,8 @@ between a request's bytes and its response's is one Exchange, one task and one w
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary, ref
 
 import httptools
@@ -28,6 +29,9 @@ from owsgit.gateway.exchange import (
     too_slow,
 )
 from owsgit.gateway.limits import HEAD_BYTES_SMALL, UNSENT
+
+if TYPE_CHECKING:  # most nodes need no WebSockets
+    from owsgit.gateway.socket_protocol import BoundedSocketProtocol
 
 FIRST_LOOK_SECONDS = 1.0
 """When a body is not there yet: by then it is known whose request it is, and how long it may take."""
@@ -309,9 +313,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        if not self.refusal:
-            self._leave()  # from now on it is another protocol's
-            super().handle_websocket_upgrade()
+        if self.refusal or not self._counted:
+            return
+        self.deadline = NEVER
+        super().handle_websocket_upgrade()
+        self._counted = False  # from now on it is another protocol's, and counts until that loses it
+        protocol = cast("BoundedSocketProtocol", self.transport.get_protocol())
+        protocol.leave = partial(self.application.connections.leave, self._client.address)
 
     def _leave(self) -> None:
         self.deadline = NEVER

@@ -86,7 +86,7 @@ class Builder:
             steps=self._steps(stage),
             observers=self._observers(stage),
             manage_steps=self._authorization.manage_steps(),
-            http=spec.limits.value(),
+            http=spec.limits.value(spec.web_socket.connections),
         )
 
     def _socket_integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
