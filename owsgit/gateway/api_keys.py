@@ -23,7 +23,12 @@ Period = Literal["DAY", "WEEK", "MONTH"]
 @dataclass(frozen=True)
 class Quota:
     """At most `limit` requests in each period. `offset` is the day on which a week (0: Sunday) or month (0: the first)
-    begins, in UTC."""
+    begins, in UTC.
+
+    AWS's reference has described it as this and as requests that are subtracted from the first period's limit
+    (QuotaSettings). What it takes speaks for days, and so does Terraform: 0 of a DAY, 0 to 6 of a WEEK, 0 to 27 of a
+    MONTH.
+    """
 
     limit: int
     period: Period

@@ -60,7 +60,7 @@ class HandshakeError(ssl.SSLError):
 
 
 class _Handshake(ssl.SSLObject):
-    """The server's side of one. When it fails, event loops close the connection and never send what is left to be sent."""
+    """The server's side of one. When it fails, event loops close the connection and send nothing that is left to be."""
 
     outgoing: ssl.MemoryBIO
 
