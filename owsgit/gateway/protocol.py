@@ -49,9 +49,6 @@ WATCH_SECONDS = 0.5
 """How exactly these times are kept."""
 
 NEVER = float("inf")
-TAKE_SECONDS_MAX = 60.0
-"""A client that takes nothing of a streamed response for so long is cut off."""
-
 WAITING_BYTES_MAX = 64 * 1024
 """Of a body that nobody has read yet; then the client has to wait."""
 
@@ -234,8 +231,8 @@ class Cycle:
                 sent += len(piece)
                 if piece:
                     connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                    if connection.flow.write_paused:
-                        await self._drain()
+                    if connection.flow.write_paused:  # the connection watches who reads it, and how fast
+                        await connection.flow.drain()
         finally:
             close = getattr(pieces, "aclose", None)
             if close is not None:
@@ -248,13 +245,6 @@ class Cycle:
             raise ValueError(f"{sent} bytes of {response.length} came")  # the client waits for the rest
         if not self.keep_alive:
             connection.end()
-
-    async def _drain(self) -> None:
-        try:
-            async with asyncio.timeout(TAKE_SECONDS_MAX):
-                await self.connection.flow.drain()
-        except TimeoutError:
-            raise BrokenError("the client took nothing") from None
 
     def _head(self, response: Response, framing: bytes) -> bytes:
         lines = [STATUS_LINE[response.status]]
