@@ -43,6 +43,7 @@ ISSUER = "https://login.example.com"
 GUARDED: dict[str, Any] = {
     "port": 8082,
     "domains": [{"name": "guarded.example.com"}],
+    "docs": {"path": "/docs", "auth": "asking"},
     "authorizers": {
         "people": {"type": "jwt", "issuer": ISSUER, "audience": ["shop"]},
         "asking": {"type": "request", "function": "hello", "identitySource": ["$request.header.X-Who"]},
@@ -202,6 +203,8 @@ SIGNED = (
         ("/people", (f"authorization: Bearer {token()}",), 200, "signature is not verified here"),
         ("/asking", (), 401, "what identitySource names is missing"),
         ("/asking", ("x-who: me",), 200, "the authorizer asking asks the function hello: on the node, not here"),
+        ("/docs", (), 401, "what identitySource names is missing"),
+        ("/docs", ("x-who: me",), 200, "the authorizer asking"),
         ("/token", ("authorization: x",), 401, "or is not valid"),
         ("/token", ("authorization: t-1",), 200, "the authorizer token asks"),
         ("/signed", (), 403, "Missing Authentication Token"),

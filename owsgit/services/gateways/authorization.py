@@ -7,7 +7,8 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-authoriz
 
 import ipaddress
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ from owsgit.model.iam.decision import AttachedPolicy, Decision, ResourcePolicy
 from owsgit.model.names import Scope
 from owsgit.model.service import Credential, CredentialError, Site, Target
 from owsgit.services.gateways.authorizers import IAM, NONE, AuthorizerSpec, JwtAuthorizer
+from owsgit.services.gateways.documentation import DocsSpec
 from owsgit.services.gateways.function_authorizers import RequestAuthorizer, TokenAuthorizer, matcher
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
@@ -70,6 +72,24 @@ class AuthorizerState:
             await self._issuers.close()
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the callers of a route, and in which payload format its integration is told who they are."""
+
+    auth: str
+    scopes: Sequence[str] = ()
+    payload_format_version: str = "2.0"
+
+    @classmethod
+    def by(cls, spec: GatewaySpec, route: RouteSpec) -> "Asked":
+        return cls(spec.auth_of(route), route.scopes, route.payload_format_version)
+
+
+def asked_of_docs(spec: GatewaySpec, docs: DocsSpec) -> Asked:
+    """What the page of a gateway asks of those who want to see it."""
+    return Asked(spec.auth if docs.auth is None else docs.auth)
+
+
 class Authorization:
     """The steps of one deployment of a gateway."""
 
@@ -84,20 +104,19 @@ class Authorization:
         """The policy, before anything is routed: where no route asks who signs, which would have to be known first."""
         return [self._guarded] if self._policy is not None and not self._signs else []
 
-    def route_steps(self, route: RouteSpec, stage: StageSpec) -> list[Step]:
+    def route_steps(self, asked: Asked, stage: StageSpec) -> list[Step]:
         """What a route asks of its callers, the outermost first."""
-        auth = self._spec.auth_of(route)
-        if auth == IAM:
-            return [self._signed(route)]
+        if asked.auth == IAM:
+            return [self._signed(asked)]
         steps: list[Step] = [self._guarded] if self._policy is not None and self._signs else []
-        return steps if auth == NONE else [*steps, self._authorizers[auth](route, stage)]
+        return steps if asked.auth == NONE else [*steps, self._authorizers[asked.auth](asked, stage)]
 
     def manage_steps(self) -> list[Step]:
         """What @connections of a WebSocket API asks: a signature, always."""
         return [_SignedStep(self._site, self._policy, "1.0", MANAGE)]
 
-    def _signed(self, route: RouteSpec) -> Step:
-        return _SignedStep(self._site, self._policy, route.payload_format_version)
+    def _signed(self, asked: Asked) -> Step:
+        return _SignedStep(self._site, self._policy, asked.payload_format_version)
 
     def _guarded(self, inner: Handler) -> Handler:
         site, policy = self._site, self._policy
@@ -112,13 +131,13 @@ class Authorization:
 
         return handle
 
-    def _authorizer(self, name: str, about: AuthorizerSpec) -> "Callable[[RouteSpec, StageSpec], Step]":
+    def _authorizer(self, name: str, about: AuthorizerSpec) -> "Callable[[Asked, StageSpec], Step]":
         if not isinstance(about, JwtAuthorizer):
             return self._asks_function(name, about)
         from owsgit.gateway import tokens  # noqa: PLC0415 - PyJWT, for who has tokens
 
         verifier, found = self._verifier(about), tokens.source(about.identity_source)
-        return lambda route, stage: tokens.bearer_step(verifier, found, route.scopes, route.payload_format_version)
+        return lambda asked, stage: tokens.bearer_step(verifier, found, asked.scopes, asked.payload_format_version)
 
     def _verifier(self, about: JwtAuthorizer) -> "TokenVerifier":
         from owsgit.gateway.tokens import TokenVerifier  # noqa: PLC0415 - as above
@@ -128,17 +147,17 @@ class Authorization:
 
     def _asks_function(
         self, name: str, about: RequestAuthorizer | TokenAuthorizer
-    ) -> "Callable[[RouteSpec, StageSpec], Step]":
+    ) -> "Callable[[Asked, StageSpec], Step]":
         from owsgit.gateway.function_authorizer import FunctionAuthorizer  # noqa: PLC0415 - for who asks functions
 
         site, verdicts = self._site, self._state.verdicts(self._name, name, about)
 
-        def step(route: RouteSpec, stage: StageSpec) -> Step:
+        def step(asked: Asked, stage: StageSpec) -> Step:
             asking = asking_of(about, site.targets["function"], resolved(about.function, stage.variables))
-            asked = FunctionAuthorizer(
+            authorizer = FunctionAuthorizer(
                 name, asking, verdicts, lambda exchange: arn_of(exchange, site.scope()), context_of
             )
-            return asked.step(route.payload_format_version)
+            return authorizer.step(asked.payload_format_version)
 
         return step
 

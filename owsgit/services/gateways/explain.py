@@ -19,6 +19,7 @@ from owsgit.gateway.table import ANY, DEFAULT, METHODS, RoutingTable, parse_key
 from owsgit.model.errors import InvalidError
 from owsgit.model.service import Site
 from owsgit.model.state import State
+from owsgit.services.gateways.authorization import Asked, asked_of_docs
 from owsgit.services.gateways.integrate import Integrations, keys_of
 from owsgit.services.gateways.offline import KEY_ERROR, Admission, site_of
 from owsgit.services.gateways.schemas import Schemas
@@ -207,9 +208,16 @@ class _Probe:
         schemas, document = Schemas(spec.models), spec.document()
         for key, route in spec.routes.items():
             checked = self._integration(key, route, spec.stages[stage], schemas)
-            admitted = wrapped(checked, admission.route_steps(key, route, stage))
+            asked, by_key = Asked.by(spec, route), spec.asks_for_key(route)
+            admitted = wrapped(checked, admission.route_steps(key, asked, stage, by_key=by_key))
             for each in keys_of(key, route, spec.routes):
                 yield each, self._arrived(_facts(key, document["routes"][key], document), admitted)
+        if spec.docs is not None:
+            asked = asked_of_docs(spec, spec.docs)
+            for key in spec.docs.route_keys:
+                steps = admission.route_steps(key, asked, stage, by_key=spec.api_key_required)
+                method, path = key.split(" ")
+                yield key, self._arrived(RouteFacts(key, method, path, "docs", asked.auth, ()), wrapped(_shown, steps))
 
     def _arrived(self, route: RouteFacts, handler: Handler) -> Handler:
         async def arrived(exchange: Exchange) -> Response:
@@ -227,6 +235,11 @@ class _Probe:
 
         shown = Integrations.shown(key, route, stage, integration)
         return route.request.check(schemas).step(shown) if route.request is not None else shown
+
+
+async def _shown(exchange: Exchange) -> Response:
+    """In place of the interactive page."""
+    return Response(200, [])
 
 
 class _Given:

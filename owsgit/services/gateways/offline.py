@@ -23,6 +23,7 @@ from owsgit.model.resource import Resource
 from owsgit.model.service import SecretValue, Site
 from owsgit.model.state import State
 from owsgit.services.gateways.authorization import (
+    Asked,
     Authorization,
     AuthorizerState,
     identity_of,
@@ -34,7 +35,7 @@ from owsgit.services.gateways.authorizers import JwtAuthorizer
 from owsgit.services.gateways.function_authorizers import RequestAuthorizer, TokenAuthorizer
 from owsgit.services.gateways.protecting import Protection
 from owsgit.services.gateways.shared import usage_plans
-from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
+from owsgit.services.gateways.spec import GatewaySpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 from owsgit.services.gateways.usage_handler import plan_of
 from owsgit.services.gateways.usage_plans import UsagePlanSpec
@@ -73,14 +74,14 @@ class Admission:
     def stage_steps(self) -> list[Step]:
         return self._authorization.stage_steps()
 
-    def route_steps(self, key: str, route: RouteSpec, stage: str) -> list[Step]:
+    def route_steps(self, key: str, asked: Asked, stage: str, *, by_key: bool) -> list[Step]:
         """As the Builder orders them."""
-        steps = self._authorization.route_steps(route, self._spec.stages[stage])
-        if not self._spec.asks_for_key(route):
+        steps = self._authorization.route_steps(asked, self._spec.stages[stage])
+        if not by_key:
             return steps
         if self._spec.api_key_source == "AUTHORIZER":
             return [*steps, _noting(self._note, UNTOLD_KEY)]
-        return [*steps, self._telling(stage), *self._protection.of_key(self._spec, stage, key, route)]
+        return [*steps, self._telling(stage), *self._protection.of_key(self._spec, stage, key)]
 
     def _telling(self, stage: str) -> Step:
         """Says why an API key is not good: the client is not told."""
@@ -117,7 +118,7 @@ class _Authorization(Authorization):
         self._note = note
         super().__init__(site, name, spec, AuthorizerState())
 
-    def _signed(self, route: RouteSpec) -> Step:
+    def _signed(self, asked: Asked) -> Step:
         def step(inner: Handler) -> Handler:
             async def handle(exchange: Exchange) -> Response:
                 try:
@@ -140,10 +141,10 @@ class _Authorization(Authorization):
 
     def _asks_function(
         self, name: str, about: RequestAuthorizer | TokenAuthorizer
-    ) -> Callable[[RouteSpec, StageSpec], Step]:
+    ) -> Callable[[Asked, StageSpec], Step]:
         identity = identity_of(about)
 
-        def made(route: RouteSpec, stage: StageSpec) -> Step:
+        def made(asked: Asked, stage: StageSpec) -> Step:
             function = resolved(about.function, stage.variables)
 
             def step(inner: Handler) -> Handler:

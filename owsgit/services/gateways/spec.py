@@ -395,7 +395,7 @@ class GatewaySpec(Suspendable, Guarded):
         if self.docs.auth is not None and self.docs.auth not in (*RESERVED, *self.authorizers):
             raise ValueError(f"docs.auth names {self.docs.auth!r}, and there is no such authorizer")
         taken = {parse_key(key).shape for key in self.routes if key != DEFAULT}
-        for key in (f"GET {self.docs.path}", f"GET {self.docs.path}/{{file}}"):
+        for key in self.docs.route_keys:
             if parse_key(key).shape in taken:
                 raise ValueError(f"docs.path: the route {key!r} is there already: choose another path")
         return self
