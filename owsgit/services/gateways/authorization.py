@@ -97,7 +97,10 @@ class Authorization:
         self._site, self._name, self._spec, self._state = site, name, spec, state
         attached = AttachedPolicy(f"gateways/{name}.json", "$.policy", spec.policy) if spec.policy else None
         self._policy = ResourcePolicy(attached) if attached is not None else None
-        self._signs = any(spec.auth_of(route) == IAM for route in spec.routes.values())
+        asked = {spec.auth_of(route) for route in spec.routes.values()}
+        if spec.docs is not None:
+            asked.add(asked_of_docs(spec, spec.docs).auth)
+        self._signs = IAM in asked
         self._authorizers = {each: self._authorizer(each, about) for each, about in spec.authorizers.items()}
 
     def stage_steps(self) -> list[Step]:
