@@ -23,7 +23,12 @@ Period = Literal["DAY", "WEEK", "MONTH"]
 @dataclass(frozen=True)
 class Quota:
     """At most `limit` requests in each period. `offset` is the day on which a week (0: Sunday) or month (0: the first)
-    begins, in UTC."""
+    begins, in UTC.
+
+    AWS's reference has described it as this and as requests that are subtracted from the first period's limit
+    (QuotaSettings). What it takes speaks for days, and so does Terraform: 0 of a DAY, 0 to 6 of a WEEK, 0 to 27 of a
+    MONTH.
+    """
 
     limit: int
     period: Period
@@ -164,6 +169,16 @@ class UsagePlans:
         """The key, if it is good for a stage."""
         found = self._by_digest.get(hashlib.sha256(key).digest())
         return found if found is not None and found.enabled and (api, stage) in found.plan.stages else None
+
+    def problem(self, api: str, stage: str, key: bytes) -> str:
+        """Why a key, which may be empty, is not good for a stage."""
+        if not key:
+            return "there is no API key (x-api-key)"
+        found = self._by_digest.get(hashlib.sha256(key).digest())
+        if found is None:
+            return "no usage plan has this API key"
+        name = f"the API key {found.name} of the usage plan {found.plan.name}"
+        return f"{name} is not enabled" if not found.enabled else f"{name} is not for the stage {stage} of {api}"
 
 
 def asked_for_key(plans: UsagePlans, api: str, stage: str, route_key: str, *, by_authorizer: bool) -> Step:

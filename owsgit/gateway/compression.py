@@ -41,7 +41,7 @@ class Compression:
     async def _encode(self, exchange: Exchange, response: Response) -> Response:
         if not self._fits(exchange, response):
             return response
-        vary(response, b"Accept-Encoding")
+        response.vary(b"Accept-Encoding")
         if response.status == 304:
             _weaken(response, exchange.header(b"if-none-match"))
             return response
@@ -90,17 +90,6 @@ async def _whole(response: Response, body: bytes, encoding: str) -> bytes:
         if response.variants is not None:
             response.variants.put(encoding, known)
     return known
-
-
-def vary(response: Response, name: bytes) -> None:
-    """Say that the response depends on a header of the request."""
-    for index, (key, value) in enumerate(response.headers):
-        if key == b"vary":
-            names = [each.strip().lower() for each in value.split(b",")]
-            if name.lower() not in names and b"*" not in names:
-                response.headers[index] = key, value + b", " + name
-            return
-    response.headers.append((b"vary", name))
 
 
 def _weaken(response: Response, wanted: bytes | None = None) -> None:

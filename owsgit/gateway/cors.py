@@ -52,17 +52,19 @@ class Cors:
             response = await handler(exchange)
             response.headers = [pair for pair in response.headers if pair[0] not in _OWN]
             response.headers += self._told(origin)
+            if not self._any_origin:  # without an Origin too, as it may be cached for somebody who sends one
+                response.vary(b"origin")
             return response
 
         return shared
 
     def _preflight(self, exchange: Exchange, origin: bytes) -> Response:
-        told = self._told(origin)
-        vary = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
-        headers = [pair for pair in told if pair[0] not in (b"vary", b"access-control-expose-headers")] + [vary]
+        headers = [pair for pair in self._told(origin) if pair[0] != b"access-control-expose-headers"]
         if self._allows(origin):
             headers += self._allowed(exchange.header(b"access-control-request-headers"))
-        return Response(204, headers)
+        response = Response(204, headers)
+        response.vary(b"origin", b"access-control-request-method", b"access-control-request-headers")
+        return response
 
     def _allowed(self, asked: bytes) -> Headers:
         allowed = [(b"access-control-allow-methods", self._methods)] if self._methods else []
@@ -77,11 +79,10 @@ class Cors:
         return self._any_origin or self._origin.fullmatch(origin.lower()) is not None
 
     def _told(self, origin: bytes) -> Headers:
-        """What every response says; without an Origin too, as it may be cached for somebody who sends one."""
-        vary = [] if self._any_origin else [(b"vary", b"origin")]
+        """What every response to an origin says."""
         if not origin or not self._allows(origin):
-            return vary
-        told = [(b"access-control-allow-origin", b"*" if self._any_origin else origin), *vary]
+            return []
+        told = [(b"access-control-allow-origin", b"*" if self._any_origin else origin)]
         if self._sharing.credentials:
             told.append((b"access-control-allow-credentials", b"true"))
         if self._exposed:

@@ -14,13 +14,17 @@ from typing import cast
 
 from owsgit.gateway import hello
 from owsgit.gateway.hello import Hello, NotTlsError
-from owsgit.gateway.tls import ACME_PROTOCOL, Security
+from owsgit.gateway.tls import ACME_PROTOCOL, Context, HandshakeError, Security
 
 HANDSHAKE_SECONDS_MAX = 20.0
 """From a connection's start to the end of its handshake."""
 
 HANDSHAKES_MAX = 1000
 """At once; further connections wait in the backlog."""
+
+ALERT_SECONDS_MAX = 1.0
+ALERT_READS_MAX = 8
+"""How long, and how often, what a refused client sends is read."""
 
 ACCEPTS_AT_ONCE_MAX = 64
 SHUTDOWN_SECONDS_MAX = 5.0
@@ -98,14 +102,12 @@ class Door:
                     connection.recv(hello.HELLO_BYTES_MAX)  # what is left unread would be answered with a reset
                     connection.send(_UNRECOGNIZED_NAME)
                     return
-                taken = True  # the loop closes it from here on
-                await self._loop.connect_accepted_socket(
-                    lambda: _Opening(self._protocol),
-                    connection,
-                    ssl=context,
-                    ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
-                    ssl_shutdown_timeout=SHUTDOWN_SECONDS_MAX,
-                )
+                with connection.dup() as kept:
+                    taken = True  # the loop closes it from here on, and no alert is sent any more
+                    try:
+                        await self._shake(connection, context)
+                    except HandshakeError as error:
+                        await _alert(kept, error.alert)
         except (OSError, NotTlsError, TimeoutError, EOFError):  # ssl.SSLError is an OSError
             pass  # whoever it was is gone, or was told by an alert
         except Exception:
@@ -113,6 +115,15 @@ class Door:
         finally:
             if not taken:
                 connection.close()
+
+    async def _shake(self, connection: socket.socket, context: Context) -> None:
+        await self._loop.connect_accepted_socket(
+            lambda: _Opening(self._protocol),
+            connection,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS_MAX,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS_MAX,
+        )
 
     def close(self) -> None:
         """Take no more connections; handshakes that have begun are given up."""
@@ -150,6 +161,18 @@ async def _readable(connection: socket.socket) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(connection)
+
+
+async def _alert(connection: socket.socket, alert: bytes) -> None:
+    """Say why a handshake is refused. What the client has sent meanwhile is read: else it would get a reset, and not
+    the alert (RFC 9112 9.6 has the same)."""
+    loop = asyncio.get_running_loop()
+    connection.send(alert)
+    connection.shutdown(socket.SHUT_WR)
+    async with asyncio.timeout(ALERT_SECONDS_MAX):
+        for _ in range(ALERT_READS_MAX):
+            if not await loop.sock_recv(connection, hello.HELLO_BYTES_MAX):
+                return
 
 
 class _Opening(asyncio.Protocol):

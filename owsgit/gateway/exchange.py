@@ -286,6 +286,15 @@ class Response:
                 return value
         return b""
 
+    def vary(self, *names: bytes) -> None:
+        """Say that it depends on these headers of the request, in one Vary that names each once (RFC 9110 12.5.5)."""
+        said = [value for key, value in self.headers if key == b"vary"]
+        once: dict[bytes, bytes] = {}
+        for each in b",".join((*said, *names)).split(b","):
+            once.setdefault(each.strip().lower(), each.strip())
+        value = b"*" if b"*" in once else b", ".join(filter(None, once.values()))
+        self.headers = [pair for pair in self.headers if pair[0] != b"vary"] + [(b"vary", value)]
+
 
 Handler = Callable[[Exchange], Awaitable[Response]]
 Step = Callable[[Handler], Handler]

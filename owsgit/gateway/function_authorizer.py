@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from owsgit.gateway import payload
 from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
+from owsgit.gateway.identity import Identity
 from owsgit.model.errors import OwsgitError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import AttachedPolicy, Policies
@@ -95,11 +96,10 @@ class Asking:
     target: Target
     function: str
     version: Literal["1.0", "2.0"]  # of what the function is sent
-    sources: Sequence[Callable[[Exchange], str]]
+    identity: Identity
     simple: bool  # whether it answers isAuthorized and not a policy
     ttl: float  # seconds for which an answer is good; 0: for its request alone
     timeout: float
-    valid: Callable[[str], bool] | None  # what a token has to look like
 
 
 class FunctionAuthorizer:
@@ -138,8 +138,8 @@ class FunctionAuthorizer:
 
     async def _verdict(self, exchange: Exchange) -> Verdict:
         asking = self._asking
-        identity = [read(exchange) for read in asking.sources]
-        if not all(identity) or (asking.valid is not None and not asking.valid(identity[0])):
+        identity = asking.identity.shown(exchange)
+        if identity is None:
             raise RefusedError(401, UNAUTHORIZED, "UNAUTHORIZED")
         if not asking.ttl:
             verdict, _ = await self._ask(exchange, identity)

@@ -3,7 +3,8 @@
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -11,6 +12,19 @@ if TYPE_CHECKING:  # whoever only reads the ledger needs no requests
     from owsgit.gateway.exchange import Exchange
 
 QUERY_FIELDS_MAX = 1000
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a client has to show before a function is asked about it."""
+
+    sources: "Sequence[Callable[[Exchange], str]]"
+    valid: Callable[[str], bool] | None = None  # what the first of them, a token, has to look like
+
+    def shown(self, exchange: "Exchange") -> list[str] | None:
+        """All of it; None if some is missing or is not valid."""
+        found = [read(exchange) for read in self.sources]
+        return found if all(found) and (self.valid is None or self.valid(found[0])) else None
 
 
 def _path(exchange: "Exchange") -> str:

@@ -7,7 +7,8 @@ between a request's bytes and its response's is one Exchange, one task and one w
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary, ref
 
 import httptools
@@ -29,6 +30,9 @@ from owsgit.gateway.exchange import (
 )
 from owsgit.gateway.limits import HEAD_BYTES_SMALL, UNSENT
 
+if TYPE_CHECKING:  # most nodes need no WebSockets
+    from owsgit.gateway.socket_protocol import BoundedSocketProtocol
+
 FIRST_LOOK_SECONDS = 1.0
 """When a body is not there yet: by then it is known whose request it is, and how long it may take."""
 
@@ -45,9 +49,6 @@ WATCH_SECONDS = 0.5
 """How exactly these times are kept."""
 
 NEVER = float("inf")
-TAKE_SECONDS_MAX = 60.0
-"""A client that takes nothing of a streamed response for so long is cut off."""
-
 WAITING_BYTES_MAX = 64 * 1024
 """Of a body that nobody has read yet; then the client has to wait."""
 
@@ -230,8 +231,8 @@ class Cycle:
                 sent += len(piece)
                 if piece:
                     connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                    if connection.flow.write_paused:
-                        await self._drain()
+                    if connection.flow.write_paused:  # the connection watches who reads it, and how fast
+                        await connection.flow.drain()
         finally:
             close = getattr(pieces, "aclose", None)
             if close is not None:
@@ -244,13 +245,6 @@ class Cycle:
             raise ValueError(f"{sent} bytes of {response.length} came")  # the client waits for the rest
         if not self.keep_alive:
             connection.end()
-
-    async def _drain(self) -> None:
-        try:
-            async with asyncio.timeout(TAKE_SECONDS_MAX):
-                await self.connection.flow.drain()
-        except TimeoutError:
-            raise BrokenError("the client took nothing") from None
 
     def _head(self, response: Response, framing: bytes) -> bytes:
         lines = [STATUS_LINE[response.status]]
@@ -309,9 +303,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
-        if not self.refusal:
-            self._leave()  # from now on it is another protocol's
-            super().handle_websocket_upgrade()
+        if self.refusal or not self._counted:
+            return
+        self.deadline = NEVER
+        super().handle_websocket_upgrade()
+        self._counted = False  # from now on it is another protocol's, and counts until that loses it
+        protocol = cast("BoundedSocketProtocol", self.transport.get_protocol())
+        protocol.leave = partial(self.application.connections.leave, self._client.address)
 
     def _leave(self) -> None:
         self.deadline = NEVER

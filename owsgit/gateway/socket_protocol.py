@@ -6,6 +6,7 @@ Imported only by nodes that serve a WebSocket API, as the websockets library is.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -40,6 +41,10 @@ log = logging.getLogger("owsgit.gateway.sockets")
 log.setLevel(logging.WARNING)  # uvicorn tells of every handshake, with its query
 
 
+def _uncounted() -> None:
+    """Nobody counts it."""
+
+
 class BoundedSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket."""
 
@@ -47,6 +52,8 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self.logger = log
         self._dying: asyncio.TimerHandle | None = None
+        self.leave: Callable[[], None] = _uncounted
+        """What is done when the connection is lost: so long it counts as one of its client."""
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -60,6 +67,7 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._dying is not None:
             self._dying.cancel()
+        self.leave()
         self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006, "reason": "Connection closed abnormally"})
         super().connection_lost(exc)
 

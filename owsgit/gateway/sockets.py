@@ -34,7 +34,7 @@ GOING_AWAY = 1001
 POLICY = 1008
 
 Forward = Callable[[str, Mapping[str, str], bytes], Awaitable["Outcome"]]
-"""Has another node, by name, do something with a connection of its own. Raises OwsgitError."""
+"""Has another node, by the name that an id says, do something with a connection of its own. Raises OwsgitError."""
 
 
 @dataclass(frozen=True)

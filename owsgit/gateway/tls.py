@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from owsgit.gateway.certificates import Certificate
 from owsgit.gateway.hello import Hello
@@ -50,10 +51,39 @@ class Secured:
         return wanted.host == self.host or wanted.certificate == self.certificate
 
 
+class HandshakeError(ssl.SSLError):
+    """A handshake that OpenSSL refused. `alert` is what the client has to be told, as it goes over the wire."""
+
+    def __init__(self, error: ssl.SSLError, alert: bytes) -> None:
+        super().__init__(*error.args)
+        self.alert = alert
+
+
+class _Handshake(ssl.SSLObject):
+    """The server's side of one. When it fails, event loops close the connection and send nothing that is left to be."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            raise HandshakeError(error, self.outgoing.read()) from None
+
+
 class Context(ssl.SSLContext):
     """An SSL context that knows what it is for; None: for nobody."""
 
     secured: Secured | None
+    sslobject_class = _Handshake
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **options: Any) -> _Handshake:
+        made = super().wrap_bio(incoming, outgoing, *args, **options)
+        assert isinstance(made, _Handshake)
+        made.outgoing = outgoing
+        return made
 
     @classmethod
     def made(cls, secured: Secured) -> "Context":

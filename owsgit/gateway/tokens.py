@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jwt
@@ -97,20 +98,17 @@ class TokenVerifier:
         return verified
 
     async def _verify(self, token: bytes) -> Verified:
-        algorithm, key_id = _header(token)
+        algorithm, key_id = header_of(token)
         key = await self._issuer.key(key_id, algorithm)
         if key is None:
             raise TokenError("the token's key is not known", f"no key {key_id!r:.80} for {algorithm}")
-        generation = self._issuer.generation
+        return self._read(partial(jwt.decode, token, key.public, algorithms=[algorithm]), self._issuer.generation)
+
+    def _read(self, decode: Callable[..., dict[str, Any]], generation: int, **options: bool) -> Verified:
+        """What a token says, which `decode` knows. Raises TokenError."""
+        asked = {"require": ["exp", "iss"], "verify_aud": False, "verify_sub": False, "verify_jti": False, **options}
         try:
-            claims = jwt.decode(
-                token,
-                key.public,
-                algorithms=[algorithm],
-                issuer=self._name,
-                leeway=self._skew,
-                options={"require": ["exp", "iss"], "verify_aud": False, "verify_sub": False, "verify_jti": False},
-            )
+            claims = decode(issuer=self._name, leeway=self._skew, options=asked)
             shown = {name: shown_as_text(value) for name, value in claims.items()}
             until = float(claims["exp"]) + self._skew
         except jwt.ExpiredSignatureError:
@@ -128,7 +126,7 @@ class TokenVerifier:
             raise TokenError("the token is for another audience")
 
 
-def _header(token: bytes) -> tuple[str, str | None]:
+def header_of(token: bytes) -> tuple[str, str | None]:
     """The algorithm, which is one of ours, and the key's id. Raises TokenError."""
     try:
         header = jwt.get_unverified_header(token)

@@ -1,6 +1,10 @@
 """`owsgit gateway`: routes, test, import and export, in a working tree."""
 
+import base64
+import hashlib
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,45 @@ OTHER: dict[str, Any] = {
     "routes": {"$default": {"function": "hello"}},
 }
 
+ISSUER = "https://login.example.com"
+GUARDED: dict[str, Any] = {
+    "port": 8082,
+    "domains": [{"name": "guarded.example.com"}],
+    "docs": {"path": "/docs", "auth": "asking"},
+    "authorizers": {
+        "people": {"type": "jwt", "issuer": ISSUER, "audience": ["shop"]},
+        "asking": {"type": "request", "function": "hello", "identitySource": ["$request.header.X-Who"]},
+        "token": {"type": "token", "function": "hello", "identityValidationExpression": "t-[0-9]+"},
+    },
+    "policy": {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": "*", "Action": "execute-api:Invoke", "Resource": "*"},
+            {
+                "Effect": "Deny",
+                "Principal": "*",
+                "Action": "execute-api:Invoke",
+                "Resource": "*",
+                "Condition": {"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}},
+            },
+        ],
+    },
+    "routes": {
+        "GET /people": {"function": "hello", "auth": "people", "scopes": ["read"]},
+        "GET /asking": {"function": "hello", "auth": "asking"},
+        "GET /token": {"function": "hello", "auth": "token"},
+        "GET /signed": {"function": "hello", "auth": "iam"},
+        "GET /keyed": {"function": "hello", "apiKeyRequired": True},
+        "GET /open": {"function": "hello"},
+    },
+}
+GOLD: dict[str, Any] = {
+    "apis": [{"gateway": "guarded"}],
+    "keys": {
+        "ann": {"sha256": hashlib.sha256(b"ann's").hexdigest()},
+        "bob": {"sha256": hashlib.sha256(b"bob's").hexdigest(), "enabled": False},
+    },
+}
 CHAT: dict[str, Any] = {"protocol": "WEBSOCKET", "port": 8081, "routes": {"$connect": {"function": "hello"}}}
 
 
@@ -46,6 +89,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory, alice: Person) -> Project:
         "gateways/shop.json": SHOP,
         "gateways/other.json": OTHER,
         "gateways/chat.json": CHAT,
+        "gateways/guarded.json": GUARDED,
+        "usageplans/gold.json": GOLD,
     }
     return projects.create(tmp_path_factory.mktemp("tree") / "shop", alice, files=files)
 
@@ -77,7 +122,7 @@ def test_routes(run: Any) -> None:
         "limits": ["29 s", "validates body and parameters"],
     }
     table = run("routes").stdout
-    assert "GATEWAY" in table and "$default" in table and table.endswith("6 routes\n")
+    assert "GATEWAY" in table and "$default" in table and table.endswith("12 routes\n")
     assert isinstance(run("routes", "shp").exception, InvalidError)
     assert "did you mean the gateway 'shop'" in str(run("routes", "shp").exception)
 
@@ -114,12 +159,13 @@ def test_routes(run: Any) -> None:
                 "refusal": {
                     "status": 400,
                     "message": "Invalid request body",
+                    "reason": None,
                     "errors": [{"path": "$", "message": '"id" is a required property'}],
                 },
             },
         ),
-        (["GET", "/nowhere"], {"gateway": None, "refusal": {"status": 404, "message": "Not Found", "errors": []}}),
-        (["GET", "/live/%2e%2e/x"], {"refusal": {"status": 400, "message": "Bad Request", "errors": []}}),
+        (["GET", "/nowhere"], {"gateway": None, "refusal": {"status": 404, "message": "Not Found", "reason": None, "errors": []}}),
+        (["GET", "/live/%2e%2e/x"], {"refusal": {"status": 400, "message": "Bad Request", "reason": None, "errors": []}}),
     ],
 )  # fmt: skip
 def test_a_request_is_explained(run: Any, arguments: list[str], expected: dict[str, Any]) -> None:
@@ -129,6 +175,80 @@ def test_a_request_is_explained(run: Any, arguments: list[str], expected: dict[s
     assert done.return_value == (1 if found["refusal"] else 0)
     lines = run("test", *arguments).stdout
     assert f"route:       {found['routeKey'] or 'none'}" in lines
+
+
+def token(**claims: Any) -> str:
+    good = {"iss": ISSUER, "aud": "shop", "exp": int(time.time()) + 3600, "scope": "read write"}
+    parts = {"alg": "RS256", "kid": "k"}, {**good, **claims}
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts]
+    return ".".join((*encoded, "c2ln"))
+
+
+SIGNED = (
+    "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLEEXAMPLE00/{day}/{region}/execute-api/aws4_request, "
+    "SignedHeaders=host;x-amz-date, Signature=" + "0" * 64
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "reason"),
+    [
+        ("/people", (), 401, "there is no token"),
+        ("/people", ("authorization: Bearer nonsense",), 401, "DecodeError: Not enough segments"),
+        ("/people", (f"authorization: Bearer {token(exp=1)}",), 401, "the token has expired"),
+        ("/people", (f"authorization: Bearer {token(nbf=2e10)}",), 401, "ImmatureSignatureError"),
+        ("/people", (f"authorization: Bearer {token(iss='https://b.example')}",), 401, "InvalidIssuerError"),
+        ("/people", (f"authorization: Bearer {token(aud='b')}",), 401, "the token is for another audience"),
+        ("/people", (f"authorization: Bearer {token(scope='write')}",), 403, "none of the scopes"),
+        ("/people", (f"authorization: Bearer {token()}",), 200, "signature is not verified here"),
+        ("/asking", (), 401, "what identitySource names is missing"),
+        ("/asking", ("x-who: me",), 200, "the authorizer asking asks the function hello: on the node, not here"),
+        ("/docs", (), 401, "what identitySource names is missing"),
+        ("/docs", ("x-who: me",), 200, "the authorizer asking"),
+        ("/token", ("authorization: x",), 401, "or is not valid"),
+        ("/token", ("authorization: t-1",), 200, "the authorizer token asks"),
+        ("/signed", (), 403, "Missing Authentication Token"),
+        ("/signed", ("authorization: AWS4-HMAC-SHA256 Credential=x",), 403, "Authorization"),
+        ("/keyed", (), 403, "there is no API key (x-api-key)"),
+        ("/keyed", ("x-api-key: eve's",), 403, "no usage plan has this API key"),
+        ("/keyed", ("x-api-key: bob's",), 403, "the API key bob of the usage plan gold is not enabled"),
+        ("/keyed", ("x-api-key: ann's",), 200, ""),
+    ],
+)
+def test_who_may_call_is_told_as_far_as_it_can_be(
+    run: Any, path: str, headers: tuple[str, ...], status: int, reason: str
+) -> None:
+    arguments = ["GET", path, "-g", "guarded", *(part for header in headers for part in ("-H", header))]
+    done = run("test", *arguments, "-o", "json")
+    found = told(done)
+    refusal = found["refusal"]
+    assert (refusal["status"] if refusal else 200) == status
+    assert reason in (refusal["reason"] if refusal else "\n".join(found["notDecided"]))
+    assert done.return_value == (1 if refusal else 0)
+    assert found["routeKey"] == f"GET {path}"
+    assert reason in run("test", *arguments).stdout
+
+
+def test_a_good_date_and_scope_of_a_signature_leave_the_rest_to_the_node(run: Any) -> None:
+    now = datetime.now(UTC)
+    signed = SIGNED.format(day=f"{now:%Y%m%d}", region="us-east-1")
+    headers = ("-H", f"authorization: {signed}", "-H", f"x-amz-date: {now:%Y%m%dT%H%M%SZ}")
+    found = told(run("test", "GET", "/signed", "-g", "guarded", *headers, "-o", "json"))
+    assert found["refusal"] is None
+    assert found["notDecided"] == ["who signed, and whether policies let them, is not decided here: the node does"]
+
+
+def test_a_policy_is_asked_about_the_address_that_is_given(run: Any) -> None:
+    denied = run("test", "GET", "/open", "-g", "guarded", "--source-ip", "203.0.113.7", "-o", "json")
+    refusal = told(denied)["refusal"]
+    assert refusal["status"] == 403 and "explicit deny" in refusal["message"] and denied.return_value == 1
+    assert run("test", "GET", "/open", "-g", "guarded", "--source-ip", "198.51.100.7").return_value == 0
+    assert "is no IP address" in str(run("test", "GET", "/open", "--source-ip", "here").exception)
+
+
+def test_claims_are_in_the_event(run: Any) -> None:
+    event = told(run("test", "GET", "/people", "-g", "guarded", "--event", "-H", f"authorization: Bearer {token()}"))
+    assert event["requestContext"]["authorizer"]["jwt"]["claims"]["aud"] == "shop"
 
 
 def test_the_event_is_the_gateways(run: Any) -> None:

@@ -2,8 +2,9 @@
 
 import pytest
 
+from owsgit.gateway.compression import Compression
 from owsgit.gateway.cors import Cors, Sharing
-from owsgit.gateway.exchange import Exchange, RefusedError, Response
+from owsgit.gateway.exchange import Exchange, Headers, RefusedError, Response
 from tests.gateway.served import Served
 
 PAGE = "https://app.example.com"
@@ -49,6 +50,23 @@ def test_responses_say_what_the_gateway_says_and_not_the_integration(gateway: Se
     for headers in ({}, {"origin": "https://evil.example"}):
         response = gateway.client.get("/x", headers=headers)
         assert "access-control-allow-origin" not in response.headers and response.headers["vary"] == "origin"
+
+
+@pytest.mark.parametrize(
+    ("own", "joined"),
+    [
+        ([], "Accept-Encoding, origin"),
+        ([(b"vary", b"X-A, Origin"), (b"vary", b"x-a,accept-encoding")], "X-A, Origin, accept-encoding"),
+        ([(b"vary", b"X-A, *")], "*"),
+    ],
+)
+def test_there_is_one_vary_that_names_each_header_once(gateway: Served, own: Headers, joined: str) -> None:
+    async def answer(exchange: Exchange) -> Response:
+        return Response(200, [(b"content-type", b"text/plain"), *own], b"a" * 100)
+
+    gateway.handle([("GET /{path}", answer)], [Compression(10, ("gzip",))], [Cors(Sharing([PAGE]))])
+    response = gateway.client.get("/x", headers={"origin": PAGE})
+    assert response.headers["content-encoding"] == "gzip" and response.headers.get_list("vary") == [joined]
 
 
 def test_all_origins_methods_and_headers(gateway: Served) -> None:

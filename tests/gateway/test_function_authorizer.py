@@ -14,7 +14,7 @@ from owsgit.gateway import function_authorizer
 from owsgit.gateway.app import wrapped
 from owsgit.gateway.exchange import Exchange, Response
 from owsgit.gateway.function_authorizer import Asking, FunctionAuthorizer, Verdicts
-from owsgit.gateway.identity import source
+from owsgit.gateway.identity import Identity, source
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.names import Scope
 from owsgit.model.service import Answer, Invocation
@@ -62,11 +62,10 @@ class Guarded:
             self.function,
             "authz",
             "2.0",
-            [source("$request.header.Authorization")],
+            Identity([source("$request.header.Authorization")]),
             True,
             300.0,
             5.0,
-            None,
         )
 
     def serve(self, payload_version: str = "2.0", **changes: Any) -> None:
@@ -107,7 +106,8 @@ def test_a_simple_answer_says_yes_or_no_and_is_kept(guarded: Guarded) -> None:
 
 
 def test_who_shows_no_identity_gets_401_and_nobody_is_asked(guarded: Guarded) -> None:
-    guarded.serve(sources=[source(each) for each in ("$request.header.Authorization", "$request.querystring.q")])
+    sources = [source(each) for each in ("$request.header.Authorization", "$request.querystring.q")]
+    guarded.serve(identity=Identity(sources))
     for answer in (guarded.get(), guarded.get(token="", params={"q": "1"}), guarded.get(params={"q": ""})):
         assert (answer.status_code, answer.json()) == (401, {"message": "Unauthorized"})
     assert guarded.function.asked == []
@@ -144,7 +144,8 @@ def test_rest_apis_have_their_own_words_and_texts(guarded: Guarded) -> None:
 
 
 def test_a_token_is_all_that_a_token_authorizer_sees(guarded: Guarded) -> None:
-    guarded.serve("1.0", kind="token", simple=False, version="1.0", valid=matcher("Bearer [a-z]+"))
+    identity = replace(guarded.asking.identity, valid=matcher("Bearer [a-z]+"))
+    guarded.serve("1.0", kind="token", simple=False, version="1.0", identity=identity)
     guarded.function.answer = policy()
     assert guarded.get(token="Bearer abc").status_code == 200
     for wrong in ("Bearer", "Bearer ABC", "xBearer abc", "Bearer abcx1"):

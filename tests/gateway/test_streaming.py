@@ -158,7 +158,7 @@ def test_a_slow_client_holds_the_function_back_and_one_that_is_gone_does_not(gat
 
 
 def test_a_client_that_takes_nothing_is_cut_off(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("owsgit.gateway.protocol.TAKE_SECONDS_MAX", 0.05)
+    monkeypatch.setattr("owsgit.gateway.protocol.READER_SECONDS", 0.05)
     gone = threading.Event()
 
     async def body(invocation: Invocation) -> Answer:

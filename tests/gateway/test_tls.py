@@ -240,6 +240,30 @@ def test_clients_prove_themselves(secure: Secure) -> None:
             raise ConnectionError
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("client", "alerts"),
+    [
+        ("none", "CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE"),
+        ("stranger", "UNKNOWN_CA"),
+        ("revoked", "CERTIFICATE_REVOKED"),
+    ],
+)
+def test_a_client_that_is_refused_is_told_why_by_an_alert(
+    secure: Secure, client: str, alerts: str, version: ssl.TLSVersion
+) -> None:
+    theirs = Authority("Clients")
+    revoked = theirs.issue("mallory")
+    trust = Trust(theirs.pem.encode(), revoked=theirs.revoked([revoked]).encode())
+    secure.show(secure.secured("m.test", trust=trust))
+    shown = {"none": b"", "stranger": Authority("Others").issue("alice"), "revoked": revoked}[client]
+    context = secure.context(shown)
+    context.maximum_version = version
+    with socket.create_connection(("127.0.0.1", secure.port), 10) as plain, pytest.raises(ssl.SSLError, match=alerts):
+        over(context.wrap_socket(plain, server_hostname="m.test"), "m.test")
+    assert secure.ask("m.test", client=theirs.issue("alice")) == (200, "m.test")
+
+
 def test_clients_may_prove_themselves(secure: Secure) -> None:
     theirs = Authority("Clients")
     revoked = theirs.issue("revoked")

@@ -24,12 +24,14 @@ from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response
 from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import ANY_HOST, Binding
+from owsgit.gateway.limits import Limits
 from owsgit.gateway.socket_api import Deployed, Selection, SocketRoute, WebSocketApi
 from owsgit.gateway.socket_api import closed as forbidden
 from owsgit.gateway.sockets import Connections, Outcome, SocketLimits
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Answer, Invocation
 from tests.gateway.served import Served
+from tests.support.nodes import until
 
 Answering = Callable[[str, dict[str, Any]], Any]
 LIMITS = SocketLimits()
@@ -391,6 +393,22 @@ def test_connections_are_counted(ws: Sockets) -> None:
             ws.connect().close()
             break
     assert ws.deployed.connections.count("chat") <= 1
+
+
+def test_a_client_has_so_many_connections_whatever_they_became(ws: Sockets) -> None:
+    ws.serve(Target(nothing), "$default", http=Limits(connections_per_client=2))
+    ws._gateway.do(ws._gateway.listeners.release("api"))  # of a port's gateways, the most generous counts
+    listener = ws._gateway.listeners.of("chat")
+    assert listener is not None
+    counted = listener.connections
+    with ws.connect(), ws.connect() as second:
+        assert counted.count == 2
+        with socket.create_connection(("127.0.0.1", ws.port), 10) as refused:
+            assert refused.recv(1000).startswith(b"HTTP/1.1 503")
+        second.close()
+        until(lambda: counted.count == 1)
+        ws.connect().close()
+    until(lambda: not counted.count)
 
 
 def test_idle_and_old_connections_are_closed(ws: Sockets) -> None:

@@ -435,6 +435,14 @@ def test_a_policy_and_those_of_who_signs_add_up_as_on_aws(
         assert answer.json()["Message"].startswith("User: arn:aws:iam::")
 
 
+def test_a_policy_is_asked_about_who_signs_for_the_docs_page_too(served: Gateways) -> None:
+    only_bob = policy({"Principal": {"AWS": "arn:aws:iam::*:user/bob"}})
+    served.serve(policy=only_bob, docs={"path": "/docs", "auth": "iam"}, routes=OPEN)
+    assert send(served, signed(served, served.account.give("bob"), "/docs/openapi.json")).status_code == 200
+    assert served.client.get("/docs/openapi.json").status_code == 403
+    assert served.client.get("/pets").status_code == 403
+
+
 def test_a_policy_has_to_allow_it_before_an_authorizer_is_asked(served: Gateways) -> None:
     login = {"login": {"type": "jwt", "issuer": "http://127.0.0.1:1", "audience": ["a"]}}
     served.serve(policy=policy({"Condition": ELSEWHERE}), authorizers=login, auth="login", routes=ROUTES)

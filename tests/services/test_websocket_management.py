@@ -1,7 +1,7 @@
 """@connections and handshakes, signed by boto3 as by any client of AWS."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import boto3
@@ -15,16 +15,29 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from owsgit.aws.credentials import Given
+from owsgit.gateway.sockets import Connections, Outcome
 from owsgit.model.errors import InvalidError
+from owsgit.model.service import Alone
 from owsgit.services import KINDS
 from tests.support.gateways import Account, Gateways
 
 CHAT = {"protocol": "WEBSOCKET", "routes": {"$default": {"function": "echo", "routeResponse": True}}}
 
 
+class Apart(Alone):
+    """A node that reaches none of the others."""
+
+    def others(self) -> list[str]:
+        return ["down"]
+
+
+async def nowhere(node: str, fields: Mapping[str, str], body: bytes) -> Outcome:
+    raise AssertionError
+
+
 @pytest.fixture(scope="module")
 def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateways]:
-    made = Gateways(tmp_path_factory.mktemp("gateways"), Account())
+    made = Gateways(tmp_path_factory.mktemp("gateways"), Account(), Apart())
     yield made
     made.close()
 
@@ -73,6 +86,18 @@ def test_who_signs_and_may_sends_to_a_connection(gateways: Gateways) -> None:
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
     assert gateways.client.post(f"/@connections/{connection_id}", content=b"x").status_code == 403
     client.close()
+
+
+@pytest.mark.parametrize(("node", "status"), [("down", 503), ("removed", 410), ("local", 410)])
+def test_a_connection_is_gone_with_its_node_and_may_live_while_that_is_out_of_reach(
+    gateways: Gateways, node: str, status: int
+) -> None:
+    gateways.serve(**CHAT)
+    manage = management(gateways, bob(gateways, allow("execute-api:ManageConnections", "*")))
+    with pytest.raises(ClientError) as caught:
+        manage.get_connection(ConnectionId=Connections(node, nowhere).new_id())
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert isinstance(caught.value, manage.exceptions.GoneException) == (status == 410)
 
 
 def test_a_handshake_is_signed_where_connect_asks_for_it(gateways: Gateways) -> None:

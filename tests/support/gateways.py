@@ -18,7 +18,7 @@ from owsgit.model import keys
 from owsgit.model.change import Change
 from owsgit.model.iam.decision import Decision, Session
 from owsgit.model.resource import Resource
-from owsgit.model.service import Credential, Site
+from owsgit.model.service import Alone, Credential, Neighbours, Site
 from owsgit.model.state import State
 from owsgit.services import KINDS
 from owsgit.services.gateways.handler import GatewayHandler
@@ -80,7 +80,7 @@ class Account:
 class Gateways:
     """A handler of gateways in an event loop of its own thread."""
 
-    def __init__(self, home: Path, account: Account) -> None:
+    def __init__(self, home: Path, account: Account, neighbours: Neighbours | None = None) -> None:
         self.account = account
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
@@ -95,6 +95,7 @@ class Gateways:
             unseal=lambda resource: None,  # type: ignore[arg-type,return-value]
             decide=self._decide,
             credential=self._credential,
+            neighbours=neighbours or Alone(),
         )
         self.handler = self.do(self._made(lambda: GatewayHandler(site)))
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")

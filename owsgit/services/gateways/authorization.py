@@ -7,20 +7,22 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-authoriz
 
 import ipaddress
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from owsgit.aws import signer, sigv4
-from owsgit.aws.sigv4 import Request, SignatureError
-from owsgit.gateway import identity
+from owsgit.aws.sigv4 import Request, SignatureError, Signed
 from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
+from owsgit.gateway.identity import Identity, source
 from owsgit.gateway.table import CONNECT
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import AttachedPolicy, Decision, ResourcePolicy
 from owsgit.model.names import Scope
 from owsgit.model.service import Credential, CredentialError, Site, Target
 from owsgit.services.gateways.authorizers import IAM, NONE, AuthorizerSpec, JwtAuthorizer
+from owsgit.services.gateways.documentation import DocsSpec
 from owsgit.services.gateways.function_authorizers import RequestAuthorizer, TokenAuthorizer, matcher
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
@@ -28,6 +30,7 @@ from owsgit.services.gateways.stages import StageSpec, resolved
 if TYPE_CHECKING:
     from owsgit.gateway.function_authorizer import Asking, Verdicts
     from owsgit.gateway.issuers import Issuers
+    from owsgit.gateway.tokens import TokenVerifier
 
 ACTION = "execute-api:Invoke"
 MANAGE = "execute-api:ManageConnections"
@@ -69,6 +72,24 @@ class AuthorizerState:
             await self._issuers.close()
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the callers of a route, and in which payload format its integration is told who they are."""
+
+    auth: str
+    scopes: Sequence[str] = ()
+    payload_format_version: str = "2.0"
+
+    @classmethod
+    def by(cls, spec: GatewaySpec, route: RouteSpec) -> "Asked":
+        return cls(spec.auth_of(route), route.scopes, route.payload_format_version)
+
+
+def asked_of_docs(spec: GatewaySpec, docs: DocsSpec) -> Asked:
+    """What the page of a gateway asks of those who want to see it."""
+    return Asked(spec.auth if docs.auth is None else docs.auth)
+
+
 class Authorization:
     """The steps of one deployment of a gateway."""
 
@@ -76,24 +97,29 @@ class Authorization:
         self._site, self._name, self._spec, self._state = site, name, spec, state
         attached = AttachedPolicy(f"gateways/{name}.json", "$.policy", spec.policy) if spec.policy else None
         self._policy = ResourcePolicy(attached) if attached is not None else None
-        self._signs = any(spec.auth_of(route) == IAM for route in spec.routes.values())
+        asked = {spec.auth_of(route) for route in spec.routes.values()}
+        if spec.docs is not None:
+            asked.add(asked_of_docs(spec, spec.docs).auth)
+        self._signs = IAM in asked
         self._authorizers = {each: self._authorizer(each, about) for each, about in spec.authorizers.items()}
 
     def stage_steps(self) -> list[Step]:
         """The policy, before anything is routed: where no route asks who signs, which would have to be known first."""
         return [self._guarded] if self._policy is not None and not self._signs else []
 
-    def route_steps(self, route: RouteSpec, stage: StageSpec) -> list[Step]:
+    def route_steps(self, asked: Asked, stage: StageSpec) -> list[Step]:
         """What a route asks of its callers, the outermost first."""
-        auth = self._spec.auth_of(route)
-        if auth == IAM:
-            return [_SignedStep(self._site, self._policy, route.payload_format_version)]
+        if asked.auth == IAM:
+            return [self._signed(asked)]
         steps: list[Step] = [self._guarded] if self._policy is not None and self._signs else []
-        return steps if auth == NONE else [*steps, self._authorizers[auth](route, stage)]
+        return steps if asked.auth == NONE else [*steps, self._authorizers[asked.auth](asked, stage)]
 
     def manage_steps(self) -> list[Step]:
         """What @connections of a WebSocket API asks: a signature, always."""
         return [_SignedStep(self._site, self._policy, "1.0", MANAGE)]
+
+    def _signed(self, asked: Asked) -> Step:
+        return _SignedStep(self._site, self._policy, asked.payload_format_version)
 
     def _guarded(self, inner: Handler) -> Handler:
         site, policy = self._site, self._policy
@@ -108,29 +134,33 @@ class Authorization:
 
         return handle
 
-    def _authorizer(self, name: str, about: AuthorizerSpec) -> "Callable[[RouteSpec, StageSpec], Step]":
+    def _authorizer(self, name: str, about: AuthorizerSpec) -> "Callable[[Asked, StageSpec], Step]":
         if not isinstance(about, JwtAuthorizer):
             return self._asks_function(name, about)
         from owsgit.gateway import tokens  # noqa: PLC0415 - PyJWT, for who has tokens
 
+        verifier, found = self._verifier(about), tokens.source(about.identity_source)
+        return lambda asked, stage: tokens.bearer_step(verifier, found, asked.scopes, asked.payload_format_version)
+
+    def _verifier(self, about: JwtAuthorizer) -> "TokenVerifier":
+        from owsgit.gateway.tokens import TokenVerifier  # noqa: PLC0415 - as above
+
         issuer = self._state.issuers.get(about.issuer, about.jwks_uri)
-        verifier = tokens.TokenVerifier(issuer, about.issuer, about.audience, about.clock_skew)
-        found = tokens.source(about.identity_source)
-        return lambda route, stage: tokens.bearer_step(verifier, found, route.scopes, route.payload_format_version)
+        return TokenVerifier(issuer, about.issuer, about.audience, about.clock_skew)
 
     def _asks_function(
         self, name: str, about: RequestAuthorizer | TokenAuthorizer
-    ) -> "Callable[[RouteSpec, StageSpec], Step]":
+    ) -> "Callable[[Asked, StageSpec], Step]":
         from owsgit.gateway.function_authorizer import FunctionAuthorizer  # noqa: PLC0415 - for who asks functions
 
         site, verdicts = self._site, self._state.verdicts(self._name, name, about)
 
-        def step(route: RouteSpec, stage: StageSpec) -> Step:
+        def step(asked: Asked, stage: StageSpec) -> Step:
             asking = asking_of(about, site.targets["function"], resolved(about.function, stage.variables))
-            asked = FunctionAuthorizer(
+            authorizer = FunctionAuthorizer(
                 name, asking, verdicts, lambda exchange: arn_of(exchange, site.scope()), context_of
             )
-            return asked.step(route.payload_format_version)
+            return authorizer.step(asked.payload_format_version)
 
         return step
 
@@ -140,21 +170,27 @@ def asking_of(about: RequestAuthorizer | TokenAuthorizer, target: Target, functi
 
     if isinstance(about, TokenAuthorizer):
         version: Literal["1.0", "2.0"] = "1.0"
-        simple, sources, expression = False, [about.identity_source], about.identity_validation_expression
+        simple = False
     else:
         version, simple = about.payload_format_version, about.enable_simple_responses
-        sources, expression = about.identity_source, None
     return Asking(
         kind=about.type,
         target=target,
         function=function,
         version=version,
-        sources=[identity.source(each) for each in sources],
+        identity=identity_of(about),
         simple=simple,
         ttl=about.result_ttl,
         timeout=about.timeout,
-        valid=matcher(expression) if expression is not None else None,
     )
+
+
+def identity_of(about: RequestAuthorizer | TokenAuthorizer) -> Identity:
+    """Whom an authorizer's function is asked about."""
+    if isinstance(about, RequestAuthorizer):
+        return Identity([source(each) for each in about.identity_source])
+    expression = about.identity_validation_expression
+    return Identity([source(about.identity_source)], matcher(expression) if expression is not None else None)
 
 
 class _SignedStep:
@@ -174,19 +210,17 @@ class _SignedStep:
 
     async def _signer(self, exchange: Exchange) -> Credential:
         """Whose signature a request has. Raises RefusedError."""
-        path, _, query = exchange.target.partition(b"?")
-        request = Request(exchange.method, path, query, exchange.headers)
+        request = request_of(exchange)
         try:
-            signed = signer.read(request)
-            sigv4.check_scope(signed, self._site.scope().region, SERVICE)
+            signed = read_signature(request, self._site.scope().region)
             secure = exchange.scheme == "https"
             return await signer.signer(signed, request, exchange.read, self._site.credential, secure=secure)
         except CredentialError as error:
             exchange.facts["authorize.error"] = f"the credentials are not good: {error}"
-            raise _unsigned(signer.not_good(error)) from None
+            raise unsigned(signer.not_good(error)) from None
         except SignatureError as error:
             exchange.facts["authorize.error"] = str(error)
-            raise _unsigned(error) from None
+            raise unsigned(error) from None
 
     def _decide(self, exchange: Exchange, credential: Credential) -> None:
         """Raises RefusedError."""
@@ -233,7 +267,21 @@ _KINDS = {
 """AWS's errors, as API Gateway calls their responses."""
 
 
-def _unsigned(error: SignatureError) -> RefusedError:
+def read_signature(request: Request, region: str) -> Signed:
+    """What a request says of its signature, which is for a gateway here. Raises SignatureError."""
+    signed = signer.read(request)
+    sigv4.check_scope(signed, region, SERVICE)
+    return signed
+
+
+def request_of(exchange: Exchange) -> Request:
+    """What is signed of a request, but for its body."""
+    path, _, query = exchange.target.partition(b"?")
+    return Request(exchange.method, path, query, exchange.headers)
+
+
+def unsigned(error: SignatureError) -> RefusedError:
+    """The refusal of a request whose signature is missing or not taken."""
     headers = [(b"x-amzn-errortype", error.code.encode())]
     return RefusedError(403, str(error), _KINDS.get(error.code, "ACCESS_DENIED"), headers)
 

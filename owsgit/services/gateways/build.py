@@ -16,7 +16,7 @@ from owsgit.gateway.sockets import SocketLimits
 from owsgit.gateway.table import CONNECT, DEFAULT
 from owsgit.model.service import Site
 from owsgit.services.gateways import caching
-from owsgit.services.gateways.authorization import Authorization, AuthorizerState
+from owsgit.services.gateways.authorization import Asked, Authorization, AuthorizerState, asked_of_docs
 from owsgit.services.gateways.integrate import Integrations, keys_of
 from owsgit.services.gateways.openapi.writing import document
 from owsgit.services.gateways.protecting import Protection
@@ -86,7 +86,7 @@ class Builder:
             steps=self._steps(stage),
             observers=self._observers(stage),
             manage_steps=self._authorization.manage_steps(),
-            http=spec.limits.value(),
+            http=spec.limits.value(spec.web_socket.connections),
         )
 
     def _socket_integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
@@ -113,12 +113,14 @@ class Builder:
         spec = self._spec.docs
         if spec is None:
             return []
-        info = self._spec.info
+        info, seen = self._spec.info, self._lasting.seen.around_integration()
         title = (info.title if info else None) or self._name
         docs = Docs(title, lambda exchange: document(self._name, self._spec, base_path(exchange)))
-        asked = RouteSpec.model_validate({"function": "docs", **({"auth": spec.auth} if spec.auth else {})})
-        routes = {f"GET {spec.path}": docs.redirect, f"GET {spec.path}/{{file}}": docs.file}
-        return [(key, wrapped(handler, self._route_steps(key, asked, stage))) for key, handler in routes.items()]
+        asked, by_key = asked_of_docs(self._spec, spec), self._spec.api_key_required
+        return [
+            (key, wrapped(handler, [*self._admission(key, asked, stage, by_key=by_key), *seen]))
+            for key, handler in zip(spec.route_keys, (docs.redirect, docs.file), strict=True)
+        ]
 
     def _integration(self, key: str, route: RouteSpec, stage: str, about: StageSpec) -> Handler:
         return self._lasting.integrations.shown(key, route, about, self._answering(key, route, stage, about))
@@ -140,14 +142,19 @@ class Builder:
 
     def _route_steps(self, key: str, route: RouteSpec, stage: str) -> Sequence[Step]:
         """The steps of one route, the outermost first."""
+        asked, by_key = Asked.by(self._spec, route), self._spec.asks_for_key(route)
         return [
-            *self._authorization.route_steps(route, self._spec.stages[stage]),
-            *self._protection.of_key(self._spec, stage, key, route),
+            *self._admission(key, asked, stage, by_key=by_key),
             *self._protection.of_route(stage, key, route),
             *self._validation(route),
             *self._cache(route, stage),
             *self._lasting.seen.around_integration(),
         ]
+
+    def _admission(self, key: str, asked: Asked, stage: str, *, by_key: bool) -> list[Step]:
+        """Who may call a route."""
+        keys = self._protection.of_key(self._spec, stage, key) if by_key else []
+        return [*self._authorization.route_steps(asked, self._spec.stages[stage]), *keys]
 
     def _validation(self, route: RouteSpec) -> list[Step]:
         return [route.request.check(self._schemas).step] if route.request is not None else []

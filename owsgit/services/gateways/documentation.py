@@ -29,6 +29,11 @@ class DocsSpec(Document):
         None, max_length=128, description="Who may see it, as auth of a route; without it, what the gateway says."
     )
 
+    @property
+    def route_keys(self) -> tuple[str, str]:
+        """Of the page, and of its files."""
+        return f"GET {self.path}", f"GET {self.path}/{{file}}"
+
 
 class ResponseDoc(Document):
     """What one answer of a route is."""

@@ -1,7 +1,7 @@
 """What a gateway would do with a request, told without doing it: by the code that serves requests, on the same tables.
 
-Nothing is invoked, authorized or counted. Time, clients and keys are not known here, so what depends on them is named
-and not decided.
+Nothing is sent, invoked or counted. What only a node knows, such as the keys of issuers or what functions answer, is
+named and not decided.
 """
 
 import asyncio
@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from owsgit.gateway import payload
-from owsgit.gateway.app import Api
+from owsgit.gateway.app import Api, wrapped
 from owsgit.gateway.exchange import Client, Exchange, Handler, Headers, Mount, RefusedError, Response
 from owsgit.gateway.hosts import ANY_HOST, Binding, VirtualHosts
+from owsgit.gateway.refusals import Refuse
 from owsgit.gateway.table import ANY, DEFAULT, METHODS, RoutingTable, parse_key
 from owsgit.model.errors import InvalidError
+from owsgit.model.service import Site
+from owsgit.model.state import State
+from owsgit.services.gateways.authorization import Asked, asked_of_docs
 from owsgit.services.gateways.integrate import Integrations, keys_of
+from owsgit.services.gateways.offline import KEY_ERROR, Admission, site_of
 from owsgit.services.gateways.schemas import Schemas
 from owsgit.services.gateways.spec import INTEGRATIONS, GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
@@ -28,6 +33,13 @@ LIMITS = ("apiKeyRequired", "throttle", "concurrency", "request", "cache", "cana
 INHERITED = ("apiKeyRequired",)
 SHARED = ("throttle", "concurrency")
 """Fields that a route has of its gateway if it does not say; and what the gateway counts for all its routes."""
+
+
+REASONS = ("authorize.error", "authorizer.error", KEY_ERROR)
+"""Facts of an exchange that say why it was refused."""
+
+Place = tuple[str, tuple[str, ...], str]
+"""Where a stage is served: its host, its base path, and its name."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,7 @@ class Request:
     gateway: str | None = None
     stage: str | None = None
     port: int | None = None
+    source_ip: str = "127.0.0.1"
 
 
 @dataclass
@@ -115,6 +128,8 @@ class Explanation:
     event: Any = None
     status: int = 200
     answer: str = ""  # what the gateway itself answers, if it does
+    reason: str = ""  # what its log would say
+    notes: list[str] = field(default_factory=list)  # what only a node can decide
     errors: list[dict[str, str]] = field(default_factory=list)
 
     def document(self) -> dict[str, Any]:
@@ -134,18 +149,32 @@ class Explanation:
             "auth": route.auth if route else None,
             "limits": list(route.limits) if route else [],
             "integration": self.integration or None,
-            "refusal": {"status": self.status, "message": self.answer, "errors": self.errors} if self.answer else None,
+            "notDecided": self.notes,
+            "refusal": self._refusal() if self.answer else None,
+        }
+
+    def _refusal(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "message": self.answer,
+            "reason": self.reason or None,
+            "errors": self.errors,
         }
 
 
-def explain(gateways: Mapping[str, GatewaySpec], request: Request, account: str) -> Explanation:
-    """Raises InvalidError if it cannot be known which gateway is meant."""
+def explain(gateways: Mapping[str, GatewaySpec], request: Request, state: State) -> Explanation:
+    """`gateways` are those of `state` that may be meant. Raises InvalidError if it cannot be known which one is."""
     ports = sorted({spec.port for name, spec in gateways.items() if request.gateway in (None, name)})
     if request.gateway is None and request.port is not None:
         ports = [port for port in ports if port == request.port]
     if not ports:
         raise InvalidError("no gateway listens there", remedy="owsgit gateway routes lists them")
-    found = [_on_port(port, gateways, request, account) for port in ports]
+    if request.stage is not None:
+        ports = [port for port in ports if any(_stands_for(request, port, *each) for each in gateways.items())]
+    if not ports:
+        raise InvalidError(f"no gateway there serves a stage {request.stage!r:.60}")
+    site = site_of(state)
+    found = [_on_port(port, gateways, request, site) for port in ports]
     answered = (
         [each for each in found if each.route is not None] or [each for each in found if each.gateway] or found[:1]
     )
@@ -155,24 +184,49 @@ def explain(gateways: Mapping[str, GatewaySpec], request: Request, account: str)
     return answered[0]
 
 
+def _stands_for(request: Request, port: int, name: str, spec: GatewaySpec) -> bool:
+    """Whether the stage that is asked for may be one of this gateway."""
+    return spec.port == port and request.gateway in (None, name) and request.stage in spec.stages
+
+
 class _Probe:
     """Stands where integrations do: what comes to it is what they would get."""
 
-    def __init__(self, gateways: Mapping[str, GatewaySpec]) -> None:
-        self._gateways = gateways
+    def __init__(self) -> None:
         self.reached: RouteFacts | None = None
         self.event = b""
+        self.notes: list[str] = []
 
-    def routes(self, name: str, stage: StageSpec) -> Iterator[tuple[str, Handler]]:
-        """The routes of a gateway as the Builder has them, with steps that need nothing but the request."""
-        spec = self._gateways[name]
-        schemas = Schemas(spec.models)
+    def api(self, site: Site, name: str, spec: GatewaySpec, place: Place, refuse: Refuse) -> Api:
+        """What serves a stage, as the Builder has it, with steps that need nothing but the request."""
+        _, base, stage = place
+        admission = Admission(site, name, spec, self.notes.append)
+        mount = Mount(name, site.scope().account, stage, base, spec.stages[stage].variables)
+        return Api(mount, self._routes(spec, stage, admission), admission.stage_steps(), refuse=refuse)
+
+    def _routes(self, spec: GatewaySpec, stage: str, admission: Admission) -> Iterator[tuple[str, Handler]]:
+        schemas, document = Schemas(spec.models), spec.document()
         for key, route in spec.routes.items():
+            checked = self._integration(key, route, spec.stages[stage], schemas)
+            asked, by_key = Asked.by(spec, route), spec.asks_for_key(route)
+            admitted = wrapped(checked, admission.route_steps(key, asked, stage, by_key=by_key))
             for each in keys_of(key, route, spec.routes):
-                yield each, self._handler(name, key, route, stage, schemas)
+                yield each, self._arrived(_facts(key, document["routes"][key], document), admitted)
+        if spec.docs is not None:
+            asked = asked_of_docs(spec, spec.docs)
+            for key in spec.docs.route_keys:
+                steps = admission.route_steps(key, asked, stage, by_key=spec.api_key_required)
+                method, path = key.split(" ")
+                yield key, self._arrived(RouteFacts(key, method, path, "docs", asked.auth, ()), wrapped(_shown, steps))
 
-    def _handler(self, name: str, key: str, route: RouteSpec, stage: StageSpec, schemas: Schemas) -> Handler:
-        document = self._gateways[name].document()
+    def _arrived(self, route: RouteFacts, handler: Handler) -> Handler:
+        async def arrived(exchange: Exchange) -> Response:
+            self.reached = route
+            return await handler(exchange)
+
+        return arrived
+
+    def _integration(self, key: str, route: RouteSpec, stage: StageSpec, schemas: Schemas) -> Handler:
 
         async def integration(exchange: Exchange) -> Response:
             if route.function is not None or route.invoke is not None:
@@ -180,13 +234,12 @@ class _Probe:
             return Response(200, [])
 
         shown = Integrations.shown(key, route, stage, integration)
-        checked = route.request.check(schemas).step(shown) if route.request is not None else shown
+        return route.request.check(schemas).step(shown) if route.request is not None else shown
 
-        async def arrived(exchange: Exchange) -> Response:
-            self.reached = _facts(key, document["routes"][key], document)
-            return await checked(exchange)
 
-        return arrived
+async def _shown(exchange: Exchange) -> Response:
+    """In place of the interactive page."""
+    return Response(200, [])
 
 
 class _Given:
@@ -207,20 +260,19 @@ class _Given:
         return body
 
 
-def _on_port(port: int, gateways: Mapping[str, GatewaySpec], request: Request, account: str) -> Explanation:
+def _on_port(port: int, gateways: Mapping[str, GatewaySpec], request: Request, site: Site) -> Explanation:
     here = {name: spec for name, spec in gateways.items() if spec.port == port}
-    probe, refused = _Probe(here), list[RefusedError]()
+    probe, refused = _Probe(), list[RefusedError]()
 
     def refuse(exchange: Exchange, refusal: RefusedError) -> Response:
         refused.append(refusal)
         return Response(refusal.status, [], refusal.message.encode())
 
-    bindings = []
-    for name, spec in here.items():
-        for host, base, stage in spec.places():
-            about = spec.stages[stage]
-            api = Api(Mount(name, account, stage, base, about.variables), probe.routes(name, about), refuse=refuse)
-            bindings.append(Binding(host, base, api))
+    bindings = [
+        Binding(place[0], place[1], probe.api(site, name, spec, place, refuse))
+        for name, spec in here.items()
+        for place in spec.places()
+    ]
     exchange = _exchange(request, here)
     response = asyncio.run(_answered(VirtualHosts(bindings), exchange))
     return _told(exchange, response, port, here, probe, refused)
@@ -240,8 +292,6 @@ def _exchange(request: Request, here: Mapping[str, GatewaySpec]) -> Exchange:
         if request.stage in (None, place[2])
     ]
     if request.stage is not None:
-        if not places:
-            raise InvalidError(f"no gateway there serves a stage {request.stage!r:.60}")
         target = "".join(f"/{segment}" for segment in places[0][1]) + target
     if not host and (request.stage or request.gateway) and places and places[0][0] != ANY_HOST:
         host = places[0][0].replace("*", "any")
@@ -249,8 +299,8 @@ def _exchange(request: Request, here: Mapping[str, GatewaySpec]) -> Exchange:
     headers += [(name.lower().encode(), value.encode()) for name, value in request.headers]
     if request.body and not any(name == b"content-length" for name, _ in headers):
         headers.append((b"content-length", str(len(request.body)).encode()))
-    client = Client("127.0.0.1", 0)
-    return Exchange(request.method, target.encode(), headers, _Given(request.body), client, "http", "HTTP/1.1")
+    client, scheme = Client(request.source_ip), "https" if any(spec.tls for spec in here.values()) else "http"
+    return Exchange(request.method, target.encode(), headers, _Given(request.body), client, scheme, "HTTP/1.1")
 
 
 def _told(
@@ -266,6 +316,8 @@ def _told(
     if response.status >= 400:
         found.answer = refused[0].message if refused else _message(response)
         found.errors = refused[0].validation if refused else []
+        found.reason = next((str(exchange.facts[name]) for name in REASONS if name in exchange.facts), "")
+    found.notes = probe.notes
     if not mount.api:
         found.why = "no gateway of this port serves that host and path"
         return found

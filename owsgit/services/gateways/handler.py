@@ -155,7 +155,9 @@ class GatewayHandler:
         return Told({"status": outcome.status}, outcome.body)
 
     async def _ask(self, node: str, fields: Mapping[str, str], body: bytes) -> Outcome:
-        """Another node, about one that is open there. Raises OwsgitError."""
+        """Another node, about one that is open there. Raises OwsgitError if that node is there, and cannot be asked."""
+        if node not in self._site.neighbours.others():
+            return Outcome(410)
         told = await self._site.neighbours.ask(node, TOPIC, Told(fields, body))
         status = told.fields.get("status")
         if status not in (200, 204, 410):

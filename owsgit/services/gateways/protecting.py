@@ -22,9 +22,8 @@ class Protection:
     def of_route(self, stage: str, key: str, route: RouteSpec) -> list[Step]:
         return self._steps((stage, key), route.throttle, route.concurrency)
 
-    def of_key(self, spec: GatewaySpec, stage: str, key: str, route: RouteSpec) -> list[Step]:
-        if not spec.asks_for_key(route):
-            return []
+    def of_key(self, spec: GatewaySpec, stage: str, key: str) -> list[Step]:
+        """Of a route that asks for an API key."""
         by_authorizer = spec.api_key_source == "AUTHORIZER"
         return [asked_for_key(self._plans, self._name, stage, key, by_authorizer=by_authorizer)]
 

@@ -93,13 +93,15 @@ class LimitsSpec(Document):
         None, ge=1, le=100_000, description="Connections of each client (an IPv4 address, a /64 of IPv6) at once."
     )
 
-    def value(self) -> Limits:
+    def value(self, sockets: int = 0) -> Limits:
+        """With room for so many WebSockets."""
+        connections = self.connections + sockets
         return Limits(
             body_bytes=self.body_bytes,
             head_bytes=self.head_bytes,
             head_seconds=self.head_seconds,
             body_seconds=self.body_seconds,
             bytes_per_second=self.min_bytes_per_second,
-            connections=self.connections,
-            connections_per_client=self.connections_per_client or self.connections,
+            connections=connections,
+            connections_per_client=self.connections_per_client or connections,
         )

@@ -403,7 +403,7 @@ class GatewaySpec(Suspendable, Guarded):
         if self.docs.auth is not None and self.docs.auth not in (*RESERVED, *self.authorizers):
             raise PlacedError(f"docs.auth names {self.docs.auth!r}, and there is no such authorizer", "docs", "auth")
         taken = {parse_key(key).shape for key in self.routes if key != DEFAULT}
-        for key in (f"GET {self.docs.path}", f"GET {self.docs.path}/{{file}}"):
+        for key in self.docs.route_keys:
             if parse_key(key).shape in taken:
                 words = f"docs.path: the route {key!r} is there already: choose another path"
                 raise PlacedError(words, "docs", "path")
