@@ -8,6 +8,7 @@ Only the event loop counts; a reader in another thread may see a request half co
 import math
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import log
@@ -43,7 +44,7 @@ class _Window:
     def __init__(self, number: float) -> None:
         self.number = number
         self.requests = self.errors = 0
-        self.latencies: dict[int, int] = {}  # by logarithm
+        self.latencies: defaultdict[int, int] = defaultdict(int)  # by logarithm
 
 
 class Recent:
@@ -62,9 +63,10 @@ class Recent:
             self._windows = windows = [*windows[1 - WINDOWS_MAX :], _Window(number)]
         window = windows[-1]
         window.requests += 1
-        window.errors += failed
+        if failed:
+            window.errors += 1
         step = int(log(seconds * 1e6) * _STEPS_A_FOLD) if seconds > 1e-6 else 0
-        window.latencies[step] = window.latencies.get(step, 0) + 1
+        window.latencies[step] += 1
 
     def windows(self, now: float) -> list[_Window]:
         return [each for each in self._windows if each.number > now // WINDOW_SECONDS - WINDOWS_MAX]

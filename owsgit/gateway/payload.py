@@ -318,6 +318,8 @@ def head(answer: dict[str, Any], content_type: bytes) -> tuple[int, list[tuple[b
 
 
 def _status(value: Any) -> int:
+    if type(value) is int and 200 <= value <= 599:
+        return value
     try:
         status = int(value)
     except (TypeError, ValueError):
@@ -347,7 +349,10 @@ def _response_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     cookies = answer.get("cookies") or []
     if not isinstance(multi, dict) or not isinstance(single, dict) or not isinstance(cookies, list):
         raise MalformedResponseError("headers, multiValueHeaders or cookies have the wrong type")
-    headers = [_header_pair(name, value) for name, value in single.items()]
+    headers = [
+        _encoded(name, value) if type(value) is str and len(value) < KEPT_CHARACTERS_MAX else _header_pair(name, value)
+        for name, value in single.items()
+    ]
     if multi:  # API Gateway merges the two: the same pair in both is one
         listed = [
             _header_pair(name, value)
@@ -355,7 +360,8 @@ def _response_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
             for value in (values if isinstance(values, list) else [values])
         ]
         headers = [pair for pair in headers if pair not in listed] + listed
-    headers += [_header_pair("set-cookie", cookie) for cookie in cookies]
+    if cookies:
+        headers += [_header_pair("set-cookie", cookie) for cookie in cookies]
     return [pair for pair in headers if pair[0] not in _HOP_BY_HOP]
 
 

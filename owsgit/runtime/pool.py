@@ -13,7 +13,7 @@ from owsgit.model.service import Answer, Invocation
 from owsgit.runtime import failures
 from owsgit.runtime.budget import ASSUMED_BYTES, Budget, ThrottledError
 from owsgit.runtime.config import InitError
-from owsgit.runtime.queued import PATIENCE_SECONDS, QueuedWorker
+from owsgit.runtime.queued import DEPTH, PATIENCE_SECONDS, QueuedWorker
 from owsgit.runtime.worker import Call, NotBegunError, Worker
 
 MOVES_MAX = 3
@@ -144,7 +144,7 @@ class Pool:
         """A worker that is through in `seconds` with what it has."""
         if self._typical is None or self._typical >= seconds:
             return None
-        most = seconds / self._typical
+        most = min(seconds / self._typical, DEPTH)  # looked at here already: there is one full worker after the other
         for worker in self._busy:
             if isinstance(worker, QueuedWorker) and len(worker.under_way) < most and worker.has_room(call):
                 return worker

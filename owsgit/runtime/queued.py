@@ -77,6 +77,7 @@ class QueuedWorker(FramedWorker):
         super().__init__(config, log)
         self.owner: Owner | None = None
         self._loop: asyncio.AbstractEventLoop
+        self._arn = orjson.dumps(config.arn)
         self.under_way: deque[Call] = deque()  # the first of them runs, or is about to
         self._framed = False  # whether the last of them is too long for others to wait behind it
         self._unsent: list[bytes] = []  # the packets of the last of them, until the loop's turn is over
@@ -121,12 +122,7 @@ class QueuedWorker(FramedWorker):
         """Have it answer a request. Whoever asks sees to it that it has room, or nothing under way. What does not go
         `alone` is sent with what else is asked in this turn of the loop."""
         invocation = call.invocation
-        meta: dict[str, Any] = {"requestId": invocation.request_id, "functionArn": self.config.arn}
-        if invocation.trace_id:
-            meta["traceId"] = invocation.trace_id
-        if invocation.client_context:
-            meta["clientContext"] = orjson.loads(invocation.client_context)
-        about = orjson.dumps(meta)
+        about = self._about(invocation)
         queue = self.under_way
         queue.append(call)
         call.number = number = next(self._numbers)
@@ -144,6 +140,18 @@ class QueuedWorker(FramedWorker):
             self._unsent.append(b"%b%b\n%b" % (PACKET.pack(INVOKE, number), about, invocation.payload))
         if alone:
             self._send_out()
+
+    def _about(self, invocation: Invocation) -> bytes:
+        """What the worker is told of a request beside its event, as JSON."""
+        about = b'{"requestId":%b,"functionArn":%b}' % (orjson.dumps(invocation.request_id), self._arn)
+        if not invocation.trace_id and not invocation.client_context:
+            return about
+        meta = orjson.loads(about)
+        if invocation.trace_id:
+            meta["traceId"] = invocation.trace_id
+        if invocation.client_context:
+            meta["clientContext"] = orjson.loads(invocation.client_context)
+        return orjson.dumps(meta)
 
     def _send_out(self) -> None:
         """Send what came together: so the process is woken once, and not for each."""

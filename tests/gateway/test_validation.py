@@ -286,8 +286,8 @@ def test_who_may_see_the_docs_is_asked_like_at_any_route(custom: Gateways) -> No
         ({"responses": {"THROTLED": {}}}, "$.responses.THROTLED", "THROTTLED"),
         ({"responses": {"THROTTLED": {"headers": {"X": "a\nb"}}}}, "$.responses.THROTTLED.headers.X", ""),
         ({"docs": {"path": "/"}}, "$.docs.path", ""),
-        ({"docs": {"path": "/a", "auth": "nobody"}}, "$", "no such authorizer"),
-        ({"docs": {"path": "/a"}, "routes": {"GET /a/{x}": {"function": "f"}}}, "$", "is there already"),
+        ({"docs": {"path": "/a", "auth": "nobody"}}, "$.docs.auth", "no such authorizer"),
+        ({"docs": {"path": "/a"}, "routes": {"GET /a/{x}": {"function": "f"}}}, "$.docs.path", "is there already"),
     ],
 )
 def test_mistakes_are_told_where_they_are(spec: dict[str, Any], path: str, words: str) -> None:
