@@ -93,13 +93,21 @@ def _written(number: Parts) -> str:
     return f"{sign}{digits[:point]}.{digits[point:]}"
 
 
-def significant(text: str) -> int:
-    """How many significant digits a number in normal form has; 1 for zero."""
-    if text[0] == "-":
-        text = text[1:]
-    if "." in text:
-        return len(text.replace(".", "").lstrip("0"))
-    return len(text.rstrip("0")) or 1
+def size(text: str) -> int:
+    """Bytes of a number in normal form, as DynamoDB counts them.
+
+    One, one for a sign of minus, and one for two significant digits, those before and after the point by themselves:
+    that is what DynamoDB was measured to do, where its documentation is silent on the point. Zero has one.
+    """
+    if text == "0":
+        return 1
+    sign = text[0] == "-"
+    whole, _, fraction = text[sign:].partition(".")
+    if not fraction:
+        whole = whole.rstrip("0")
+    elif whole == "0":
+        whole, fraction = "", fraction.lstrip("0")
+    return 1 + sign + (len(whole) + 1) // 2 + (len(fraction) + 1) // 2
 
 
 def add(a: str, b: str) -> str:

@@ -208,13 +208,13 @@ def _bytes_of(value: AttributeValue) -> int:
         case "S":
             return len(content.encode())
         case "N":
-            return _bytes_of_number(content)
+            return numbers.size(content)
         case "B":
             return len(content)
         case "SS":
             return sum(len(element.encode()) for element in content)
         case "NS":
-            return sum(map(_bytes_of_number, content))
+            return sum(map(numbers.size, content))
         case "BS":
             return sum(map(len, content))
         case "L":
@@ -223,11 +223,6 @@ def _bytes_of(value: AttributeValue) -> int:
             return 3 + len(content) + size(content)
         case _:  # BOOL and NULL
             return 1
-
-
-def _bytes_of_number(text: str) -> int:
-    """A byte for two significant digits, one more, and one for the sign of a negative number."""
-    return (numbers.significant(text) + 1) // 2 + 1 + (text[0] == "-")
 
 
 def value_size(value: AttributeValue) -> int | None:

@@ -115,7 +115,13 @@ def test_sums_and_differences_are_exact_or_refused(a: Decimal, b: Decimal) -> No
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("0", 1), ("-5", 1), ("100", 1), ("1.01", 3), ("0.001", 1), ("-120.5", 4), ("9" * 38, 38)]
-)
-def test_significant_digits(text: str, count: int) -> None:
-    assert numbers.significant(text) == count
+    ("text", "size"),
+    [
+        ("0", 1), ("-0", 1), ("1", 2), ("12", 2), ("123", 3), ("1234", 3), ("9" * 38, 20), ("0042", 2), ("100", 2), ("1010", 3),
+        ("0.0000001", 2), ("1E125", 2), ("1E-100", 2), ("1.5", 3), ("15", 2), ("1.200", 3), ("1.234", 4), ("3.14159", 5),
+        ("123456", 4), ("100.5", 4), ("0.15", 2), ("-42", 3), ("-0.5", 3),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_size_is_what_dynamodb_was_measured_to_count(text: str, size: int) -> None:
+    assert numbers.size(numbers.normal(text)) == size
