@@ -99,8 +99,8 @@ def size(text: str) -> int:
     One, one for a sign of minus, and one for two significant digits, those before and after the point by themselves:
     that is what DynamoDB was measured to do, where its documentation is silent on the point. Zero has one.
     """
-    if text == "0":
-        return 1
+    if text.isdecimal():  # zero among them
+        return 1 + (len(text.rstrip("0")) + 1) // 2
     sign = text[0] == "-"
     whole, _, fraction = text[sign:].partition(".")
     if not fraction:
