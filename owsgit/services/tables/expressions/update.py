@@ -34,7 +34,7 @@ from owsgit.services.tables.expressions.placeholders import Placeholders
 from owsgit.services.tables.expressions.tokens import END, Problem
 from owsgit.services.tables.values import AttributeValue, Item, check_value, type_of
 
-WRONG_TYPE = "An operand in the update expression has an incorrect data type"
+_WRONG_TYPE = "An operand in the update expression has an incorrect data type"
 _NO_ATTRIBUTE = "The provided expression refers to an attribute that does not exist in the item"
 _NO_PATH = "The document path provided in the update expression is invalid for update"
 
@@ -56,7 +56,7 @@ class Remove(NamedTuple):
 
 
 class Add(NamedTuple):
-    """To a number, a set, or (with the legacy parameters alone) a list."""
+    """To a number or a set."""
 
     path: Steps
     value: AttributeValue
@@ -75,24 +75,13 @@ Action = Set | Remove | Add | Delete
 class Update:
     """What is done to an item."""
 
-    def __init__(
-        self,
-        actions: Sequence[Action],
-        *,
-        reads: Sequence[Steps] = (),
-        mismatch: str = WRONG_TYPE,
-        tree: Paths | None = None,
-    ) -> None:
-        """`reads`: the paths whose values are used. `mismatch`: what is said if ADD or DELETE do not fit what is there.
-
-        `tree`: of the paths of the actions, if it is there already; they must not touch each other.
-        """
+    def __init__(self, actions: Sequence[Action], reads: Sequence[Steps], tree: Paths) -> None:
+        """`reads`: the paths whose values are used. `tree`: of the paths that are changed."""
         self._actions = actions
-        self._mismatch = mismatch
         self.paths = [action.path for action in actions]
         """What is changed."""
         self.reads = reads
-        self._tree = Paths(self.paths) if tree is None else tree
+        self._tree = tree
 
     def attributes(self) -> set[str]:
         """The names of the attributes that are changed, or parts of which are."""
@@ -113,9 +102,9 @@ class Update:
                 case Remove(path):
                     change.remove(path)
                 case Add(path, value):
-                    change.put(path, self._added(_found(item, path), value))
+                    change.put(path, _added(_found(item, path), value))
                 case Delete(path, value):
-                    self._delete(change, path, _found(item, path), value)
+                    _delete(change, path, _found(item, path), value)
         return change.done()
 
     def updated_old(self, item: Item) -> Item:
@@ -126,28 +115,33 @@ class Update:
         """What ReturnValues UPDATED_NEW shows of the item as it became."""
         return self._tree.of(item)
 
-    def _added(self, old: AttributeValue | None, value: AttributeValue) -> AttributeValue:
-        if old is None:
-            return value
-        kind = type_of(value)
-        if kind not in old:
-            raise ValidationError(self._mismatch)
-        if kind == "N":
-            return {"N": numbers.add(old["N"], value["N"])}
-        if kind == "L":
-            return {"L": [*old["L"], *value["L"]]}
-        return {kind: list(dict.fromkeys((*old[kind], *value[kind])))}
 
-    def _delete(self, change: "_Change", path: Steps, old: AttributeValue | None, value: AttributeValue) -> None:
-        kind = type_of(value)
-        if old is None:
-            change.remove(path)
-        elif kind not in old:
-            raise ValidationError(self._mismatch)
-        elif left := [element for element in old[kind] if element not in value[kind]]:
-            change.put(path, {kind: left})
-        else:  # there are no empty sets
-            change.remove(path)
+def _added(old: AttributeValue | None, value: AttributeValue) -> AttributeValue:
+    if old is None:
+        return value
+    kind = type_of(value)
+    if kind not in old:
+        raise ValidationError(_WRONG_TYPE)
+    if kind == "N":
+        return {"N": numbers.add(old["N"], value["N"])}
+    return {kind: list(dict.fromkeys((*old[kind], *value[kind])))}
+
+
+def _delete(change: "_Change", path: Steps, old: AttributeValue | None, value: AttributeValue) -> None:
+    kind = type_of(value)
+    if old is None:
+        change.remove(path)
+    elif kind not in old:
+        raise ValidationError(_WRONG_TYPE)
+    elif left := _without(old[kind], value[kind]):
+        change.put(path, {kind: left})
+    else:  # there are no empty sets
+        change.remove(path)
+
+
+def _without(elements: Sequence[Any], taken: Sequence[Any]) -> list[Any]:
+    out = set(taken)
+    return [element for element in elements if element not in out]
 
 
 def _found(item: Item, path: Steps) -> AttributeValue | None:
@@ -318,7 +312,7 @@ def _bound(read: _Read, placeholders: Placeholders) -> Update:
         _action(action.verb, path, value, reads)
         for action, path, value in zip(read.actions, paths, values, strict=True)
     ]
-    return Update(actions, reads=reads, tree=tree)
+    return Update(actions, reads, tree)
 
 
 def _bind_value(value: Operand | _Arithmetic, placeholders: Placeholders) -> Operand | _Arithmetic:
@@ -410,7 +404,7 @@ def _arithmetic(operator: str, left: Compute, right: Compute) -> Compute:
     def compute(item: Item) -> AttributeValue:
         a, b = left(item), right(item)
         if "N" not in a or "N" not in b:
-            raise ValidationError(WRONG_TYPE)
+            raise ValidationError(_WRONG_TYPE)
         return {"N": function(a["N"], b["N"])}
 
     return compute
@@ -420,7 +414,7 @@ def _list_append(left: Compute, right: Compute) -> Compute:
     def compute(item: Item) -> AttributeValue:
         a, b = left(item), right(item)
         if "L" not in a or "L" not in b:
-            raise ValidationError(WRONG_TYPE)
+            raise ValidationError(_WRONG_TYPE)
         return {"L": [*a["L"], *b["L"]]}
 
     return compute
