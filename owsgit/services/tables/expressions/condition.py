@@ -73,10 +73,20 @@ Tree = Compared | Joined
 def parse(text: str, placeholders: Placeholders, what: str = "ConditionExpression") -> Condition:
     """`what` is the parameter's name: ConditionExpression or FilterExpression."""
     try:
-        paths: list[Steps] = []
-        return Condition(_test(bound(read(text), placeholders), paths), paths)
+        return _without_placeholders(text) or _made(read(text), placeholders)
     except Problem as problem:
         raise ValidationError(f"Invalid {what}: {problem}") from None
+
+
+@lru_cache(maxsize=512)
+def _without_placeholders(text: str) -> Condition | None:
+    """The condition, if it is the same with each request: most often attribute_not_exists(pk)."""
+    return None if "#" in text or ":" in text else _made(read(text), Placeholders())
+
+
+def _made(tree: Tree, placeholders: Placeholders) -> Condition:
+    paths: list[Steps] = []
+    return Condition(_test(bound(tree, placeholders), paths), paths)
 
 
 # Reading
@@ -183,12 +193,14 @@ def bound(tree: Tree, placeholders: Placeholders) -> Tree:
     """The tree with what its placeholders stand for. Raises Problem for what is wrong with it now."""
     if isinstance(tree, Joined):
         return Joined(tree.operator, tuple(bound(each, placeholders) for each in tree.conditions))
-    operands = tuple(bind(operand, placeholders) for operand in tree.operands)
+    operands = tuple([bind(operand, placeholders) for operand in tree.operands])
     operator = tree.operator
     for operand in operands:
-        _check_sizes(operand)
-    if operator in CONDITION_FUNCTIONS:
-        check_count(Call(operator, operands), CONDITION_FUNCTIONS[operator])
+        if isinstance(operand, Call):
+            _check_sizes(operand)
+    count = CONDITION_FUNCTIONS.get(operator)
+    if count is not None:
+        check_count(Call(operator, operands), count)
     if operator == "IN" and len(operands) - 1 > IN_OPERANDS_MAX:
         raise Problem(f"The IN operator is provided with too many operands; number of operands: {len(operands) - 1}")
     if operator != "BETWEEN":
@@ -201,13 +213,14 @@ def bound(tree: Tree, placeholders: Placeholders) -> Tree:
 
 def _check_distinct(operator: str, operands: tuple[Operand, ...]) -> None:
     first = operands[0]
-    if isinstance(first, Path) and any(
-        isinstance(other, Path) and other.steps == first.steps for other in operands[1:]
-    ):
-        raise Problem(
-            "The first operand must be distinct from the remaining operands for this operator or function; "
-            f"operator: {operator}, first operand: {shown(first.steps)}"
-        )
+    if not isinstance(first, Path):
+        return
+    for other in operands[1:]:
+        if isinstance(other, Path) and other.steps == first.steps:
+            raise Problem(
+                "The first operand must be distinct from the remaining operands for this operator or function; "
+                f"operator: {operator}, first operand: {shown(first.steps)}"
+            )
 
 
 def _kind(operand: Operand) -> str | None:
@@ -217,14 +230,14 @@ def _kind(operand: Operand) -> str | None:
     return "N" if isinstance(operand, Call) else None
 
 
-def _check_sizes(operand: Operand) -> None:
-    if isinstance(operand, Call):
-        for inner in operand.operands:
+def _check_sizes(call: Call) -> None:
+    for inner in call.operands:
+        if isinstance(inner, Call):
             _check_sizes(inner)
-        check_count(operand, 1)
-        kind = _kind(operand.operands[0])
-        if kind in ("N", "BOOL", "NULL"):
-            raise wrong_type("size", kind)
+    check_count(call, 1)
+    kind = _kind(call.operands[0])
+    if kind in ("N", "BOOL", "NULL"):
+        raise wrong_type("size", kind)
 
 
 def _check_exists(operator: str, operands: tuple[Operand, ...]) -> None:
@@ -298,13 +311,33 @@ def _test(tree: Tree, paths: list[Steps]) -> Test:
     if isinstance(tree, Joined):
         tests = [_test(each, paths) for each in tree.conditions]
         if tree.operator == "AND":
-            return lambda item: all(test(item) for test in tests)
+            return _all(tests)
         if tree.operator == "OR":
-            return lambda item: any(test(item) for test in tests)
+            return _any(tests)
         [test] = tests
         return lambda item: not test(item)
     paths.extend(_paths(tree.operands))
     return _TESTS[tree.operator](*map(_getter, tree.operands))
+
+
+def _all(tests: Sequence[Test]) -> Test:
+    def test(item: Item) -> bool:
+        for each in tests:  # noqa: SIM110 - a generator costs more than what it goes through
+            if not each(item):
+                return False
+        return True
+
+    return test
+
+
+def _any(tests: Sequence[Test]) -> Test:
+    def test(item: Item) -> bool:
+        for each in tests:  # noqa: SIM110 - as above
+            if each(item):
+                return True
+        return False
+
+    return test
 
 
 def _paths(operands: Sequence[Operand]) -> Iterator[Steps]:
@@ -371,8 +404,7 @@ def _between(value: Getter, low: Getter, high: Getter) -> Test:
 
 
 def _in(value: Getter, *others: Getter) -> Test:
-    tests = [_equal(value, other) for other in others]
-    return lambda item: any(test(item) for test in tests)
+    return _any([_equal(value, other) for other in others])
 
 
 def _exists(get: Getter) -> Test:

@@ -22,6 +22,7 @@ from owsgit.services.tables.keys import Attribute, KeySchema, after, before, enc
 from owsgit.services.tables.values import AttributeValue
 
 _FLIPPED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_OPERATORS = frozenset((*_FLIPPED, "BETWEEN", "begins_with"))
 _NOT_SUPPORTED = "Query key condition not supported"
 _WORDS = {"S": "string", "B": "binary"}
 
@@ -161,7 +162,7 @@ def _invalid(problem: str) -> ValidationError:
 
 def _term(compared: Compared) -> tuple[str, Term]:
     operator, operands = compared
-    if operator not in (*_FLIPPED, "BETWEEN", "begins_with"):
+    if operator not in _OPERATORS:
         raise _operator(operator)
     if operator in ("BETWEEN", "begins_with") and not isinstance(operands[0], Path):
         raise _invalid(f"{operator} operator must have the key attribute as its first operand")
@@ -213,11 +214,13 @@ def _wanted(terms: Mapping[str, Term], attribute: Attribute) -> Term:
     term = terms.get(name)
     if term is None:
         raise ValidationError(f"Query condition missed key schema element: {name}")
-    if any(kind not in value for value in term.values):
-        raise ValidationError(f"{INVALID}Condition parameter type does not match schema type")
-    if any(not value[kind] for value in term.values):
-        raise ValidationError(
-            f"{NOT_VALID}The AttributeValue for a key attribute cannot contain an empty {_WORDS[kind]} value. "
-            f"Key: {name}"
-        )
+    for value in term.values:
+        if kind not in value:
+            raise ValidationError(f"{INVALID}Condition parameter type does not match schema type")
+    for value in term.values:
+        if not value[kind]:
+            raise ValidationError(
+                f"{NOT_VALID}The AttributeValue for a key attribute cannot contain an empty {_WORDS[kind]} value. "
+                f"Key: {name}"
+            )
     return term
