@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from owsgit.services.tables import numbers
 from owsgit.services.tables.errors import INVALID, ValidationError
+from owsgit.services.tables.keys import KeySchema
 from owsgit.services.tables.values import AttributeValue, Item, check_value, compare, equal, type_of
 
 _ANY = frozenset(("S", "N", "B", "BOOL", "NULL", "SS", "NS", "BS", "L", "M"))
@@ -186,6 +187,15 @@ def _expected_value(name: str, exists: bool | None, listed: Any, value: Attribut
         shown = "null" if exists is None else "true"
         raise ValidationError(f"{INVALID}Value must be provided when Exists is {shown} for Attribute: {name}")
     return _test(name, "EQ", (value,))
+
+
+def check_query_filter(conditions: Conditions, schema: KeySchema) -> None:
+    """That a QueryFilter is not on keys of the table or index that is queried: those belong into KeyConditions."""
+    for name in schema.names():
+        if name in conditions.attributes():
+            raise ValidationError(
+                f"QueryFilter can only contain non-primary key attributes: Primary key attribute: {name}"
+            )
 
 
 class Change(NamedTuple):

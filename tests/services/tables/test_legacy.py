@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from owsgit.services.tables import legacy
+from owsgit.services.tables.keys import Attribute, KeySchema
 from owsgit.services.tables.values import AttributeValue, Item, ValidationError
 
 INVALID = "One or more parameter values were invalid: "
@@ -108,6 +109,16 @@ def test_several_conditions() -> None:
     assert legacy.expected(given, "OR").holds(ITEM)
     assert legacy.filters(given).attributes() == {"s", "n"}
     assert legacy.filters({}).holds(ITEM)
+
+
+def test_a_query_filter_is_not_on_keys() -> None:
+    schema = KeySchema((Attribute("pk", "S"),), (Attribute("sk", "S"),))
+    legacy.check_query_filter(legacy.filters({"a": condition("NULL")}), schema)
+    for name in ("pk", "sk"):
+        with pytest.raises(ValidationError) as error:
+            legacy.check_query_filter(legacy.filters({name: condition("NULL")}), schema)
+        message = f"QueryFilter can only contain non-primary key attributes: Primary key attribute: {name}"
+        assert error.value.message == message
 
 
 S: AttributeValue = {"S": "a"}
