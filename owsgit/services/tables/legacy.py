@@ -1,9 +1,8 @@
 """The parameters that DynamoDB had before it had expressions: Expected, AttributeUpdates, filters, KeyConditions.
 
-Each becomes what an expression becomes: something that holds, is applied, projects, or is a range of keys. They are not
-turned into expressions, for they can do some things that expressions cannot (ADD to a list), and have other limits.
-Errors: ValidationError, in DynamoDB's words and order: attribute by attribute, each first for its values, then for how
-many there are, then for their types. Source:
+Each becomes what an expression becomes, but not by way of one: they can do what expressions cannot (ADD to a list), and
+have no limits of length and count. Errors: ValidationError, in DynamoDB's words and order: attribute by attribute, each
+first for its values, then for how many there are, then for their types. Source:
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/LegacyConditionalParameters.html
 """
 
@@ -13,11 +12,15 @@ from typing import Any, NamedTuple
 
 from owsgit.services.tables import numbers
 from owsgit.services.tables.errors import INVALID, ValidationError
+from owsgit.services.tables.expressions.condition import Condition, begins, contains
+from owsgit.services.tables.expressions.keycondition import KeyRange, Term, range_of
+from owsgit.services.tables.expressions.paths import Paths
+from owsgit.services.tables.expressions.projection import Projection
+from owsgit.services.tables.expressions.update import Action, Delete, Remove, Set, Update
 from owsgit.services.tables.keys import KeySchema
 from owsgit.services.tables.values import AttributeValue, Item, check_value, compare, equal, type_of
 
 _ANY = frozenset(("S", "N", "B", "BOOL", "NULL", "SS", "NS", "BS", "L", "M"))
-_SETS = frozenset(("SS", "NS", "BS"))
 _ORDERED = frozenset(("S", "N", "B"))
 
 _OPERATOR_ALONE = "ConditionalOperator cannot be used without Filter or Expected"
@@ -25,6 +28,9 @@ _OPERATOR_OF_ONE = "ConditionalOperator can only be used when Filter or Expected
 _REVERSED = "The BETWEEN condition was provided a range where the lower bound is greater than the upper bound"
 _MIXED_TYPES = f"{INVALID}AttributeValues inside AttributeValueList must be of same type"
 _VALUE_MISSING = f"{INVALID}Only DELETE action is allowed when no attribute value is specified"
+_TOO_MANY_KEYS = "Conditions can be of length 1 or 2 only"
+_NOT_INDEXABLE = "Attempted conditional constraint is not an indexable operation"
+_NOT_SUPPORTED = "Query key condition not supported"
 _OTHER_TYPE = "Type mismatch for attribute to update"
 
 
@@ -60,18 +66,7 @@ def _between(value: AttributeValue | None, given: Sequence[AttributeValue]) -> b
 
 
 def _contains(value: AttributeValue | None, given: Sequence[AttributeValue]) -> bool:
-    """A part of a string or binary, an element of a set or a list."""
-    if value is None:
-        return False
-    [(kind, content)], [(wanted, part)] = value.items(), given[0].items()
-    if kind == "L":
-        return any(equal(element, given[0]) for element in content)
-    return bool(kind in (wanted, f"{wanted}S") and kind in ("S", "B", *_SETS) and part in content)
-
-
-def _begins(value: AttributeValue | None, given: Sequence[AttributeValue]) -> bool:
-    [(kind, prefix)] = given[0].items()
-    return value is not None and kind in value and bool(value[kind].startswith(prefix))
+    return value is not None and contains(value, given[0])
 
 
 _CONTAINED = frozenset(("S", "N", "B", "BOOL", "NULL"))
@@ -89,7 +84,9 @@ OPERATORS: Mapping[str, Operator] = {
     "NULL": Operator(0, 0, _ANY, lambda value, _: value is None),
     "CONTAINS": Operator(1, 1, _CONTAINED, _contains),
     "NOT_CONTAINS": Operator(1, 1, _CONTAINED, lambda value, given: not _contains(value, given)),
-    "BEGINS_WITH": Operator(1, 1, frozenset(("S", "B")), _begins),
+    "BEGINS_WITH": Operator(
+        1, 1, frozenset(("S", "B")), lambda value, given: value is not None and begins(value, given[0])
+    ),
 }
 """By their names. EQ to several values, as of IN, is to any of them."""
 
@@ -105,31 +102,25 @@ class Test(NamedTuple):
         return OPERATORS[self.operator].holds(item.get(self.attribute), self.values)
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """Expected, QueryFilter or ScanFilter: all tests have to hold, or any of them (`any_of`)."""
-
-    tests: tuple[Test, ...]
-    any_of: bool = False
-
-    def holds(self, item: Item) -> bool:
-        """Of an item; of {} where there is none."""
-        return (any if self.any_of else all)(test.holds(item) for test in self.tests)
-
-    def attributes(self) -> set[str]:
-        return {test.attribute for test in self.tests}
-
-
-def expected(given: Mapping[str, Mapping[str, Any]], operator: str | None = None) -> Conditions:
+def expected(given: Mapping[str, Mapping[str, Any]], operator: str | None = None) -> Condition:
     """The parameters Expected and ConditionalOperator (AND, OR)."""
     check_operator(operator, given)
-    return Conditions(tuple(_expected(name, wanted) for name, wanted in given.items()), operator == "OR")
+    return _joined([_expected(name, wanted) for name, wanted in given.items()], operator)
 
 
-def filters(given: Mapping[str, Mapping[str, Any]], operator: str | None = None) -> Conditions:
+def filters(given: Mapping[str, Mapping[str, Any]], operator: str | None = None) -> Condition:
     """The parameters QueryFilter or ScanFilter, and ConditionalOperator (AND, OR)."""
     check_operator(operator, given)
-    return Conditions(tuple(_condition(name, wanted) for name, wanted in given.items()), operator == "OR")
+    return _joined([_condition(name, wanted) for name, wanted in given.items()], operator)
+
+
+def _joined(tests: Sequence[Test], operator: str | None) -> Condition:
+    combine = any if operator == "OR" else all
+
+    def holds(item: Item) -> bool:
+        return combine(test.holds(item) for test in tests)
+
+    return Condition(holds, [(test.attribute,) for test in tests])
 
 
 def check_operator(operator: str | None, given: Mapping[str, Any] | None) -> None:
@@ -189,104 +180,113 @@ def _expected_value(name: str, exists: bool | None, listed: Any, value: Attribut
     return _test(name, "EQ", (value,))
 
 
-def check_query_filter(conditions: Conditions, schema: KeySchema) -> None:
+def check_query_filter(condition: Condition, schema: KeySchema) -> None:
     """That a QueryFilter is not on keys of the table or index that is queried: those belong into KeyConditions."""
     for name in schema.names():
-        if name in conditions.attributes():
+        if name in condition.attributes():
             raise ValidationError(
                 f"QueryFilter can only contain non-primary key attributes: Primary key attribute: {name}"
             )
 
 
-class Change(NamedTuple):
-    """What is done to an attribute: PUT, ADD or DELETE; `value` is None only for DELETE."""
-
-    attribute: str
-    action: str
-    value: AttributeValue | None
-
-
 @dataclass(frozen=True)
-class AttributeUpdates:
-    changes: tuple[Change, ...]
+class KeyConditions:
+    tests: tuple[Test, ...]
+
+    def range(self, schema: KeySchema) -> KeyRange:
+        """Raises ValidationError if they do not fit the keys of the table or index."""
+        names = schema.names()
+        if len(self.tests) > len(names):
+            raise ValidationError(_NOT_SUPPORTED)
+        tests = {test.attribute: test for test in self.tests}
+        for name in names:
+            if name not in tests:
+                break  # what is said of what is missing comes first
+            if tests[name].operator not in _KEY_OPERATORS:
+                raise ValidationError(_NOT_INDEXABLE)
+        terms = {
+            test.attribute: Term(_KEY_OPERATORS.get(test.operator, test.operator), tuple(test.values))
+            for test in self.tests
+        }
+        return range_of(terms, schema)
+
+
+_KEY_OPERATORS = {
+    "EQ": "=", "LE": "<=", "LT": "<", "GE": ">=", "GT": ">", "BETWEEN": "BETWEEN", "BEGINS_WITH": "begins_with"
+}  # fmt: skip
+"""Those that keys can have, as key condition expressions have them."""
+
+_KEY_ATTRIBUTES_MAX = 8
+"""Of an index: four of its hash and four of its range key."""
+
+
+def key_conditions(given: Mapping[str, Mapping[str, Any]]) -> KeyConditions:
+    """The parameter KeyConditions."""
+    tests = tuple(_condition(name, wanted) for name, wanted in given.items())
+    if not 1 <= len(tests) <= _KEY_ATTRIBUTES_MAX:
+        raise ValidationError(_TOO_MANY_KEYS)
+    return KeyConditions(tests)
+
+
+_ACTION_TYPES = {"ADD": frozenset(("N", "SS", "NS", "BS", "L")), "DELETE": frozenset(("SS", "NS", "BS"))}
+
+
+class AttributeUpdates(Update):
+    """What AttributeUpdates do to an item: what update expressions do, and ADD to lists, in words of their own."""
+
+    def __init__(self, actions: Sequence[Action]) -> None:
+        super().__init__(actions, (), Paths(action.path for action in actions))
 
     def apply(self, item: Item) -> Item:
         """A new item. Raises ValidationError if an attribute has another type than what is added or deleted."""
-        result = dict(item)
-        for name, action, value in self.changes:
-            found = _changed(result.get(name), action, value)
-            if found is None:
-                result.pop(name, None)
-            else:
-                result[name] = found
-        return result
-
-    def attributes(self) -> set[str]:
-        return {change.attribute for change in self.changes}
-
-    def updated_old(self, item: Item) -> Item:
-        """What is changed, of the item before."""
-        return {change.attribute: item[change.attribute] for change in self.changes if change.attribute in item}
-
-    def updated_new(self, item: Item) -> Item:
-        """What was changed, of the item after."""
-        return self.updated_old(item)
+        for action in self._actions:
+            if isinstance(action, Delete):
+                _check_same_type(item.get(str(action.path[0])), action.value)
+        return super().apply(item)
 
 
-_ACTION_TYPES = {"ADD": _SETS | {"N", "L"}, "DELETE": _SETS}
+def _check_same_type(old: AttributeValue | None, value: AttributeValue) -> None:
+    if old is not None and type_of(value) not in old:
+        raise ValidationError(_OTHER_TYPE)
 
 
 def attribute_updates(given: Mapping[str, Mapping[str, Any]]) -> AttributeUpdates:
     """The parameter AttributeUpdates."""
-    return AttributeUpdates(tuple(_change(name, update) for name, update in given.items()))
+    return AttributeUpdates([_action(name, update) for name, update in given.items()])
 
 
-def _change(name: str, given: Mapping[str, Any]) -> Change:
+def _action(name: str, given: Mapping[str, Any]) -> Action:
     action, value = given.get("Action") or "PUT", given.get("Value")
     if value is None:
         if action != "DELETE":
             raise ValidationError(_VALUE_MISSING)
-        return Change(name, action, None)
-    value = check_value(value)
-    if type_of(value) not in _ACTION_TYPES.get(action, _ANY):
+        return Remove((name,))
+    checked = check_value(value)
+    if type_of(checked) not in _ACTION_TYPES.get(action, _ANY):
         with_value = " with value" if action == "DELETE" else ""
-        raise ValidationError(f"{INVALID}{action} action{with_value} is not supported for the type {type_of(value)}")
-    return Change(name, action, value)
+        raise ValidationError(f"{INVALID}{action} action{with_value} is not supported for the type {type_of(checked)}")
+    if action == "DELETE":
+        return Delete((name,), checked)
+    return Set((name,), lambda item: _added(item.get(name), checked) if action == "ADD" else checked)
 
 
-def _changed(old: AttributeValue | None, action: str, value: AttributeValue | None) -> AttributeValue | None:
-    """The value after a change; None if there is none."""
-    if value is None or action == "PUT":
-        return value
+def _added(old: AttributeValue | None, value: AttributeValue) -> AttributeValue:
+    """ADD of a value to an attribute: a sum, a union of sets, or a list at the end of another."""
     if old is None:
-        return value if action == "ADD" else None
+        return value
+    _check_same_type(old, value)
     [(kind, content)] = value.items()
-    if kind not in old:
-        raise ValidationError(_OTHER_TYPE)
     if kind == "N":
         return {"N": numbers.add(old["N"], content)}
-    if kind == "L":
-        return {"L": [*old["L"], *content]}
-    if action == "ADD":
-        return {kind: list(dict.fromkeys((*old[kind], *content)))}
-    deleted = set(content)
-    left = [element for element in old[kind] if element not in deleted]
-    return {kind: left} if left else None
+    joined = (*old[kind], *content)
+    return {kind: list(joined if kind == "L" else dict.fromkeys(joined))}
 
 
-@dataclass(frozen=True)
-class AttributesToGet:
-    names: tuple[str, ...]
-
-    def of(self, item: Item) -> Item:
-        return {name: item[name] for name in self.names if name in item}
-
-
-def attributes_to_get(names: Sequence[str]) -> AttributesToGet:
+def attributes_to_get(names: Sequence[str]) -> Projection:
     """The parameter AttributesToGet: names of attributes, not paths in them."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
             raise ValidationError(f"{INVALID}Duplicate value in attribute name: {name}")
         seen.add(name)
-    return AttributesToGet(tuple(names))
+    return Projection([(name,) for name in names])

@@ -231,6 +231,7 @@ def test_updates(update: dict[str, Any], old: AttributeValue | None, new: Attrib
     assert updates.apply(before) == after
     assert before == copy
     assert updates.attributes() == {"a"}
+    assert updates.creates is (update.get("Action") != "DELETE")
     assert updates.updated_old(before) == ({"a": old} if old else {})
     assert updates.updated_new(after) == ({"a": new} if new else {})
 
@@ -278,3 +279,83 @@ def test_attributes_to_get() -> None:
     with pytest.raises(ValidationError) as error:
         legacy.attributes_to_get(["a", "b", "a"])
     assert error.value.message == f"{INVALID}Duplicate value in attribute name: a"
+
+
+COMPOSITE = KeySchema((Attribute("pk", "S"),), (Attribute("sk", "N"),))
+STRINGS = KeySchema((Attribute("pk", "S"),), (Attribute("sk", "S"),))
+SIMPLE = KeySchema((Attribute("pk", "S"),))
+HASH = {"pk": condition("EQ", {"S": "x"})}
+
+
+@pytest.mark.parametrize(
+    ("operator", "values", "found"),
+    [
+        ("EQ", ["b"], ["b"]),
+        ("LT", ["b"], ["a", "aa"]),
+        ("LE", ["b"], ["a", "aa", "b"]),
+        ("GT", ["b"], ["ba", "c"]),
+        ("GE", ["b"], ["b", "ba", "c"]),
+        ("BETWEEN", ["aa", "b"], ["aa", "b"]),
+        ("BEGINS_WITH", ["b"], ["b", "ba"]),
+    ],
+    ids=range(7),
+)
+def test_key_conditions(operator: str, values: list[str], found: list[str]) -> None:
+    given = HASH | {"sk": condition(operator, *({"S": value} for value in values))}
+    bounds = legacy.key_conditions(given).range(STRINGS).bounds()
+    assert bounds.hash == b"x"
+    stored = [value.encode() for value in ("a", "aa", "b", "ba", "c")]
+    low, high = bounds.low or b"", bounds.high
+    assert [key.decode() for key in stored if low <= key and (high is None or key <= high)] == found
+
+
+def test_key_conditions_on_the_hash_key_alone() -> None:
+    for schema in (SIMPLE, COMPOSITE):
+        assert tuple(legacy.key_conditions(HASH).range(schema).bounds()) == (b"x", None, None)
+
+
+@pytest.mark.parametrize(
+    ("schema", "given", "message"),
+    [
+        (SIMPLE, HASH | {"b": condition("EQ", S)}, "Query key condition not supported"),
+        (SIMPLE, {"pk": condition("LE", S)}, "Query key condition not supported"),
+        (SIMPLE, {"pk": condition("BETWEEN", S, S)}, "Query key condition not supported"),
+        (SIMPLE, {"pk": condition("BEGINS_WITH", S)}, "Query key condition not supported"),
+        (SIMPLE, {"b": condition("NULL")}, "Query condition missed key schema element: pk"),
+        (COMPOSITE, HASH | {"b": condition("EQ", S)}, "Query condition missed key schema element: sk"),
+        *(
+            (schema, start | {name: condition(operator, *values)}, "Attempted conditional constraint is not an indexable operation")
+            for schema, start, name in [(SIMPLE, {}, "pk"), (COMPOSITE, HASH, "sk")]
+            for operator, values in [
+                ("NULL", []), ("NOT_NULL", []), ("NE", [{"N": "1"}]), ("CONTAINS", [S]), ("NOT_CONTAINS", [S]), ("IN", [S])
+            ]
+        ),
+        (COMPOSITE, {"pk": condition("EQ", {"N": "1"})}, f"{INVALID}Condition parameter type does not match schema type"),
+        (COMPOSITE, HASH | {"sk": condition("EQ", S)}, f"{INVALID}Condition parameter type does not match schema type"),
+        (
+            SIMPLE,
+            {"pk": condition("EQ", {"S": ""})},
+            "One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty string value. Key: pk",
+        ),
+    ],
+    ids=range(21),
+)  # fmt: skip
+def test_key_conditions_that_do_not_fit(schema: KeySchema, given: dict[str, Any], message: str) -> None:
+    conditions = legacy.key_conditions(given)
+    with pytest.raises(ValidationError) as error:
+        conditions.range(schema)
+    assert error.value.message == message
+
+
+def test_bad_key_conditions() -> None:
+    for given, message in [
+        ({}, "Conditions can be of length 1 or 2 only"),
+        ({f"a{i}": condition("NULL") for i in range(9)}, "Conditions can be of length 1 or 2 only"),
+        (
+            {"pk": condition("EQ")},
+            f"{INVALID}Invalid number of argument(s) for the EQ ComparisonOperator",
+        ),
+    ]:
+        with pytest.raises(ValidationError) as error:
+            legacy.key_conditions(given)
+        assert error.value.message == message
