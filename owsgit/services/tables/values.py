@@ -37,6 +37,7 @@ AttributeValue = dict[str, Any]
 Item = dict[str, AttributeValue]
 
 ITEM_BYTES_MAX = 400 * 1024
+NAME_BYTES_MAX = 65_535
 DEPTH_MAX = 32
 """Levels of values in a value, itself among them."""
 
@@ -61,8 +62,10 @@ def check_item(item: Item) -> Item:
     """The item with its numbers in normal form, if everything in it is valid. Not its size: see `check_size`."""
     changed: Item = {}
     for name, value in item.items():
-        if not name.isascii():
-            _check_unicode(name)
+        if not name:
+            raise ValidationError(f"{INVALID}Empty attribute name")
+        if not name.isascii() or len(name) > NAME_BYTES_MAX:
+            _check_name(name)
         # Most attributes are strings and numbers: `check_value` says the same of them, in more time.
         if len(value) == 1:
             if "S" in value and value["S"].isascii():
@@ -100,6 +103,12 @@ def _check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise ValidationError(_NOT_UNICODE) from None
+
+
+def _check_name(name: str) -> None:
+    _check_unicode(name)
+    if len(name.encode()) > NAME_BYTES_MAX:
+        raise ValidationError(f"{INVALID}Attribute name is too large, must be less than {NAME_BYTES_MAX + 1} bytes")
 
 
 def _check_string(content: str, _: int) -> str:
@@ -155,8 +164,8 @@ def _check_list(content: list[AttributeValue], depth: int) -> list[AttributeValu
 def _check_map(content: Item, depth: int) -> Item:
     changed: Item = {}
     for name, value in content.items():
-        if not name.isascii():
-            _check_unicode(name)
+        if not name.isascii() or len(name) > NAME_BYTES_MAX:
+            _check_name(name)
         checked = check_value(value, depth=depth + 1)
         if checked is not value:
             changed[name] = checked

@@ -40,7 +40,7 @@ attribute_values = st.recursive(
     ),
     max_leaves=8,
 )
-items = st.dictionaries(texts, attribute_values, max_size=6)
+items = st.dictionaries(texts.filter(bool), attribute_values, max_size=6)
 
 
 def nested(levels: int, kind: str = "M") -> AttributeValue:
@@ -96,9 +96,24 @@ def test_a_bad_value_is_refused_in_the_words_of_dynamodb(value: AttributeValue, 
         assert (error.value.code, error.value.message) == ("ValidationException", message)
 
 
-def test_a_bad_name_is_refused() -> None:
-    with pytest.raises(ValidationError, match="no form in UTF-8"):
-        values.check_item({"\ud800": {"S": ""}})
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "Empty attribute name"),
+        ("\ud800", "The string contains characters that have no form in UTF-8"),
+        ("x" * 65_536, "Attribute name is too large, must be less than 65536 bytes"),
+        ("é" * 32_768, "Attribute name is too large, must be less than 65536 bytes"),
+    ],
+    ids=range(4),
+)
+def test_a_bad_name_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ValidationError) as error:
+        values.check_item({name: {"S": ""}})
+    assert error.value.message == f"{INVALID}{message}"
+    if name:
+        with pytest.raises(ValidationError) as error:
+            values.check_value({"M": {name: {"S": ""}}})
+        assert error.value.message == f"{INVALID}{message}"
 
 
 @pytest.mark.parametrize(
