@@ -70,6 +70,23 @@ def test_a_very_long_number_is_read_in_linear_time() -> None:
     assert numbers.normal("0" * 400_000 + "1." + "0" * 400_000) == "1"
 
 
+@given(st.text("0123456789+-.eE", max_size=12))
+@example("1e0000000000000005")
+@example("-.5e-1")
+def test_numbers_are_written_as_everywhere(text: str) -> None:
+    try:
+        wanted = Decimal(text)
+    except decimal.InvalidOperation:
+        with pytest.raises(ValidationError, match=NOT_A_NUMBER):
+            numbers.normal(text)
+        return
+    if not wanted or (-130 <= wanted.adjusted() <= 125):
+        assert Decimal(numbers.normal(text)) == wanted
+    else:
+        with pytest.raises(ValidationError):
+            numbers.normal(text)
+
+
 @given(decimals(), st.sampled_from(["{}", "{:f}", "{:e}", "{:E}"]))
 def test_normal_keeps_the_value_and_is_idempotent(number: Decimal, form: str) -> None:
     text = form.format(number)
