@@ -6,7 +6,7 @@ decides, and is on the disk whatever the durability of the tables. After a crash
 lack them. Idempotency tokens are here as well, as they belong to no single table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,11 +86,11 @@ class Journal:
         self.database.execute("INSERT OR REPLACE INTO tokens VALUES (?, ?, ?)", (token, digest, until))
         return None
 
-    def decide(self, changes: Iterator[tuple[str, bytes, Change]]) -> int:
-        """Keep changes (table, identity of its file, change) in place of the last ones; their number. Committed by
-        then: they are decided."""
+    def decide(self, changes: Iterator[tuple[str, bytes, Change]], behind: Collection[str]) -> int:
+        """Keep changes (table, identity of its file, change) in place of those before, but for those of the tables that
+        are `behind`; their number. Committed by then: they are decided."""
         self.begin()
-        self.database.execute("DELETE FROM changes")
+        self._forget_made(behind)
         number: int = self.database.execute("UPDATE counter SET number = number + 1 RETURNING number").fetchone()[0]
         self.database.executemany(
             "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -99,8 +99,22 @@ class Journal:
         self.database.execute("COMMIT")
         return number
 
+    def _forget_made(self, behind: Collection[str]) -> None:
+        if not behind:
+            self.database.execute("DELETE FROM changes")
+            return
+        for (table,) in self.database.execute("SELECT DISTINCT table_ FROM changes").fetchall():
+            if table not in behind:
+                self.database.execute("DELETE FROM changes WHERE table_ = ?", (table,))
+
+    def forget_made(self, behind: Collection[str]) -> None:
+        """What is decided is made, but in the tables that are `behind`."""
+        self.begin()
+        self._forget_made(behind)
+        self.database.execute("COMMIT")
+
     def decided(self) -> list[Decided]:
-        """The changes that were decided last, in their order."""
+        """The changes that were decided and may not be made, in their order."""
         found = self.database.execute("SELECT * FROM changes ORDER BY number, place").fetchall()
         return [Decided(number, table, identity, Change(*change)) for number, _, table, identity, *change in found]
 

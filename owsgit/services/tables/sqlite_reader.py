@@ -159,9 +159,7 @@ class Reader:
         """Of several tables, when no transaction is about to become visible in one after the other."""
         writer = self._writer
         if not writer.behind.isdisjoint(databases):
-            raise UnavailableError(
-                "a transaction has yet to be finished that the node could not write", remedy="see to the node's disk"
-            )
+            raise writer.trouble()
         if len(databases) == 1:
             for database in databases.values():
                 database.execute("BEGIN")  # what is seen is what is committed at the first read

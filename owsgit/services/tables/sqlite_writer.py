@@ -20,7 +20,7 @@ from owsgit.model.errors import UnavailableError
 from owsgit.services.tables import sqlite_file
 from owsgit.services.tables.engine import Entry, Key, Row, Span, Transaction
 from owsgit.services.tables.sqlite_file import Connections, open_table, path_of, unavailable
-from owsgit.services.tables.sqlite_journal import Change, Journal
+from owsgit.services.tables.sqlite_journal import Decided, Journal
 from owsgit.services.tables.sqlite_table import TableFile, force
 
 GROUP_MAX = 256
@@ -144,9 +144,7 @@ class _Group:
         """Raises sqlite3.Error and UnavailableError of the files, after which the group has to be rolled back."""
         asked.result, asked.error, asked.touched, asked.remembers = None, None, frozenset(), False
         if asked.tables & self._writer.behind:
-            asked.error = UnavailableError(
-                "a transaction has yet to be finished that the node could not write", remedy="see to the node's disk"
-            )
+            asked.error = self._writer.trouble()
             return
         work = Work(self, asked.tables)
         try:
@@ -189,13 +187,9 @@ class _Group:
     def _commit_together(self, files: list[TableFile]) -> None:
         """Readers of several tables see all of it or nothing."""
         writer = self._writer
-        if writer.behind:
-            raise UnavailableError(
-                "a transaction has yet to be finished that the node could not write", remedy="see to the node's disk"
-            )
         with writer.publishing:
             number = self.journal.decide(
-                (each.table, each.identity, change) for each in files for change in each.changes
+                ((each.table, each.identity, change) for each in files for change in each.changes), writer.behind
             )
             self.done |= self.together
             self.remembered = True
@@ -204,7 +198,7 @@ class _Group:
                     file.commit(number)
                     writer.force(file.table)
             except BaseException:
-                writer.behind = frozenset(self.together)
+                writer.behind |= self.together
                 raise
 
     def rollback(self) -> None:
@@ -231,18 +225,17 @@ class Writer:
         """Held while a transaction over several tables becomes visible in one after the other."""
         self.behind: frozenset[str] = frozenset()
         """Tables that lack something which is decided."""
+        self._trouble = ""
         self._mend_at = 0.0
         self._waiting = 0
         self._turn: list[Asked] = []  # asked for in this turn of the loop
         self._asked: queue.SimpleQueue[list[Asked] | None] = queue.SimpleQueue()
         self._closed = False
         try:
-            self.behind = frozenset(each.table for each in self.journal.decided())
+            self._mend()
         except sqlite3.Error as error:
             self.journal.close()
             raise unavailable(error, self.journal.path) from None
-        with suppress(UnavailableError):  # a table that cannot be read holds up only those who ask for it
-            self._mend()
         self._thread = threading.Thread(target=self._run, name="owsgit-tables", daemon=True)
         self._thread.start()
 
@@ -294,6 +287,8 @@ class Writer:
             group = self._write(waiting) if waiting else []
             for loop in {each.loop for each in group}:
                 _tell(loop, [each for each in group if each.loop is loop])
+        with suppress(sqlite3.Error):  # it is known by then, or is found out at the next start
+            self.journal.forget_made(self.behind)
         self._files.clear()
         self._connections.close()
         self.journal.close()
@@ -408,51 +403,53 @@ class Writer:
 
     # -- what is decided but not made ------------------------------------------------------------------------------
 
+    def trouble(self) -> UnavailableError:
+        """For those who need a table that is behind."""
+        return UnavailableError(
+            f"a transaction has yet to be finished: {self._trouble}",
+            remedy="see to the node's disk and the file; it is finished as soon as the file can be written",
+        )
+
     def _mend_if_behind(self, *, at_once: bool = False) -> None:
-        """Nothing is decided anew while something is not made: the journal keeps the last decision only."""
         if self.behind and (at_once or time.monotonic() >= self._mend_at):
             self._mend_at = time.monotonic() + MEND_SECONDS
-            with suppress(UnavailableError):  # those who need what cannot be used are told
+            try:
                 self._mend()
+            except sqlite3.Error as error:
+                self._trouble = str(error)
 
     def _mend(self) -> None:
-        """Make what is decided, in the tables that lack it. Raises UnavailableError if one of them cannot be used."""
-        try:
-            decided = self.journal.decided()
-        except sqlite3.Error as error:
-            raise unavailable(error, self.journal.path) from None
-        changes: dict[str, list[Change]] = {}
-        for each in decided:
-            if path_of(self.folder, each.table).exists():
-                file = self._opened(each.table)
-                if file.identity == each.identity and file.applied < each.number:
-                    changes.setdefault(each.table, []).append(each.change)
+        """Make what is decided, in the tables that lack it. A table that cannot be used stays behind, and holds up only
+        those who need it. Raises sqlite3.Error of the journal."""
+        missing: dict[str, list[Decided]] = {}
+        for each in self.journal.decided():
+            missing.setdefault(each.table, []).append(each)
         with self.publishing:
-            for table, missing in changes.items():
-                self._make_good(table, missing, decided[0].number)
-            self.behind = frozenset()
+            behind = {table for table, changes in missing.items() if not self._make_good(table, changes)}
+        self.journal.forget_made(behind)
+        self.behind = frozenset(behind)
 
-    def _opened(self, table: str) -> TableFile:
+    def _make_good(self, table: str, decided: list[Decided]) -> bool:
+        """Whether a table has by now what is decided; one that was dropped since needs nothing."""
+        path = path_of(self.folder, table)
+        if not path.exists():
+            return True
         try:
-            return self.file(table)
-        except sqlite3.Error as error:
-            raise unavailable(error, path_of(self.folder, table)) from None
-
-    def _make_good(self, table: str, changes: list[Change], number: int) -> None:
-        file = self._opened(table)
-        try:
-            for change in changes:
-                file.again(change)
-            file.commit(number)
+            file = self.file(table)
+            for each in decided:
+                if file.identity == each.identity and file.applied < each.number:
+                    file.again(each.change)
+            file.commit(max(file.applied, decided[-1].number))
             self.force(table)
-        except (sqlite3.Error, OSError) as error:
-            file.rollback()
+        except (sqlite3.Error, OSError, UnavailableError) as error:
+            if table in self._files:
+                self._files[table].rollback()
             self._forget(table)
-            raise UnavailableError(
-                f"a transaction could not be finished: {error}",
-                file=str(path_of(self.folder, table)),
-                remedy="see to the node's disk; it is finished as soon as the file can be written",
-            ) from None
+            self._trouble = (
+                f"{path.name}: {error.problems[0].message if isinstance(error, UnavailableError) else error}"
+            )
+            return False
+        return True
 
 
 def _tell(loop: asyncio.AbstractEventLoop, group: list[Asked]) -> None:

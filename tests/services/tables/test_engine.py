@@ -201,7 +201,7 @@ def test_segments_part_a_table(opens: Opens, index: str, segments: int) -> None:
             for s in wanted
         ]
         if segments < 10:
-            assert sorted(sum(parts, [])) == sorted(keys)
+            assert sorted(key for part in parts for key in part) == sorted(keys)
             assert all(len(part) >= len(keys) / segments / 3 for part in parts)
         for backwards in (False, True):  # page by page
             found: list[Key] = []
