@@ -2,7 +2,11 @@
 
 Items are clustered by a digest of their hash key, then by hash and range key: a query reads neighbouring pages, and the
 segments of a parallel scan are ranges of the digest. Beside an item lie the entries that it has in indexes, so that a
-change touches only the entries that differ, and finds them without an index on the index. An entry refers to its item.
+change touches only the entries that differ, and finds them without an index on the index.
+
+An entry refers to its item. Measured, 40,000 items of 1 KB in 1 and 5 indexes, commits of 32: new items 10,000 and
+4,600 a second where entries with a copy of the item allow 4,800 and 1,600, changes 15,900 and 18,800 (6,800 and 2,600),
+on 57 and 63 MB (111 and 334). What is given up for it: pages of an index have 198,000 rows a second (514,000).
 
 Measured for this, 150,000 items of 1 KB under random keys, commits of 32, a page cache of 16 MB: new items 11,300 a
 second where a table with row ids has 12,800, changes 20,100 (7,200), gets 63,000 (43,000), rows in pages 730,000
@@ -145,6 +149,10 @@ class Connections:
         self._open = open_
         self._generation = generation
         self._kept: OrderedDict[str, tuple[int, sqlite3.Connection]] = OrderedDict()
+
+    def has(self, table: str) -> bool:
+        kept = self._kept.get(table)
+        return kept is not None and kept[0] == self._generation(table)
 
     def get(self, table: str) -> sqlite3.Connection:
         now = self._generation(table)

@@ -1,8 +1,11 @@
 """Reads of what is committed, beside the thread that writes: in the event loop while they are short, then in threads.
 
-A read through a thread costs the hop there and back, several times what a get costs itself. So a read begins in the
-event loop, and is begun anew in a thread once it has taken more than a little; a table whose reads had to wait for the
-disk is read in threads for a while.
+A read through a thread costs the hop there and back, several times what a get costs itself. Measured, gets of 1 KB a
+second by 1 and 32 callers: in the loop 61,000 and 63,000; one hop each 14,000 and 28,000; one hop for all that are
+asked for in a turn of the loop 13,000 and 50,000. Beside 16 writers a get takes 0.02 ms (99 of 100 under 0.06 ms) in
+the loop, 0.7 ms (2 ms) grouped, 0.9 ms (6 ms) with a hop each. So a read begins in the event loop, and is begun anew in
+a thread once it has taken more than a little; a table whose reads had to wait for the disk is read in threads for a
+while.
 """
 
 import asyncio
@@ -24,9 +27,9 @@ from owsgit.services.tables.sqlite_writer import Writer
 THREADS = 2
 CACHE_BYTES = 4 << 20
 """Of pages, for each table, in the event loop and in each thread. The system caches the files besides."""
-SHORT_ROWS = 32
-SHORT_BYTES = 64 << 10
-"""What a read in the event loop may take: well under a millisecond of it."""
+SHORT_ROWS = 100
+SHORT_BYTES = 128 << 10
+"""What a read in the event loop may take: about a millisecond of it."""
 SLOW_SECONDS = 0.005
 """A read in the event loop that takes longer has waited for the disk."""
 AVOID_SECONDS = 1.0
@@ -52,6 +55,8 @@ class CommittedSnapshot(Snapshot):
             self._budget.take(item)
 
     def rows(self, span: Span) -> Iterator[Row]:
+        if self._budget is not None and span.index and span.segments > 1:
+            raise TooLongError  # it may go through many entries of other segments until there is one
         found = sqlite_file.rows(self.database(span.table), span)
         self._reads.append(found)
         return found if self._budget is None else self._counted(found, self._budget)
@@ -96,7 +101,8 @@ class Reader:
         if self._closed:
             raise UnavailableError("the node is stopping", remedy="try again")
         names = sorted(set(tables))
-        if not self._avoided(names):
+        here = all(map(self._here.has, names))
+        if here and not self._avoided(names):
             began = time.perf_counter()
             try:
                 return self._run(self._here, names, work, Budget(SHORT_ROWS, SHORT_BYTES))
@@ -105,7 +111,15 @@ class Reader:
             finally:
                 if time.perf_counter() - began > SLOW_SECONDS:
                     self._avoid |= dict.fromkeys(names, time.monotonic() + AVOID_SECONDS)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._in_thread, names, work)
+        result = await asyncio.get_running_loop().run_in_executor(self._threads, self._in_thread, names, work)
+        if not here and not self._closed:  # the first to open a file may have to recover it: not the loop
+            self._open_here(names)
+        return result
+
+    def _open_here(self, tables: Sequence[str]) -> None:
+        for table in tables:
+            with suppress(sqlite3.Error, UnavailableError):
+                self._here.get(table)
 
     def _avoided(self, tables: Sequence[str]) -> bool:
         if not self._avoid:

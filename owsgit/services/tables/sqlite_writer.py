@@ -399,6 +399,7 @@ class Writer:
             path.rename(dropped)
             for each in (Path(f"{path}-wal"), Path(f"{path}-shm"), dropped):
                 each.unlink(missing_ok=True)
+            force(path)
         self.behind -= {table}
 
     # -- what is decided but not made ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import resource
+import sqlite3
 import subprocess
 import sys
 import time
@@ -161,6 +162,38 @@ def test_what_is_decided_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyP
         for table in crashing.TABLES:
             assert [each.record for each in await engine.logged(table, 0, 10)] == [b"1", b"2", b"3"]
             assert (await engine.facts(table)) == (1, 1, {"i": 1})
+        await engine.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_commit_that_fails_once_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    commit = sqlite_table.TableFile.commit
+    failures: list[str] = []
+
+    def fails(self: sqlite_table.TableFile, number: int | None = None) -> None:
+        if self.table == "b" and not failures:
+            failures.append("b")
+            raise sqlite3.OperationalError("disk I/O error")
+        commit(self, number)
+
+    def count(t: Transaction, tables: tuple[str, ...]) -> None:
+        for table in tables:
+            t.put(table, Key(b"n"), b"%d" % (int(t.get(table, Key(b"n")) or b"0") + 1), [])
+
+    async def main() -> None:
+        engine = SqliteEngine(tmp_path)
+        for table in crashing.TABLES:
+            await engine.create(table, [])
+        monkeypatch.setattr(sqlite_table.TableFile, "commit", fails)
+        named = [crashing.TABLES] if together else [("a",), ("b",)]
+        await asyncio.gather(*(engine.write(n, lambda t, n=n: count(t, n)) for n in named for _ in range(5)))  # type: ignore[misc]
+        assert failures
+        for table in crashing.TABLES:
+            assert await engine.read([table], lambda s, t=table: s.get(t, Key(b"n"))) == b"5"  # type: ignore[misc]
         await engine.close()
 
     asyncio.run(main())
