@@ -58,16 +58,19 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "journal.db"
         self.database = connect(self.path, cache_bytes=CACHE_BYTES, create=True)
-        version = self.database.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            self.database.executescript(_SCHEMA)
-        elif version != VERSION:
+        try:
+            version = self.database.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self.database.executescript(_SCHEMA)
+            elif version != VERSION:
+                raise UnavailableError(
+                    f"the journal has the format {version}, not {VERSION}",
+                    file=str(self.path),
+                    remedy="use the owsgit that wrote it",
+                )
+        except BaseException:
             self.database.close()
-            raise UnavailableError(
-                f"the journal has the format {version}, not {VERSION}",
-                file=str(self.path),
-                remedy="use the owsgit that wrote it",
-            )
+            raise
 
     def begin(self) -> None:
         if not self.database.in_transaction:

@@ -245,6 +245,9 @@ def test_a_damaged_file_is_told_and_others_work(tmp_path: Path) -> None:
         await engine.drop("a")
         await engine.create("a", [])
         await engine.close()
+        (tmp_path / "journal.db").write_bytes(b"no database at all" * 1000)
+        with pytest.raises(UnavailableError):
+            SqliteEngine(tmp_path)
 
     asyncio.run(main())
 
