@@ -54,7 +54,7 @@ docs: setup     ## generate docs/reference and schemas from the models
 	$(BIN)/python -m docs.generate
 
 bench: setup system tested  ## all benchmarks, quick
-	@for name in policies verify push nodes catch_up simulation idle coldstart invoke async_queue gateway; do $(BIN)/python -m bench.$$name --quick || exit 1; done
+	@for name in policies verify push nodes catch_up simulation idle coldstart invoke async_queue tables_engine gateway; do $(BIN)/python -m bench.$$name --quick || exit 1; done
 
 lock: setup     ## pin the newest versions in requirements.lock
 	@$(BIN)/python -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb")); \

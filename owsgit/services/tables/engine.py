@@ -1,8 +1,9 @@
 """The contract of engines: where the items of tables are kept. It knows bytes and their order, nothing of attributes.
 
-An item lies in its table under a hash key and a range key (empty in tables without one), in the order of both, byte by
-byte. It stands in any number of indexes as well, under other keys; in an index, entries of equal keys are in the order
-of the table's keys. What is changed together is changed at once or not at all, in all tables and their indexes.
+An item lies in its table under a hash key and a range key (empty in tables without one): under one hash key in the
+order of the range keys, byte by byte; the order of hash keys in a table is the engine's own, and always the same. It
+stands in any number of indexes as well, under other keys; an index is in the order of its hash and range keys, then of
+the table's keys. What is changed together is changed at once or not at all, in all tables and their indexes.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -123,7 +124,7 @@ class Engine(Protocol):
         ...
 
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
-        """Run `work` on what is committed: all that was answered before."""
+        """Run `work` on what is committed: all that was answered before. `work` may be run again from its start."""
         ...
 
     async def refill(

@@ -1,0 +1,111 @@
+"""The embedded engine of tables: SQLite files, one for each table, of one folder of a node.
+
+What is answered is on the disk (`relaxed`: survives a crash of the node, but maybe not a loss of power; a transaction
+over several tables does even then). See `sqlite_file` for how a table lies in its file, `sqlite_writer` for commits,
+`sqlite_journal` for transactions over several tables, `sqlite_reader` for reads.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import closing
+from pathlib import Path
+from typing import TypeVar
+
+from owsgit.model.errors import UnavailableError
+from owsgit.services.tables.engine import Engine, Entry, Facts, Logged, Snapshot, Transaction
+from owsgit.services.tables.sqlite_chores import clear, refill, trim
+from owsgit.services.tables.sqlite_file import SUFFIX
+from owsgit.services.tables.sqlite_reader import CommittedSnapshot, Reader
+from owsgit.services.tables.sqlite_writer import Work, Writer
+
+Result = TypeVar("Result")
+
+
+class SqliteEngine(Engine):
+    """Of one event loop. Two of them on one folder would undo each other's promises."""
+
+    def __init__(self, folder: Path, *, relaxed: bool = False) -> None:
+        """Finishes the transactions that a crash has left undone. Raises UnavailableError."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for dropped in folder.glob(f"*{SUFFIX}.dropped"):
+                dropped.unlink()
+        except OSError as error:
+            raise UnavailableError(f"the folder of tables cannot be used: {error}", file=str(folder)) from None
+        self._folder = folder
+        self._generations: dict[str, int] = {}
+        self._writer = Writer(folder, relaxed=relaxed, generation=self._generation)
+        self._reader = Reader(folder, self._writer, self._generation)
+
+    def _generation(self, table: str) -> int:
+        return self._generations.get(table, 0)
+
+    async def create(self, table: str, indexes: Collection[str]) -> None:
+        wanted = frozenset(indexes)
+        await self._writer.do([table], lambda _: self._writer.make(table, wanted), alone=True)
+        while await self._writer.do([table], lambda work: clear(work.changing(table))):
+            pass
+
+    async def drop(self, table: str) -> None:
+        def work(_: Work) -> None:
+            self._writer.drop(table)
+            self._generations[table] = self._generation(table) + 1
+
+        await self._writer.do([table], work, alone=True)
+
+    async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
+        return await self._writer.do(tables, work)
+
+    async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
+        return await self._reader.read(tables, work)
+
+    async def refill(
+        self, table: str, index: str, entry: Callable[[bytes], Entry | None], told: Callable[[int], None]
+    ) -> None:
+        """Writes that are asked for after this give the entries of this index themselves."""
+        while True:
+            done, filled = await self._writer.do([table], lambda work: refill(work.changing(table), index, entry))
+            told(done)
+            if filled:
+                return
+            await asyncio.sleep(0)
+
+    async def is_filled(self, table: str, index: str) -> bool:
+        def work(snapshot: CommittedSnapshot) -> bool:
+            database = snapshot.database(table)
+            row = database.execute("SELECT filled FROM indexes WHERE name = ? AND NOT dropped", (index,)).fetchone()
+            return row is not None and bool(row[0])
+
+        return await self._reader.read([table], work)
+
+    async def facts(self, table: str) -> Facts:
+        """`bytes` is the length of the items as they were given."""
+
+        def work(snapshot: CommittedSnapshot) -> Facts:
+            database = snapshot.database(table)
+            items, size = database.execute("SELECT items, bytes FROM meta").fetchone()
+            return Facts(items, size, dict(database.execute("SELECT name, count FROM indexes WHERE NOT dropped")))
+
+        return await self._reader.read([table], work)
+
+    async def logged(self, table: str, after: int, most: int) -> list[Logged]:
+        def work(snapshot: CommittedSnapshot) -> list[Logged]:
+            found = []
+            cursor = snapshot.database(table).execute(
+                "SELECT number, at, record FROM stream WHERE number > ? ORDER BY number LIMIT ?", (after, most)
+            )
+            with closing(cursor):
+                for row in cursor:
+                    snapshot.take(row[2])
+                    found.append(Logged(*row))
+            return found
+
+        return await self._reader.read([table], work)
+
+    async def trim(self, table: str, before: float) -> None:
+        while await self._writer.do([table], lambda work: trim(work.changing(table), before)):
+            pass
+
+    async def close(self) -> None:
+        await self._reader.close()
+        await self._writer.close()
