@@ -450,9 +450,13 @@ def begins(value: AttributeValue, start: AttributeValue) -> bool:
 def contains(value: AttributeValue, wanted: AttributeValue) -> bool:
     """Whether a string or binary has another in it, or a set or a list an element."""
     kind = type_of(value)
+    # Numbers have their normal form in items and requests. A list may have a hundred thousand elements.
     if kind == "L":
-        return any(equal(element, wanted) for element in value["L"])
-    # Numbers in sets have their normal form, as all numbers in items and requests.
+        inner = type_of(wanted)
+        return wanted in value["L"] or (
+            inner in ("SS", "NS", "BS", "L", "M")
+            and any(inner in element and equal(element, wanted) for element in value["L"])
+        )
     return kind in ("S", "B", "SS", "NS", "BS") and kind[0] in wanted and wanted[kind[0]] in value[kind]
 
 

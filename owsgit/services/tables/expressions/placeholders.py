@@ -8,10 +8,9 @@ from collections.abc import Iterable, Mapping
 
 from owsgit.services.tables.errors import ValidationError
 from owsgit.services.tables.expressions.tokens import Problem
-from owsgit.services.tables.values import AttributeValue, check_value, size
+from owsgit.services.tables.values import NAME_BYTES_MAX, AttributeValue, check_value, size
 
 KEY_BYTES_MAX = 255
-NAME_BYTES_MAX = 65535
 TOTAL_BYTES_MAX = 2 * 1024 * 1024
 """Of all values together."""
 
@@ -118,7 +117,8 @@ def _check_name(key: str, name: str) -> None:
         raise ValidationError(f"{_NAMES} contains invalid value: Not valid UTF-8 for key {key}") from None
     if long:
         raise ValidationError(
-            f"{_NAMES} contains invalid value: Attribute name is too large, must be less than 65536 bytes for key {key}"
+            f"{_NAMES} contains invalid value: "
+            f"Attribute name is too large, must be less than {NAME_BYTES_MAX + 1} bytes for key {key}"
         )
 
 

@@ -32,7 +32,7 @@ from owsgit.services.tables.expressions.operands import (
 from owsgit.services.tables.expressions.paths import Paths
 from owsgit.services.tables.expressions.placeholders import Placeholders
 from owsgit.services.tables.expressions.tokens import END, Problem
-from owsgit.services.tables.values import AttributeValue, Item, check_value, type_of
+from owsgit.services.tables.values import ITEM_BYTES_MAX, AttributeValue, Item, check_size, check_value, type_of
 
 _WRONG_TYPE = "An operand in the update expression has an incorrect data type"
 _NO_ATTRIBUTE = "The provided expression refers to an attribute that does not exist in the item"
@@ -98,7 +98,7 @@ class Update:
         for action in self._actions:
             match action:
                 case Set(path, value):
-                    change.put(path, value(item))
+                    change.set(path, value(item))
                 case Remove(path):
                     change.remove(path)
                 case Add(path, value):
@@ -156,12 +156,21 @@ class _Change:
         self._open: dict[Steps, Any] = {(): self._top}
         self._puts: list[tuple[Steps, AttributeValue]] = []
         self._removals: list[Steps] = []
+        self._elements = 0
 
     def put(self, path: Steps, value: AttributeValue) -> None:
         self._puts.append((path, value))
 
     def remove(self, path: Steps) -> None:
         self._removals.append(path)
+
+    def set(self, path: Steps, value: AttributeValue) -> None:
+        """Put what was computed. Lists are new ones: many large ones are refused before they are more than an item."""
+        self.put(path, value)
+        if "L" in value:
+            self._elements += len(value["L"])
+            if self._elements > ITEM_BYTES_MAX:
+                check_size({str(number): each for number, (_, each) in enumerate(self._puts)}, update=True)
 
     def done(self) -> Item:
         appended: list[tuple[Steps, AttributeValue]] = []
@@ -415,6 +424,8 @@ def _list_append(left: Compute, right: Compute) -> Compute:
         a, b = left(item), right(item)
         if "L" not in a or "L" not in b:
             raise ValidationError(_WRONG_TYPE)
+        if len(a["L"]) + len(b["L"]) > ITEM_BYTES_MAX:  # each element takes a byte at least
+            check_size({"a": a, "b": b}, update=True)
         return {"L": [*a["L"], *b["L"]]}
 
     return compute

@@ -22,6 +22,7 @@ ITEM: Item = {
     "ns": {"NS": ["1", "2.5"]},
     "bs": {"BS": [b"a", b"b"]},
     "l": {"L": [{"S": "x"}, {"N": "1"}, {"M": {"k": {"S": "deep"}}}]},
+    "lists": {"L": [{"L": []}, {"SS": ["x", "y"]}]},
     "mm": {"M": {"a": {"M": {"b": {"N": "7"}}}, "x.y": {"S": "dot"}}},
 }
 VALUES: dict[str, AttributeValue] = {
@@ -105,6 +106,8 @@ def holds(text: str, item: Item) -> bool:
         "contains(ns, :1)",
         "contains(l, :1)",
         "contains(l, :map)",
+        "contains(lists, :yx)",
+        "NOT contains(lists, :list)",
         "contains(ss, l[0])",
         "NOT contains(ss, :z)",
         "NOT contains(n, :5)",

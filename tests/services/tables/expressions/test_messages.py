@@ -410,6 +410,8 @@ def test_unused_placeholders() -> None:
 
 def test_names_and_values_are_text_that_has_a_form() -> None:
     assert "#a" in said(lambda: Placeholders({"#a": "\ud800"}))
+    assert "65536 bytes for key #a" in said(lambda: Placeholders({"#a": "x" * 65536}))
+    assert "too long" in said(lambda: Placeholders({f"#{'a' * 255}": "x"}))
     assert ":a" in said(lambda: Placeholders(None, {":a": {"S": "\ud800"}}))
     assert "Syntax error" in said(lambda: condition.parse("\ud800 = b", Placeholders()))
 

@@ -134,6 +134,25 @@ def test_values_are_not_nested_deeper_than_items_may_be() -> None:
         updated("SET m.a.b = :v", item, {":v": deep})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SET q = " + "list_append(l, " * 5 + "l" + ")" * 5,
+        "SET " + ", ".join(f"q{n} = list_append(l, l)" for n in range(5)),
+        "SET " + ", ".join(f"q{n} = l" for n in range(5)),
+    ],
+)
+def test_lists_do_not_grow_beyond_any_item(text: str) -> None:
+    item: Item = {"l": {"L": [{"NULL": True}] * 100_000}}
+    with pytest.raises(ValidationError) as raised:
+        updated_at_once(text, item)
+    assert raised.value.message == "Item size to update has exceeded the maximum allowed size"
+
+
+def updated_at_once(text: str, item: Item) -> Item:
+    return update.parse(text, Placeholders()).apply(item)
+
+
 def test_a_whole_number_has_38_digits() -> None:
     item: Item = {"n": {"N": "1" + "0" * 37}}
     assert updated("SET n = n + :v", item, {":v": 1})["n"] == {"N": "1" + "0" * 36 + "1"}
