@@ -36,12 +36,15 @@ class Need:
     """What somebody has to be allowed to, for an operation: an action on an ARN.
 
     `context` is what is known of the request beside what is known of every one; `policy` that of what it is done to.
+    With `denied_only`, only an explicit Deny counts, not the want of a statement that allows it: for what another
+    need has to allow.
     """
 
     action: str
     arn: str
     context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     policy: ResourcePolicy | None = None
+    denied_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,28 @@ class Caller:
     access_key: str = ""
     user: str = ""  # who logged in for the credentials, and the fingerprint of that key
     key: str = ""
+
+
+class Events(Protocol):
+    """Events of a stream, as they come: each as the name of its event to the event's members, in AWS's names.
+
+    ServiceErrors that come instead of an event are told within the stream. Whoever iterates closes it, in any case: the
+    client may be gone before the first event.
+    """
+
+    def __aiter__(self) -> "Events": ...
+
+    async def __anext__(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """The value of an output's member that is an event stream: the response is sent as its events come."""
+
+    events: Events
+    content_type: str = "application/vnd.amazon.eventstream"
 
 
 class Api(Protocol):

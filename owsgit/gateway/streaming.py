@@ -48,7 +48,7 @@ class StreamingFunctionIntegration:
 
     async def __call__(self, exchange: Exchange) -> Response:
         version = self._version
-        stream = _Stream(f"{exchange.mount.api} {exchange.route_key}: {self._name}", self._idle)
+        stream = Stream(f"{exchange.mount.api} {exchange.route_key}: {self._name}", self._idle)
         invocation = replace(await invocation_of(version, exchange), sink=stream.put, announce=stream.announce)
         # the function goes on when the client is gone, as it does behind API Gateway
         call = asyncio.ensure_future(stream.run(self._target.invoke(self._name, invocation)))
@@ -72,7 +72,7 @@ class StreamingFunctionIntegration:
             if not stream.begun:
                 stream.leave()
 
-    async def _head(self, stream: "_Stream", exchange: Exchange) -> Response:
+    async def _head(self, stream: "Stream", exchange: Exchange) -> Response:
         """The response, as soon as the stream says how it begins.
 
         Raises MalformedResponseError, OwsgitError, ClientGoneError.
@@ -90,7 +90,7 @@ class StreamingFunctionIntegration:
         return Response(status, headers, _Body(stream, rest))
 
 
-class _Stream:
+class Stream:
     """Pieces from a function to a client: few wait at a time, and either end may leave."""
 
     def __init__(self, name: str, idle: float) -> None:
@@ -177,7 +177,7 @@ class _Stream:
 class _Body:
     """What is left of a stream behind its head. Not a generator, as those do not notice if they are never begun."""
 
-    def __init__(self, stream: _Stream, first: bytes) -> None:
+    def __init__(self, stream: Stream, first: bytes) -> None:
         self._stream, self._first = stream, first
 
     def __aiter__(self) -> "_Body":
@@ -193,7 +193,7 @@ class _Body:
         self._stream.leave()
 
 
-async def _prelude(stream: _Stream, data: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+async def _prelude(stream: Stream, data: bytes) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Status, headers, and what came of the body. Raises MalformedResponseError, OwsgitError."""
     while (end := data.find(DELIMITER)) < 0:
         if len(data) > PRELUDE_BYTES_MAX:

@@ -34,6 +34,7 @@ from owsgit.node.ssh import Session
 from owsgit.reconcile import inventory
 from owsgit.reconcile.inventory import Inventory
 from owsgit.services import gateways, secrets
+from owsgit.services.functions import access
 from owsgit.services.secrets import sealing, watch
 from owsgit.services.secrets.spec import SecretSpec
 
@@ -197,16 +198,14 @@ class Commands:
             raise InvalidError(f"there is no {kind} {name!r}", remedy=f"there are: {known}")
 
     def _allow_invoke(self, session: Session, name: str, process: Process, role: str | None) -> None:
-        """Raises NotAllowedError. A version (f:live) needs the right to invoke that very version, as on AWS; whom the
-        function itself is denied to, its versions are denied to as well."""
-        function, action = unqualified(name), "lambda:InvokeFunction"
+        """Raises NotAllowedError."""
+        function = unqualified(name)
         resource = self._state().get("function", function)
         if resource is None or function == name:
-            self._allow(session, action, "function", name, process, role)
+            self._allow(session, access.INVOKE, "function", name, process, role)
             return
-        arn = resource.arn(self._state().scope)
-        self._decide(session, action, f"{arn}:{name[len(function) + 1 :]}", process, role)
-        self._decide(session, action, arn, process, role, denied_only=True)
+        for need in access.to_invoke(resource.arn(self._state().scope), name[len(function) + 1 :]):
+            self._decide(session, need.action, need.arn, process, role, denied_only=need.denied_only)
 
     def _decide(
         self, session: Session, action: str, arn: str, process: Process, role: str | None, *, denied_only: bool = False

@@ -29,6 +29,9 @@ KIND = Kind(
     principal="lambda.amazonaws.com",
     calls=(
         "lambda:InvokeFunction",
+        "lambda:ListFunctions",
+        "lambda:GetFunction",
+        "lambda:GetFunctionConfiguration",
         "logs:GetLogEvents",
         "lambda:GetFunctionEventInvokeConfig",
         "lambda:DeleteFunctionEventInvokeConfig",

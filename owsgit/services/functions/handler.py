@@ -1,6 +1,7 @@
 """Makes functions run: code laid out, a worker warmed, the new deployment swapped in, the old one drained."""
 
 import asyncio
+import time
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.services.functions import aliases, provision
 from owsgit.services.functions.aliases import LATEST, Qualified
+from owsgit.services.functions.api import LambdaApi
 from owsgit.services.functions.deployment import Deployer, Deployment
+from owsgit.services.functions.described import Standing
 from owsgit.services.functions.dispatch import Dispatcher
 from owsgit.services.functions.provision import Provisions
 from owsgit.services.functions.rules import Rules
@@ -38,6 +41,8 @@ class FunctionHandler:
         self._site = site
         self._deployed: dict[str, Deployment] = {}
         self._wanted: dict[str, Resource] = {}  # also what cannot run
+        self._problems: dict[str, str] = {}  # why the version that is wanted does not run
+        self._since: dict[str, float] = {}  # when it came to be wanted, in seconds since 1970
         self._logs: dict[str, FunctionLog] = {}
         self._dispatcher = Dispatcher(site.home / "events.db", self.invoke, self._rules)
         self._metrics = Metrics(site.registry or CollectorRegistry(), self._workers)
@@ -49,6 +54,7 @@ class FunctionHandler:
         self._provisions = Provisions(site, self._sandbox)
         self._deployer = Deployer(site, self._runtimes, self._provisions, Budget(site.settings.get("memory")))
         self._versions = Versions(site, self._deployer)
+        self.apis = (LambdaApi(site, self),)
 
     def _make_sandbox(self) -> Sandbox | UnavailableError:
         settings = self._site.settings
@@ -60,7 +66,20 @@ class FunctionHandler:
             return error
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
+        before = self._wanted.get(resource.name)
         self._wanted[resource.name] = resource
+        if before is None or before.version != resource.version:
+            self._since[resource.name] = time.time()
+            self._problems.pop(resource.name, None)
+        try:
+            applied = await self._apply(resource)
+        except OwsgitError as error:
+            self._problems[resource.name] = error.problems[0].message
+            raise
+        self._problems.pop(resource.name, None)
+        return applied
+
+    async def _apply(self, resource: Resource) -> Applied:
         spec = resource.spec
         assert isinstance(spec, FunctionSpec)
         previous = self._deployed.get(resource.name)
@@ -106,6 +125,8 @@ class FunctionHandler:
     async def delete(self, name: str) -> None:
         """The log stays for its retention, as CloudWatch's would; so do the events: the function may come back."""
         self._wanted.pop(name, None)
+        self._problems.pop(name, None)
+        self._since.pop(name, None)
         self._versions.close_all(name)
         deployment = self._deployed.pop(name, None)
         self._metrics.remove(name)
@@ -212,6 +233,24 @@ class FunctionHandler:
         spec = resource.spec
         assert isinstance(spec, FunctionSpec)
         return Rules(spec.async_invoke, spec.workers_max, resource.arn(self._site.scope()), LATEST)
+
+    def resource(self, name: str) -> Resource | None:
+        """As it is wanted at the head; it need not run."""
+        return self._wanted.get(name)
+
+    def names(self) -> list[str]:
+        """Of all functions, sorted."""
+        return sorted(self._wanted)
+
+    async def version(self, name: str, commit: str) -> Resource:
+        """A function as it was at a commit. Raises OwsgitError."""
+        return await self._versions.resource(Qualified(name, commit=commit))
+
+    def standing(self, name: str) -> Standing:
+        """How a function stands on this node."""
+        deployment, wanted = self._deployed.get(name), self._wanted.get(name)
+        current = deployment is not None and wanted is not None and deployment.resource.version == wanted.version
+        return Standing(deployment is not None, current, self._problems.get(name, ""), self._since.get(name, 0.0))
 
     def logs(self, name: str) -> Path:
         return self._site.home / "logs" / "functions" / name

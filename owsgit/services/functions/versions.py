@@ -46,7 +46,7 @@ class Versions:
         async with self._locks[version]:
             found = self._running.get(version)
             if found is None or not self._deployer.fits(found.deployment, found.deployment.resource):
-                resource = await self._resource(version)
+                resource = await self.resource(version)
                 if head is not None and head.resource.version == resource.version:
                     return head
                 made = await self._deployer.deploy(resource, log, commit)
@@ -56,8 +56,10 @@ class Versions:
         found.last_used = time.monotonic()
         return found.deployment
 
-    async def _resource(self, version: Qualified) -> Resource:
-        """What a commit says never changes, and is looked up once: every request for the head's own version asks."""
+    async def resource(self, version: Qualified) -> Resource:
+        """What a commit says never changes, and is looked up once: every request for the head's own version asks.
+
+        Raises OwsgitError."""
         found = self._resources.get(version)
         if found is None:
             found = await asyncio.to_thread(self._site.resource_at, "function", version.name, version.commit)
