@@ -44,6 +44,9 @@ OPENED_MAX = 10_000
 """Tokens that a node remembers."""
 
 SIGNATURE_BYTES = 64
+USERS_SESSIONS = "owsgit"
+"""What the names of users' sessions begin with."""
+
 PREFIX = "ASIA"
 """What the access keys of temporary credentials begin with on AWS."""
 
@@ -57,14 +60,39 @@ class Given:
     token: str = field(repr=False)
     expires: int  # seconds since 1970
 
+    def document(self, token: str) -> dict[str, str]:
+        """As the SDKs take them, from a process (the member `token` is SessionToken) or a container (Token)."""
+        return {
+            "AccessKeyId": self.access_key,
+            "SecretAccessKey": self.secret,
+            token: self.token,
+            "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.expires)),
+        }
+
 
 @dataclass(frozen=True)
 class Holder:
-    """Whom credentials are for: a user, what logged in (a key's fingerprint), and the role that was taken on."""
+    """Whom credentials are for: a user, what logged in (a key's fingerprint), and the role that was taken on.
+
+    Or a function with its role; then there is no user. `commit` is that of its version, "" for the one at the head.
+    """
 
     user: str
     key: str
     session: Session | None = None
+    function: str = ""
+    commit: str = ""
+
+    @classmethod
+    def of_function(cls, function: str, commit: str, role: str) -> "Holder":
+        return cls("", "", Session(role, function_session(function)), function, commit)
+
+
+def function_session(function: str) -> str:
+    """The name of a function's sessions: its own, as on AWS; never one that a user's sessions have."""
+    if not function.startswith(USERS_SESSIONS):
+        return function
+    return f"lambda+{function[:40]}+{hashlib.sha256(function.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -92,6 +120,8 @@ def give(holder: Holder, key: Ed25519PrivateKey, own: keys.SshKey, state: State,
         "key": holder.key,
         "role": holder.session.role if holder.session else None,
         "session": holder.session.name if holder.session else None,
+        "function": holder.function,
+        "commit": holder.commit,
         "node": own.fingerprint,
         "project": state.genesis,
         "issued": int(now),
@@ -146,7 +176,9 @@ class Desk:
         if said.issued > now + SKEW_SECONDS_MAX or said.expires > said.issued + SECONDS:
             raise CredentialError("they are good for longer than credentials are")
         _node(said.node, state)
-        if self._user_of(said.holder.key) != said.holder.user:
+        if said.holder.function:
+            _hold_function(said.holder, state)
+        elif self._user_of(said.holder.key) != said.holder.user:
             raise CredentialError(f"the key that {said.holder.user} logged in with is not in the ledger any more")
         session = said.holder.session
         if session is not None and state.get("role", session.role) is None:
@@ -180,11 +212,12 @@ class Desk:
                 "issued": int(issued),
                 "expires": int(expires),
                 "secret": str(sealed),
+                "function": str(function),
+                "commit": str(commit),
             }:
                 taken = Session(role, session) if role is not None and session is not None else None
-                return _Statement(
-                    Holder(user, key, taken), access_key, self._unsealed(sealed), node, project, issued, expires
-                )
+                holder = Holder(user, key, taken, function, commit)
+                return _Statement(holder, access_key, self._unsealed(sealed), node, project, issued, expires)
         raise CredentialError("the token is no statement about credentials")
 
     def _unsealed(self, sealed: str) -> str:
@@ -211,6 +244,23 @@ def _node(fingerprint: str, state: State) -> NodeSpec:
     if node is None or not isinstance(node.spec, NodeSpec):
         raise CredentialError("the node that gave them is not in the ledger")
     return node.spec
+
+
+def _hold_function(holder: Holder, state: State) -> None:
+    """Raises CredentialError unless the head still gives the function its role: by its file, or, for an older version,
+    by an alias of it. The document is read, as kinds of services are not known here.
+    """
+    function, session = state.get("function", holder.function), holder.session
+    if function is None:
+        raise CredentialError(f"the function {holder.function} is not there any more")
+    if session is None or session.name != function_session(holder.function):
+        raise CredentialError("a function signs as the session of its role")
+    document = function.document()
+    if document.get("role") == session.role:
+        return
+    aliases = document.get("aliases", {}).values()
+    if not holder.commit or all(holder.commit not in (each["commit"], *each.get("weights", {})) for each in aliases):
+        raise CredentialError(f"the function {holder.function} does not have the role {session.role} any more")
 
 
 def _credential(said: _Statement, state: State) -> Credential:

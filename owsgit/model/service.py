@@ -227,6 +227,11 @@ def no_credentials(token: str) -> Credential:
     raise CredentialError("credentials are given by the nodes of a project alone")
 
 
+def no_role_credentials(function: str, commit: str, role: str) -> Mapping[str, str]:
+    """For a node that gives none, as `owsgit up` is one."""
+    raise UnavailableError("credentials of roles are given by the nodes of a project alone")
+
+
 Decide = Callable[[str | Session | None, str, str, Context, ResourcePolicy | None], Decision]
 """Whether somebody (None: nobody that is known) may do an action on an ARN, given the policy of what it is done to."""
 
@@ -255,6 +260,13 @@ class Site:
 
     credential: Callable[[str], Credential] = no_credentials
     """What a session token stands for now. Raises CredentialError."""
+
+    door: Callable[[], tuple[str, int] | None] = lambda: None
+    """Host and port of the front door on this machine, without TLS; None where there is none."""
+
+    role_credentials: Callable[[str, str, str], Mapping[str, str]] = no_role_credentials
+    """Credentials for a function, by name and commit ("" at the head), of its role: as the SDKs' container provider
+    takes them. Raises OwsgitError."""
 
     neighbours: Neighbours = field(default_factory=Alone)
     report: Callable[[str, str], None] = lambda key, text: None

@@ -301,13 +301,7 @@ class Commands:
         role = _role(words)
         taken = _take_on(state, session.user, role, _context(process)) if role is not None else None
         given = await asyncio.to_thread(self._facts.give, Holder(session.user, session.key, taken), state)
-        answer = {
-            "Version": 1,
-            "AccessKeyId": given.access_key,
-            "SecretAccessKey": given.secret,
-            "SessionToken": given.token,
-            "Expiration": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(given.expires)),
-        }
+        answer = {"Version": 1, **given.document("SessionToken")}
         process.stdout.write(json.dumps(answer).encode() + b"\n")
         return 0
 

@@ -222,6 +222,7 @@ class Node:
             resource_at=self._ledger.resource_at,
             decide=self._decide_call,
             credential=self._desk.check,
+            role_credentials=self._role_credentials,
             registry=self._registry,
             report=self._report,
             neighbours=self._neighbours,
@@ -407,6 +408,15 @@ class Node:
         handler = self._handlers["usageplan"]
         assert isinstance(handler, UsagePlanHandler)
         return handler.usage(plan)
+
+    def _role_credentials(self, function: str, commit: str, role: str) -> dict[str, str]:
+        """As the SDKs' container provider takes them. Raises OwsgitError."""
+        state = self._state()
+        if state is None:
+            raise UnavailableError("the ledger is empty")
+        given = self._give(Holder.of_function(function, commit, role), state)
+        self._desk.check(given.token)  # the head may not give it the role any more
+        return given.document("Token")
 
     def _give(self, holder: Holder, state: State) -> Given:
         return credentials.give(holder, self.home.private_key(), self._public_key, state, time.time())

@@ -1,11 +1,33 @@
 """What a worker has to know of its function."""
 
 import re
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from owsgit.model.errors import OwsgitError
 from owsgit.runtime.debugger import Debugging
+
+INNER_ADDRESS = "127.2.0.1"
+"""In a worker's own network: where the node serves what it gives to functions. No host of `allowed` is there."""
+
+
+class Closing(Protocol):
+    """What serves until it is closed."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Inner:
+    """What the node gives to a worker at a port of INNER_ADDRESS: either it passes on what comes there to an address of
+    this machine, or it serves there itself, in the event loop. `to` raises OSError where there is no such address."""
+
+    port: int
+    to: Callable[[], tuple[str, int]] | None = None
+    serve: Callable[[socket.socket], Closing] | None = None
 
 
 @dataclass(frozen=True)
@@ -16,6 +38,8 @@ class Network:
     allowed: tuple[str, ...] = ()
     loopback: bool = False
     """Whether an allowed host may be this machine itself: only where the node's operator named it."""
+
+    inner: tuple[Inner, ...] = ()
 
 
 NO_NETWORK = Network()

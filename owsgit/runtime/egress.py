@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from owsgit.runtime.config import Network
+from owsgit.runtime.config import INNER_ADDRESS, Closing, Inner, Network
 from owsgit.runtime.relay import pass_on
 
 CONNECTIONS_MAX = 256
@@ -45,11 +45,12 @@ def is_address(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Route:
-    """An allowed host, and the address inside of the sandbox that leads to it."""
+    """An allowed host, and the address inside of the sandbox that leads to it; or what the node gives itself."""
 
     host: str
     port: int
     place: str
+    inner: Inner | None = None
 
 
 def routes(network: Network) -> list[Route]:
@@ -61,7 +62,8 @@ def routes(network: Network) -> list[Route]:
     for host, _ in wanted:
         if host not in places:
             places[host] = host if host in literal else next(free)
-    return [Route(host, port, places[host]) for host, port in wanted if host != "0.0.0.0"]  # noqa: S104 - leads nowhere
+    named = [Route(host, port, places[host]) for host, port in wanted if host != "0.0.0.0"]  # noqa: S104 - leads nowhere
+    return [*named, *(Route(INNER_ADDRESS, inner.port, INNER_ADDRESS, inner) for inner in network.inner)]
 
 
 def inside(network: Network) -> tuple[list[tuple[str, int]], list[str], str]:
@@ -96,24 +98,26 @@ class Egress:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[Closing] = []
         self._connections: set[asyncio.Task[None]] = set()
         self._looking_up = asyncio.Semaphore(LOOKUPS_OF_A_WORKER)
 
     async def open(self, listeners: list[socket.socket]) -> None:
         """Take what comes to `listeners`, one for each route, in order."""
         for route, listener in zip(routes(self._network), listeners, strict=True):
-            host, port = route.host, route.port
+            if route.inner is not None and route.inner.serve is not None:
+                self._servers.append(route.inner.serve(listener))
+                continue
 
             async def accepted(
-                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str = host, port: int = port
+                reader: asyncio.StreamReader, writer: asyncio.StreamWriter, route: Route = route
             ) -> None:
                 with contextlib.suppress(asyncio.CancelledError):  # the worker is gone: nothing to tell anybody
-                    await self._accepted(reader, writer, host, port)
+                    await self._accepted(reader, writer, route)
 
             self._servers.append(await asyncio.start_server(accepted, sock=listener))
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, route: Route) -> None:
         task = asyncio.current_task()
         assert task is not None
         if len(self._connections) >= CONNECTIONS_MAX:
@@ -122,9 +126,9 @@ class Egress:
         self._connections.add(task)
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                there, back = await self._connect(host, port)
+                there, back = await self._connect(route)
         except (OSError, TimeoutError) as error:
-            log.info("%s:%s was not reached: %s", host, port, error)
+            log.info("%s:%s was not reached: %s", route.host, route.port, error)
             return
         else:
             try:
@@ -139,8 +143,11 @@ class Egress:
             writer.transport.abort()
             self._connections.discard(task)
 
-    async def _connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self, route: Route) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Looked up here and connected to the very address that was looked at."""
+        if route.inner is not None and route.inner.to is not None:
+            return await asyncio.open_connection(*route.inner.to())
+        host, port = route.host, route.port
         problem: OSError = OSError("no address")
         for _, _, _, _, address in await self._look_up(host, port):
             if is_forbidden(str(address[0]), self._network):

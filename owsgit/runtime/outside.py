@@ -30,7 +30,7 @@ class Outside:
             ) from None
 
     async def _open(self, holder: Holder, network: Network) -> None:
-        if network.allowed:
+        if egress.routes(network):
             hosts, addresses, names = egress.inside(network)
             listeners = holder.network.within(lambda: _listen(hosts, addresses))
             self._egress = Egress(network)

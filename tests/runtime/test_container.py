@@ -18,7 +18,7 @@ import pytest
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime.budget import Budget
-from owsgit.runtime.config import FunctionConfig, ImageConfig, InitError, Network
+from owsgit.runtime.config import INNER_ADDRESS, FunctionConfig, ImageConfig, InitError, Inner, Network
 from owsgit.runtime.containers import Containers
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Pool, Size
@@ -418,6 +418,14 @@ def test_the_hosts_that_are_named_are_reached_and_no_other(lab: ContainerLab) ->
         function = lab.function(network=Network(allowed=(f"localhost:{ports[0]}",), loopback=True))
         addresses = [["localhost", port] for port in ports]
         assert list(function({"do": "connect", "addresses": addresses}).values()) == [True, False]
+
+
+def test_what_the_node_gives_itself_is_reached(lab: ContainerLab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        inner = (Inner(4566, to=lambda: ("127.0.0.1", door.getsockname()[1])),)
+        function = lab.function(network=Network(inner=inner))
+        addresses = [[INNER_ADDRESS, 4566], [INNER_ADDRESS, 4567], ["127.0.0.1", 4566]]
+        assert list(function({"do": "connect", "addresses": addresses}).values()) == [True, False, False]
 
 
 def test_what_a_killed_node_left_is_removed_by_the_next(lab: ContainerLab) -> None:

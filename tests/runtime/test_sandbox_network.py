@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from owsgit.runtime.config import Network
+from owsgit.runtime.config import INNER_ADDRESS, Inner, Network
 from owsgit.runtime.egress import is_forbidden
 from tests.runtime.conftest import Function, Lab
 
@@ -93,6 +93,30 @@ def test_the_machine_itself_is_not_reached_even_if_it_is_allowed(function: Make,
         answer = caller({"host": host, "port": echo.port})
         assert answer == "" or answer.startswith("refused: ")
     assert echo.count == 0
+
+
+@pytest.mark.parametrize("internet", [False, True])
+def test_what_the_node_gives_itself_is_reached_and_nothing_beside_it(
+    function: Make, echo: Echo, internet: bool
+) -> None:
+    other = Echo()
+    gone = other.port
+
+    def nowhere() -> tuple[str, int]:
+        raise OSError("there is no door")
+
+    inner = (
+        Inner(4566, to=lambda: ("127.0.0.1", echo.port)),
+        Inner(4567, to=nowhere),
+    )
+    caller = function(CALL, network=Network(internet=internet, inner=inner))
+    assert caller({"host": INNER_ADDRESS, "port": 4566}) == "HELLO"
+    answer = caller({"host": INNER_ADDRESS, "port": 4567})
+    assert answer == "" or answer.startswith("refused: ")
+    for host, port in ((INNER_ADDRESS, gone), ("127.0.0.1", echo.port), ("127.0.0.1", 4566)):
+        assert caller({"host": host, "port": port}).startswith("refused: ")
+    assert echo.count == 1 and other.count == 0
+    other.listener.close()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +55,8 @@ class Running:
 
     def __init__(self, home: Path) -> None:
         self.at_commits: dict[tuple[str, str], Resource] = {}
-        self.services = Services(home)
-        self.services.site = replace(self.services.site, resource_at=self._resource_at)
+        self.services = Services(home, {"resource_at": self._resource_at})
         self.handler = self.services.handlers["function"]
-        self.handler._site = self.services.site
-        self.handler._versions._site = self.services.site
         (self.api,) = self.handler.apis
 
     def _resource_at(self, kind: str, name: str, commit: str) -> Resource:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import uuid
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,8 @@ Result = TypeVar("Result")
 class Services:
     """The handlers of all services, in an event loop of their own."""
 
-    def __init__(self, home: Path, **settings: Any) -> None:
+    def __init__(self, home: Path, given: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        """`given` is more of the site."""
         self.files: dict[str, list[CodeFile]] = {}
         self.told: list[tuple[str, str]] = []
         self.loop = asyncio.new_event_loop()
@@ -34,6 +35,7 @@ class Services:
             settings={"sandbox": "bubblewrap", "instance": uuid.uuid4().hex[:12], **settings},
             unseal=lambda resource: None,  # type: ignore[arg-type,return-value]
             report=lambda key, text: self.told.append((key, text)),
+            **(given or {}),
         )
         self.handlers: dict[str, Any] = self.run(self._made())
         targets.update({name: handler for name, handler in self.handlers.items() if hasattr(handler, "invoke")})

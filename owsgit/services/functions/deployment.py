@@ -1,7 +1,7 @@
 """One version of a function made to run: what it needs laid out, its first worker warmed."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from owsgit.model.errors import UnavailableError
 from owsgit.model.resource import Resource
@@ -15,6 +15,7 @@ from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox
 from owsgit.services.functions.aliases import LATEST
 from owsgit.services.functions.provision import Provision, Provisions
+from owsgit.services.functions.role_access import RoleAccess, without
 from owsgit.services.functions.secret_uses import SecretUses
 from owsgit.services.functions.spec import FunctionSpec
 
@@ -71,7 +72,7 @@ class Deployer:
         assert isinstance(spec, FunctionSpec)
         secrets = SecretUses.read(spec, self._site.secrets)
         config = deployment.config
-        same = config.secrets == secrets.variables and config.secret_files == secrets.files
+        same = without(config.secrets) == secrets.variables and config.secret_files == secrets.files
         same = same and deployment.provision.layers == self._provisions.layers_of(spec)
         return same and deployment.resource.version == resource.version
 
@@ -84,6 +85,7 @@ class Deployer:
     ) -> FunctionConfig:
         scope = self._site.scope()
         arn = resource.arn(scope)
+        role = RoleAccess.of(self._site, resource, version)
         return FunctionConfig(
             name=resource.name,
             arn=arn if version == LATEST else f"{arn}:{version}",
@@ -93,15 +95,15 @@ class Deployer:
             timeout=float(spec.timeout),
             memory_size=spec.memory_size,
             fuel=spec.fuel,
-            environment=dict(spec.environment),
+            environment={**role.variables, **spec.environment},
             tmp_size=spec.ephemeral_storage,
-            network=_network(spec),
+            network=replace(_network(spec), inner=role.inner),
             image=_image(spec),
             opt=given.opt,
             packages=given.packages,
             region=scope.region,
             version=version,
-            secrets=secrets.variables,
+            secrets={**secrets.variables, **role.secrets},
             secret_files=secrets.files,
             debugging=self._site.settings.get("debugging"),
         )
