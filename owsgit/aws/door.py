@@ -159,7 +159,7 @@ class Door:
             decision = self._house.decide(
                 credential.who, need.action, need.arn, context.with_values(need.context), need.policy
             )
-            if not decision.allowed:
+            if not decision.allowed and (decision.explicit or not need.denied_only):
                 asked.reason = decision.reason
                 why = (
                     f"with an explicit deny in {decision.reason}"
@@ -206,6 +206,9 @@ class Door:
         context = Context({str(key): tuple(map(str, values)) for key, values in fields["context"].items()})
         address, secure = str(fields["address"]), fields["secure"] is True
         reply = await self.answer(Arrival(request, body, context, address, secure, passed_on=True))
+        if not isinstance(reply.body, bytes):
+            await reply.body.aclose()
+            raise UnavailableError("a stream is not passed on from node to node", remedy="ask the node that has it")
         headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers]
         return Told({"status": reply.status, "headers": headers}, reply.body)
 

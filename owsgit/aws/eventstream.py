@@ -7,6 +7,7 @@ https://smithy.io/2.0/aws/amazon-eventstream.html
 """
 
 import json
+import logging
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,8 @@ from datetime import datetime
 from typing import Any
 
 from botocore.model import Shape, StructureShape
+
+from owsgit.aws.api import Events, ServiceError
 
 PAYLOAD_BYTES_MAX = 24 * 1024 * 1024
 HEADERS_BYTES_MAX = 128 * 1024
@@ -23,6 +26,7 @@ HEADER_VALUE_BYTES_MAX = 32767
 
 TRUE, FALSE, BYTE, SHORT, INTEGER, LONG, BYTES, TEXT, TIMESTAMP = range(9)
 
+log = logging.getLogger("owsgit.aws")
 HeaderValue = str | bytes | bool | int | datetime
 Dump = Callable[[Shape, Any], bytes]
 
@@ -110,3 +114,32 @@ class EventStream:
             return message(headers, self._dump(self._shape.members[code], {"message": message_text}))
         text = message_text.encode()[: HEADER_VALUE_BYTES_MAX - 3].decode("utf-8", "ignore")
         return message([(":message-type", "error"), (":error-code", code), (":error-message", text)])
+
+
+class Encoded:
+    """The body of a response that is an event stream."""
+
+    def __init__(self, stream: EventStream, events: Events) -> None:
+        self._stream, self._events = stream, events
+        self._ended = False
+
+    def __aiter__(self) -> "Encoded":
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            return self._stream.encode(await anext(self._events))
+        except ServiceError as error:
+            self._ended = True
+            return self._stream.exception(error.code, error.message)
+        except StopAsyncIteration:
+            raise
+        except Exception:
+            log.exception("an event stream failed")
+            self._ended = True
+            return self._stream.exception("InternalFailure", "The request processing has failed.")
+
+    async def aclose(self) -> None:
+        await self._events.aclose()

@@ -19,7 +19,8 @@ import orjson
 from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
 
-from owsgit.aws.api import ServiceError
+from owsgit.aws.api import ServiceError, Streamed
+from owsgit.aws.eventstream import Encoded, EventStream
 from owsgit.aws.shapes import Readers, Writers, check, failed, invalid, member_path, written_time
 from owsgit.aws.sigv4 import Headers
 
@@ -49,11 +50,11 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response; `content_type` aside, what frames it is the listener's."""
+    """A response; `content_type` aside, what frames it is the listener's. A body in pieces has to be closed."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
-    body: bytes
+    body: bytes | Encoded
 
 
 class Protocol(ABC):
@@ -444,13 +445,22 @@ class RestJsonProtocol(Protocol):
             else:
                 inside[name] = value
         payload = shape.serialization.get("payload")
-        if payload is None:
+        body: bytes | Encoded
+        if payload is not None and isinstance(streamed := inside.get(payload), Streamed):
+            member = shape.members[payload]
+            assert isinstance(member, StructureShape)
+            body = Encoded(EventStream(member, self._dump), streamed.events)
+            headers.append((b"content-type", streamed.content_type.encode()))
+        elif payload is None:
             body = orjson.dumps(self._writers.writer(shape)(inside))
         else:
             body = self._payload(shape.members[payload], inside.get(payload))
         if not any(name == b"content-type" for name, _ in headers):
             headers.append((b"content-type", b"application/json"))
         return Reply(status, headers, body)
+
+    def _dump(self, shape: Shape, value: Any) -> bytes:
+        return orjson.dumps(self._writers.writer(shape)(value))
 
     def _payload(self, shape: Shape, value: Any) -> bytes:
         if value is None:
@@ -469,9 +479,9 @@ class RestJsonProtocol(Protocol):
             (b"x-amzn-requestid", request_id.encode()),
             (b"x-amzn-errortype", error.code.encode()),
         ]
-        status = error.status
+        status = 403 if error.code == "AccessDeniedException" else error.status
         if isinstance(shape, StructureShape):
-            status = int(shape.error.get("httpStatusCode", status)) if shape.metadata.get("error") else status
+            status = int(shape.metadata.get("error", {}).get("httpStatusCode", status))
             for name, value in error.fields.items():
                 place = shape.members[name].serialization if name in shape.members else {}
                 if place.get("location") == "header":

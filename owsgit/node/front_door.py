@@ -1,10 +1,13 @@
 """The node's endpoint for AWS's SDKs over HTTP: the door (owsgit/aws/door.py) on a port of its own."""
 
+import asyncio
 from collections.abc import Iterable
+from functools import partial
 
 from owsgit.aws.api import Api
 from owsgit.aws.audit import Audit
 from owsgit.aws.door import BODY_BYTES_MAX, Arrival, Door, House
+from owsgit.aws.eventstream import Encoded
 from owsgit.aws.sigv4 import Request
 from owsgit.gateway.app import Api as HttpApi
 from owsgit.gateway.exchange import Exchange, Mount, Response
@@ -56,6 +59,8 @@ class FrontDoor:
             exchange.scheme == "https",
         )
         reply = await self._door.answer(arrival)
+        if isinstance(reply.body, Encoded):  # or a silent stream would be held for nobody
+            exchange.on_gone(partial(_close, reply.body))
         return Response(reply.status, list(reply.headers), reply.body)
 
     def sweep(self) -> None:
@@ -65,3 +70,12 @@ class FrontDoor:
     async def close(self) -> None:
         await self._listener.close()
         self._audit.close()
+
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def _close(body: Encoded) -> None:
+    task = asyncio.ensure_future(body.aclose())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)

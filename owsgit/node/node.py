@@ -223,6 +223,7 @@ class Node:
             decide=self._decide_call,
             credential=self._desk.check,
             role_credentials=self._role_credentials,
+            door=self._door,
             registry=self._registry,
             report=self._report,
             neighbours=self._neighbours,
@@ -408,6 +409,13 @@ class Node:
         handler = self._handlers["usageplan"]
         assert isinstance(handler, UsagePlanHandler)
         return handler.usage(plan)
+
+    def _door(self) -> tuple[str, int] | None:
+        """Where functions reach the front door."""
+        port, listen = self.settings.aws_port, self.settings.listen
+        if port is None:
+            return None
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen), port  # noqa: S104 - where it listens
 
     def _role_credentials(self, function: str, commit: str, role: str) -> dict[str, str]:
         """As the SDKs' container provider takes them. Raises OwsgitError."""

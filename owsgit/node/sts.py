@@ -47,6 +47,8 @@ class Sts:
     ) -> Mapping[str, Any]:
         """Credentials of a session of the role, for an hour at most. Raises ServiceError."""
         state = self._known()
+        if not caller.user:  # credentials that rest on a function's role rest on no other one
+            raise AccessDeniedError(f"{caller.arn} is a function's: that it takes on another role is not built yet")
         role = state.kinds["role"].name_of(role_arn, state.scope)
         session = Session(role or "", role_session_name)
         decision = state.assume(caller.who, session, Context.of({"aws:SourceIp": caller.address}))

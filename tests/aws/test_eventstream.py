@@ -1,5 +1,6 @@
 """Event streams: what botocore reads of what is written here."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from owsgit.aws import eventstream
-from owsgit.aws.eventstream import EventStream
+from owsgit.aws.api import ServiceError
+from owsgit.aws.eventstream import Encoded, EventStream
 
 LOADER = botocore.loaders.Loader()
 
@@ -107,3 +109,47 @@ def test_no_message_is_larger_than_sdks_take() -> None:
         eventstream.message([("h", "x" * 32_768)])
     with pytest.raises(ValueError, match="cannot be the name"):
         eventstream.message([("", "x")])
+
+
+class Breaking:
+    """Events, then an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._left: list[Any] = [{"PayloadChunk": {"Payload": b"x"}}, error]
+        self.closed = False
+
+    def __aiter__(self) -> "Breaking":
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._left:
+            raise StopAsyncIteration
+        found = self._left.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ServiceError("ServiceException", "broken off"), "ServiceException"), (KeyError("k"), "InternalFailure")],
+    ids=["told", "unknown"],
+)
+def test_what_breaks_in_the_middle_ends_the_stream(error: Exception, code: str) -> None:
+    shape = shape_of("lambda", "InvokeWithResponseStream")
+    events = Breaking(error)
+
+    async def collect() -> bytes:
+        body = Encoded(EventStream(shape), events)
+        found = b"".join([piece async for piece in body])
+        await body.aclose()
+        return found
+
+    parts = iter(BotocoreStream(Raw(asyncio.run(collect())), shape, EventStreamJSONParser(), "op"))
+    assert next(parts) == {"PayloadChunk": {"Payload": b"x"}} and events.closed
+    with pytest.raises(EventStreamError) as raised:
+        next(parts)
+    assert raised.value.response["Error"]["Code"] == code and "'k'" not in str(raised.value)
