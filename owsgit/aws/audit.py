@@ -3,9 +3,8 @@
 Bounded in size and age as all logs are. Written soon after the answer, not before: a crash costs the last milliseconds.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,28 @@ class Record:
 
     def document(self) -> dict[str, Any]:
         """In the names that it has on the disk."""
-        names = {"request_id": "requestId", "access_key": "accessKey", "milliseconds": "ms"}
-        return {names.get(name, name): value for name, value in asdict(self).items() if value not in ("", [])}
+        named = {
+            "requestId": self.request_id,
+            "who": self.who,
+            "accessKey": self.access_key,
+            "address": self.address,
+            "service": self.service,
+            "operation": self.operation,
+            "actions": self.actions,
+            "resources": self.resources,
+            "status": self.status,
+            "error": self.error,
+            "message": self.message,
+            "reason": self.reason,
+            "ms": self.milliseconds,
+        }
+        return {name: value for name, value in named.items() if value}
+
+    def text(self) -> str:
+        """In one line, which is what is searched for a text."""
+        what = f"{self.service or '?'}:{self.operation or '?'}"
+        words = (self.who or "nobody", what, str(self.status), self.error, *self.resources, self.message)
+        return " ".join(filter(None, words))
 
 
 class Audit:
@@ -49,9 +68,8 @@ class Audit:
         self._log.configure(LogSettings(Source("aws", node, "audit"), retention_days=RETENTION_DAYS))
 
     def write(self, record: Record) -> None:
-        document = record.document()
         level = "WARN" if record.error else "INFO"
-        self._log.append(record.request_id, [Entry(json.dumps(document), level, document, platform=True)])
+        self._log.append(record.request_id, [Entry(record.text(), level, record.document(), platform=True)])
 
     def sweep(self) -> None:
         """Remove what is older than it is kept."""

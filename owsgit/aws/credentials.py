@@ -43,6 +43,9 @@ SKEW_SECONDS_MAX = 300
 OPENED_MAX = 10_000
 """Tokens that a node remembers."""
 
+HELD_SECONDS = 1.0
+"""For how long it holds what was found out about a token, unless the ledger changes: keys may end by time as well."""
+
 SIGNATURE_BYTES = 64
 USERS_SESSIONS = "owsgit"
 """What the names of users' sessions begin with."""
@@ -108,6 +111,16 @@ class _Statement:
     expires: int = 0
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What a token was found to stand for, by a state of the ledger, from one time (seconds since 1970) to another."""
+
+    state: State
+    at: float
+    until: float
+    credential: Credential
+
+
 def give(holder: Holder, key: Ed25519PrivateKey, own: keys.SshKey, state: State, now: float) -> Given:
     """New credentials, by the node with `key`. Raises UnavailableError if the project has too many nodes for them."""
     access_key = PREFIX + base64.b32encode(secrets.token_bytes(10)).decode()
@@ -149,11 +162,16 @@ class Desk:
         self._identity = pyrage.ssh.Identity.from_buffer(private)
         self._state, self._user_of = state, user_of
         self._opened: OrderedDict[bytes, _Statement] = OrderedDict()
+        self._held: dict[bytes, _Held] = {}  # of tokens that are used again and again
 
     def check(self, token: str) -> Credential:
         """What a session token stands for now. Raises CredentialError."""
         state = self._state()
         digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        now = time.time()
+        held = self._held.get(digest)
+        if held is not None and held.state is state and held.at <= now < held.until:
+            return held.credential
         said = self._opened.get(digest)
         if state is None:
             raise CredentialError("the ledger is empty")
@@ -164,7 +182,11 @@ class Desk:
         else:
             self._opened.move_to_end(digest)
         self._hold_against(said, state)
-        return _credential(said, state)
+        credential = _credential(said, state)
+        if len(self._held) >= OPENED_MAX:
+            self._held.clear()
+        self._held[digest] = _Held(state, now, min(now + HELD_SECONDS, said.expires), credential)
+        return credential
 
     def _hold_against(self, said: _Statement, state: State) -> None:
         """Raises CredentialError unless the ledger still knows all that the statement rests on."""

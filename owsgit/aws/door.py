@@ -308,5 +308,6 @@ def _taken(function: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(each.name for each in parameters)
 
 
-def _iso(seconds: float) -> str:
+@lru_cache(4096)
+def _iso(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

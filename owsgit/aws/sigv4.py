@@ -163,6 +163,7 @@ def _signed(
     )
 
 
+@lru_cache(maxsize=256)
 def _date(text: str) -> datetime:
     match = _DATE.fullmatch(text)
     with contextlib.suppress(ValueError):
