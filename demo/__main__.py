@@ -128,7 +128,8 @@ def set_up(demo: Demo, ssh: int) -> None:
     demo.tell("Three nodes: each has a home, a key, and an address. Only their owner, alice, can bring them a project.")
     for name, address in ADDRESSES.items():
         demo.run(
-            f"owsgit node init {name} --home node-{name} --address {address} --ssh-port {ssh} > {name}.json",
+            f"owsgit node init {name} --home node-{name} --address {address} --ssh-port {ssh} --aws-port 0"
+            f" > {name}.json",
             expect=f"made the node {name}",
         )
     demo.tell("An infra repository with a signed genesis commit that names all three, from the example.")

@@ -239,7 +239,7 @@ def test_a_node_joins_by_the_address_of_any_other_and_is_removed_again(
     assert wrong.status == 1 and not fourth.home.exists()
     joined = owsgit(
         "node", "join", three["b"].url(), "d", "--project", project_id, "--home", str(fourth.home),
-        "--address", fourth.address, "--ssh-port", str(fourth.port), by=alice,
+        "--address", fourth.address, "--ssh-port", str(fourth.port), "--aws-port", "0", by=alice,
     )  # fmt: skip
     assert joined.status == 0, joined.text
     taken = owsgit(
