@@ -129,6 +129,10 @@ class Spec(Document):
         """
         yield from ()
 
+    def problems_of_removal(self, file: str) -> Iterator[Problem]:
+        """Why the resource cannot be deleted, for which this was the last that was said."""
+        yield from ()
+
     def document(self) -> dict[str, Any]:
         """The fields that are set, as JSON values, under their JSON names. Not to be changed."""
         if self._written is not None:

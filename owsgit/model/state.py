@@ -10,9 +10,12 @@ from functools import cached_property
 
 from immutables import Map
 
+
+from owsgit.model import housing
 from owsgit.model.change import Change
 from owsgit.model.core import Boundaried, GroupSpec, NodeSpec, Principal, ProjectSpec, RoleSpec, UserSpec
 from owsgit.model.errors import InvalidError, Problem
+from owsgit.model.housing import Housed
 from owsgit.model.iam import lint
 from owsgit.model.iam.context import EMPTY, Context
 from owsgit.model.iam.decision import (
@@ -351,6 +354,8 @@ class State:
             changed = {change.key for change in changes}
             for key in sorted(key for key in self.resources if key not in changed):
                 yield from self._policy_problems(self.resources[key])
+        if not trusted:
+            yield from self._housing(changes)
         for change in changes:
             if change.after is not None:
                 if not unfinished:
@@ -363,9 +368,33 @@ class State:
                     yield from self._untrusted(change.after, changes)
                 yield from self._node_ports(change.after)
             elif change.before is not None:
+                if not trusted:
+                    yield from change.before.spec.problems_of_removal(change.before.file)
                 for key in sorted(self.referrers.get(change.key, ())):
                     if not any(other.after is not None and other.key == key for other in changes):
                         yield from self._dangling(self.resources[key])
+
+    def _nodes(self) -> list[str]:
+        return [node.name for node in self.of_kind("node")]
+
+    def _housing(self, changes: Sequence[Change]) -> Iterator[Problem]:
+        """What lives on one node stays there, and it is known which."""
+        nodes = [change for change in changes if change.resource.kind.name == "node"]
+        before = {change.resource.name for change in nodes if change.before is not None}
+        former = (set(self._nodes()) - {change.resource.name for change in nodes}) | before
+        housed = {change.key: change for change in changes if isinstance(change.resource.spec, Housed)}
+        if any(change.before is None or change.after is None for change in nodes):
+            for resource in self.resources.values():
+                if isinstance(resource.spec, Housed) and resource.key not in housed:
+                    housed[resource.key] = Change(resource, resource)
+        for key in sorted(housed):
+            was, now = housed[key].before, housed[key].after
+            if now is None or not isinstance(now.spec, Housed):
+                continue
+            yield from housing.homeless(now.spec, now.file, now.kind.name, self._nodes)
+            if was is not None and isinstance(was.spec, Housed):
+                home = housing.home_of(was.spec, former)
+                yield from housing.moved(home, now.spec, now.file, now.kind.name, self._nodes)
 
     def _node_ports(self, resource: Resource) -> Iterator[Problem]:
         """A port of every node cannot be one that a node has for SSH; and a node's name is part of a git ref."""

@@ -7,13 +7,14 @@ the ledger (the hook, `owsgit validate`) needs no web server.
 from owsgit.model.core import KINDS as CORE_KINDS
 from owsgit.model.resource import Kinds
 from owsgit.model.service import Service
-from owsgit.services import functions, gateways, layers, secrets, websites
+from owsgit.services import functions, gateways, layers, secrets, tables, websites
 
 SERVICES: tuple[Service, ...] = (
     secrets.SERVICE,
     layers.SERVICE,
     functions.SERVICE,
     websites.SERVICE,
+    tables.SERVICE,
     gateways.SERVICE,
     gateways.USAGE_PLANS,
 )

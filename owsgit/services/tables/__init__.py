@@ -1,1 +1,30 @@
-"""Tables (Amazon DynamoDB): items by key, with indexes, on an engine behind one narrow contract."""
+"""Tables, as DynamoDB has them: what a table is, how its items are kept, and the API to them."""
+
+from owsgit.model.resource import Actions, Kind
+from owsgit.model.service import Service
+from owsgit.services.tables.spec import TableSpec
+
+KIND = Kind(
+    "table",
+    "tables",
+    TableSpec,
+    "arn:aws:dynamodb:{region}:{account}:table/{name}",
+    Actions(create="dynamodb:CreateTable", update="dynamodb:UpdateTable", delete="dynamodb:DeleteTable"),
+    # what the API asks for: in policies these names mean what they mean at AWS
+    calls=(
+        "dynamodb:BatchGetItem",
+        "dynamodb:BatchWriteItem",
+        "dynamodb:ConditionCheckItem",
+        "dynamodb:DeleteItem",
+        "dynamodb:DescribeTable",
+        "dynamodb:DescribeTimeToLive",
+        "dynamodb:GetItem",
+        "dynamodb:ListTagsOfResource",
+        "dynamodb:PutItem",
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "dynamodb:UpdateItem",
+    ),
+)
+
+SERVICE = Service(KIND, "owsgit.services.tables.handler:TableHandler")

@@ -1,0 +1,199 @@
+"""Makes tables real on a node: their files, their indexes, and what ends of itself."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
+from owsgit.model.housing import home_of
+from owsgit.model.resource import Resource
+from owsgit.model.service import Applied, Site
+from owsgit.services.tables import KIND
+from owsgit.services.tables.catalog import Catalog, Table, table_of
+from owsgit.services.tables.dynamodb import DynamoDb
+from owsgit.services.tables.expiry import Expiry
+from owsgit.services.tables.spec import TableSpec
+
+log = logging.getLogger("owsgit.tables")
+
+CLOSE_SECONDS_MAX = 10.0
+
+
+class TableHandler:
+    """The handler of tables. Only the node that a table is on has a file of it; all know what it is."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._folder = site.home / "data" / "tables"
+        self._catalog = Catalog(site.scope, KIND.arn)
+        self._builds: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[tuple[str, str], str] = {}
+        self._expiry = Expiry(self._catalog)
+        self.apis = (DynamoDb(self._catalog),)
+
+    async def apply(self, resource: Resource, commit: str) -> Applied:
+        spec, name = resource.spec, resource.name
+        assert isinstance(spec, TableSpec)
+        home = self._home(spec)
+        if home is not None:
+            self._catalog.tables[name] = table_of(name, spec, home)
+            return Applied(f"on node {home}")
+        await self._stop_building(name)
+        engine = self._engine()
+        record = _Record(self._folder, name)
+        table = table_of(name, spec, None, record.check(spec))
+        served = self._catalog.tables.get(name)
+        if served is not None:  # what goes is out of use before it is gone
+            left = {each: index for each, index in served.indexes.items() if each in table.indexes}
+            self._catalog.tables[name] = replace(served, indexes=left)
+        await engine.create(name, list(table.indexes))
+        self._catalog.tables[name] = table
+        record.write(spec, table.created)
+        unfilled = [index for index in table.indexes if not await engine.is_filled(name, index)]
+        if unfilled:
+            for index in unfilled:
+                self._catalog.building[name, index] = 0
+            self._builds[name] = asyncio.ensure_future(self._build(table, unfilled))
+        self._expiry.start()
+        return Applied(f"builds {', '.join(unfilled)}" if unfilled and not await self._is_empty(name) else "")
+
+    def _home(self, spec: TableSpec) -> str | None:
+        """The node that a table is on; None for this one."""
+        own, others = self._site.neighbours.own, self._site.neighbours.others()
+        home = home_of(spec, [own, *others]) if others else own
+        return None if home in (own, None) else home
+
+    def _engine(self) -> Any:
+        if self._catalog.opened is None:
+            from owsgit.services.tables.sqlite import SqliteEngine  # noqa: PLC0415 - for nodes that have tables
+
+            self._catalog.opened = SqliteEngine(self._folder)
+        return self._catalog.opened
+
+    async def _is_empty(self, name: str) -> bool:
+        return (await self._catalog.engine.facts(name)).items == 0
+
+    async def _build(self, table: Table, indexes: list[str]) -> None:
+        """Fill indexes from the items, one after the other."""
+        for index in indexes:
+            place = (table.name, index)
+
+            def told(done: int, place: tuple[str, str] = place) -> None:
+                self._catalog.building[place] = done
+
+            try:
+                await self._catalog.engine.refill(table.name, index, table.entry(index), told)
+            except OwsgitError as error:
+                log.error("%s: the index %s could not be built: %s", table.name, index, error)
+                self._failed[place] = str(error)
+            else:
+                self._failed.pop(place, None)
+                self._catalog.building.pop(place, None)
+
+    async def _stop_building(self, name: str) -> None:
+        task = self._builds.pop(name, None)
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        for place in [place for place in self._catalog.building if place[0] == name]:
+            del self._catalog.building[place]
+
+    async def delete(self, name: str) -> None:
+        """Items are never removed by this: a table that has some is not served any more, and its file stays."""
+        await self._stop_building(name)
+        table = self._catalog.tables.pop(name, None)
+        record = _Record(self._folder, name)
+        if (table is not None and table.home is not None) or not record.path.exists():
+            return
+        engine = self._engine()
+        facts = await engine.facts(name)
+        if facts.items:
+            raise InvalidError(
+                f"the table {name} has {facts.items:,} items, and is not deleted with them; nobody can reach them now",
+                remedy=f"put tables/{name}.json back to have the table with its items again; "
+                "to lose them, delete the items first, then the file",
+            )
+        record.path.unlink(missing_ok=True)
+        await engine.drop(name)
+
+    async def observe(self, resource: Resource) -> str | None:
+        """A build of an index that ended before its end is drift: it is begun again where it was."""
+        name = resource.name
+        table = self._catalog.tables.get(name)
+        if table is None:
+            return "the table is not served"
+        assert isinstance(resource.spec, TableSpec)
+        if table.home != self._home(resource.spec):
+            return "the table is on another node than it was"
+        failed = [index for place, index in self._failed if place == name]
+        return f"the index {failed[0]} is not built" if failed else None
+
+    def details(self, name: str) -> Mapping[str, Any]:
+        table = self._catalog.tables.get(name)
+        if table is None or table.home is not None:
+            return {}
+        building = {
+            index: f"building, {done:,} items done"
+            for (place, index), done in self._catalog.building.items()
+            if place == name
+        }
+        return {"indexes": building} if building else {}
+
+    async def close(self) -> None:
+        for name in list(self._builds):
+            await self._stop_building(name)
+        await self._expiry.stop()
+        if self._catalog.opened is not None:
+            await self._catalog.opened.close()
+            self._catalog.opened = None
+
+
+class _Record:
+    """What a table's file was made for, beside it: keys of items in a file cannot mean something else later."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / f"{name}.key.json"
+
+    def check(self, spec: TableSpec) -> float | None:
+        """When the table was made; None if it is not yet. Raises InvalidError if its items have other keys."""
+        try:
+            known = json.loads(self.path.read_text())
+            key, created = known["key"], float(known["created"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UnavailableError(f"{self.path} cannot be read: {error}", remedy="restore it from a backup") from None
+        if key != _key(spec):
+            raise InvalidError(
+                f"this node has items of a former table of that name, with the key {_shown(key)}",
+                path="$.keySchema",
+                remedy="write that key to have them again, or choose another name for the new table",
+            )
+        return created
+
+    def write(self, spec: TableSpec, created: float) -> None:
+        if self.path.exists():
+            return
+        scratch = self.path.with_suffix(".new")
+        with scratch.open("w") as file:
+            json.dump({"key": _key(spec), "created": created}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(self.path)
+
+
+def _key(spec: TableSpec) -> list[list[str]]:
+    return [
+        [element.attribute_name, element.key_type, spec.type_of(element.attribute_name)] for element in spec.key_schema
+    ]
+
+
+def _shown(key: list[list[str]]) -> str:
+    return ", ".join(f"{name} ({kind}, {type_})" for name, kind, type_ in key)
