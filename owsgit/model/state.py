@@ -10,7 +10,6 @@ from functools import cached_property
 
 from immutables import Map
 
-
 from owsgit.model import housing
 from owsgit.model.change import Change
 from owsgit.model.core import Boundaried, GroupSpec, NodeSpec, Principal, ProjectSpec, RoleSpec, UserSpec

@@ -10,10 +10,12 @@ from owsgit.aws.api import Caller
 from owsgit.services.tables import capacity, legacy, parameters
 from owsgit.services.tables.capacity import Used
 from owsgit.services.tables.catalog import Table
+from owsgit.services.tables.expressions.condition import Condition
+from owsgit.services.tables.expressions.update import Update
 from owsgit.services.tables.keys import key_from
 from owsgit.services.tables.parameters import Conditional, Given, Operations
 from owsgit.services.tables.values import Item, check_item, check_size, load, size
-from owsgit.services.tables.writing import Delete, Update, Updates, Write, Written, put, returned
+from owsgit.services.tables.writing import Change, Delete, Write, Written, put, returned
 
 Names = Mapping[str, str]
 Output = dict[str, Any]
@@ -54,9 +56,7 @@ class Items(Operations):
         shows = return_values_on_condition_check_failure == "ALL_OLD"
         written = await self._write(put(table, item, condition, shows=shows, looks=looks))
         output = returned(return_values, written)
-        return await self._told(
-            output, table, item, written, return_consumed_capacity, return_item_collection_metrics
-        )
+        return await self._told(output, table, item, written, return_consumed_capacity, return_item_collection_metrics)
 
     async def delete_item(
         self,
@@ -119,7 +119,7 @@ class Items(Operations):
         )
         found = given.placeholders({"UpdateExpression": update_expression}, {"AttributeUpdates": attribute_updates})
         key = check_item(key)
-        changes: Updates | None = None
+        changes: Update | None = None
         if attribute_updates:
             changes = legacy.attribute_updates(attribute_updates)
         condition = given.old()
@@ -186,9 +186,9 @@ class Items(Operations):
         return output
 
 
-def update_of(table: Table, key: Item, changes: Updates | None, condition: Any, *, shows: bool) -> Update:
+def update_of(table: Table, key: Item, changes: Update | None, condition: Condition | None, *, shows: bool) -> Change:
     """Raises ValidationError for the key, and for changes of it."""
     parameters.check_key_stays(table.schema, changes)
     place = key_from(table.schema, key)
     creates = changes is None or changes.creates
-    return Update(table, place, condition, shows, True, key, changes, creates)
+    return Change(table, place, condition, shows, True, key, changes, creates)

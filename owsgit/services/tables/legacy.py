@@ -237,11 +237,6 @@ class AttributeUpdates(Update):
     def __init__(self, actions: Sequence[Action]) -> None:
         super().__init__(actions, (), Paths(action.path for action in actions))
 
-    @property
-    def creates(self) -> bool:
-        """Whether it makes an item where there is none: DELETE does not."""
-        return any(change.action != "DELETE" for change in self.changes)
-
     def apply(self, item: Item) -> Item:
         """A new item. Raises ValidationError if an attribute has another type than what is added or deleted."""
         for action in self._actions:

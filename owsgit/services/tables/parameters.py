@@ -1,24 +1,19 @@
-"""What the parameters of several operations are, together: expressions or legacy ones, in DynamoDB's order of checks."""
+"""What parameters of several operations are together: expressions or legacy ones, in DynamoDB's order of checks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from owsgit.services.tables import legacy
 from owsgit.services.tables.catalog import Catalog
 from owsgit.services.tables.errors import INVALID, ValidationError
 from owsgit.services.tables.expressions import Placeholders, condition, projection, update
+from owsgit.services.tables.expressions.condition import Condition
+from owsgit.services.tables.expressions.projection import Projection
+from owsgit.services.tables.expressions.update import Update
 from owsgit.services.tables.keys import KeySchema
-from owsgit.services.tables.values import Item, check_item
-from owsgit.services.tables.writing import Holds, Updates
 
 Given = Mapping[str, Any]
-
-
-class Shows(Protocol):
-    """A projection, of an expression or of legacy parameters."""
-
-    def of(self, item: Item) -> Item: ...
 
 
 class Operations:
@@ -73,40 +68,35 @@ class Conditional:
             {**(legacies or {}), "Expected": self.expected, "ConditionalOperator": self.operator},
         )
 
-    def old(self) -> Holds | None:
+    def old(self) -> Condition | None:
         """The legacy condition."""
         legacy.check_operator(self.operator, self.expected)
         return legacy.expected(self.expected, self.operator) if self.expected else None
 
-    def new(self, found: Placeholders) -> Holds | None:
+    def new(self, found: Placeholders) -> Condition | None:
         """The condition of the expression."""
         check_empty(self.text, "ConditionExpression")
         return condition.parse(self.text, found) if self.text is not None else None
 
 
-def updates(text: str | None, found: Placeholders) -> Updates | None:
+def updates(text: str | None, found: Placeholders) -> Update | None:
     check_empty(text, "UpdateExpression")
     return update.parse(text, found) if text is not None else None
 
 
-def check_key_stays(schema: KeySchema, changed: Updates | None) -> None:
+def check_key_stays(schema: KeySchema, changed: Update | None) -> None:
     touched = changed.attributes() if changed is not None else set()
     for name in schema.names():
         if name in touched:
             raise ValidationError(f"{INVALID}Cannot update attribute {name}. This attribute is part of the key")
 
 
-def shows(names: list[str] | None, text: str | None, found: Placeholders) -> Shows | None:
+def shows(names: list[str] | None, text: str | None, found: Placeholders) -> Projection | None:
     """What is wanted of items; None for all."""
     if names is not None:
         return legacy.attributes_to_get(names)
     check_empty(text, "ProjectionExpression")
     return projection.parse(text, found) if text is not None else None
-
-
-def checked_key(key: Item) -> Item:
-    """A parameter Key, its numbers in normal form."""
-    return check_item(key)
 
 
 def check_return_values(given: str, *taken: str) -> None:

@@ -12,7 +12,7 @@ _NEW = ("NEW_IMAGE", "NEW_AND_OLD_IMAGES")
 
 def record(table: Table, old: Item | None, new: Item | None, *, by_service: bool = False) -> bytes | None:
     """The record of a change; None for what changes nothing, of which there is none."""
-    if old is None and new is None or (old is not None and new is not None and equal({"M": old}, {"M": new})):
+    if (old is None and new is None) or (old is not None and new is not None and equal({"M": old}, {"M": new})):
         return None
     image = new if new is not None else old
     assert image is not None

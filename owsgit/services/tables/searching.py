@@ -1,7 +1,7 @@
 """Query and Scan: items in order, a page at a time.
 
-https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Query.html and API_Scan.html. A page ends with `Limit`
-items looked at, or with 1 MB of them. Reads are consistent, whether they ask for it or not.
+https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_Query.html and API_Scan.html. A page ends with
+`Limit` items looked at, or with 1 MB of them. Reads are consistent, whether they ask for it or not.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,10 +15,13 @@ from owsgit.services.tables.catalog import Index, Table
 from owsgit.services.tables.engine import Position, Snapshot, Span
 from owsgit.services.tables.errors import INVALID, ValidationError
 from owsgit.services.tables.expressions import condition, keycondition
-from owsgit.services.tables.expressions.keycondition import KeyCondition, KeyRange
+from owsgit.services.tables.expressions.condition import Condition
+from owsgit.services.tables.expressions.keycondition import KeyCondition
 from owsgit.services.tables.expressions.placeholders import Placeholders
+from owsgit.services.tables.expressions.projection import Projection
 from owsgit.services.tables.keys import KeySchema, entry_of, key_of
-from owsgit.services.tables.parameters import Given, Holds, Operations, Shows
+from owsgit.services.tables.legacy import KeyConditions
+from owsgit.services.tables.parameters import Given, Operations
 from owsgit.services.tables.values import Item, check_item, load, size
 
 PAGE_BYTES_MAX = 1024 * 1024
@@ -28,9 +31,7 @@ START_OUTSIDE = "The provided starting key is outside query boundaries based on 
 START_NO_MATCH = f"{START_INVALID}: The provided key element does not match the schema"
 NO_CONDITIONS = "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."
 ONLY_INDEXES = "ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName"
-SEGMENT_ALONE = (
-    "The {} parameter is required but was not present in the request when parameter {} is present"
-)
+SEGMENT_ALONE = "The {} parameter is required but was not present in the request when parameter {} is present"
 
 Names = Mapping[str, str]
 Output = dict[str, Any]
@@ -41,8 +42,8 @@ class Wanted:
     """What is looked for and what is told of it, beside the keys."""
 
     select: str | None
-    shows: Shows | None
-    holds: Holds | None
+    shows: Projection | None
+    holds: Condition | None
     limit: int | None
     start: Item | None
     consistent: bool
@@ -51,7 +52,7 @@ class Wanted:
     @property
     def names(self) -> set[str]:
         """The attributes that are asked for by name."""
-        return set(getattr(self.shows, "names", ())) or self.shows.attributes() if self.shows is not None else set()  # type: ignore[attr-defined]
+        return self.shows.attributes() if self.shows is not None else set()
 
 
 @dataclass
@@ -115,7 +116,8 @@ class Searches(Operations):
         reach = keys.range(schema)
         if query_filter:
             legacy.check_query_filter(filters, schema)
-        _check_filter(holds, schema)
+        elif holds is not None:
+            _check_filter(holds, schema)
         span = reach.span(table.name, index.name if index is not None else "", backwards=not scan_index_forward)
         if start is not None:
             after = _position(table, index, start)
@@ -190,9 +192,7 @@ class Searches(Operations):
             )
         missing = sorted(wanted.names - index.shown) if index.shown is not None else []
         if missing:
-            raise ValidationError(
-                f"{INVALID}Global secondary index {name} does not project [{', '.join(missing)}]"
-            )
+            raise ValidationError(f"{INVALID}Global secondary index {name} does not project [{', '.join(missing)}]")
         self._check_built(table, index, "global")
         return index
 
@@ -201,7 +201,9 @@ class Searches(Operations):
             raise ValidationError(f"Cannot read from backfilling {what} secondary index: {index.name}")
 
     async def _page(self, table: Table, index: Index | None, span: Span, wanted: Wanted) -> Output:
-        page = await self._catalog.engine.read([table.name], lambda snapshot: _read(snapshot, table, index, span, wanted))
+        page = await self._catalog.engine.read(
+            [table.name], lambda snapshot: _read(snapshot, table, index, span, wanted)
+        )
         output: Output = {"Count": page.count, "ScannedCount": page.scanned}
         if wanted.select != "COUNT":
             output["Items"] = page.items
@@ -217,9 +219,7 @@ class Searches(Operations):
 def _read(snapshot: Snapshot, table: Table, index: Index | None, span: Span, wanted: Wanted) -> Page:
     """One page. Local indexes give attributes that they do not show, from the table, if they are asked for."""
     page = Page([])
-    whole = index is None or (
-        not index.is_global and (wanted.select == "ALL_ATTRIBUTES" or wanted.shows is not None)
-    )
+    whole = index is None or (not index.is_global and (wanted.select == "ALL_ATTRIBUTES" or wanted.shows is not None))
     for row in snapshot.rows(span):
         item = load(row.item)
         if index is not None and not whole:
@@ -244,24 +244,14 @@ def _checked_start(given: Item | None) -> Item | None:
         raise ValidationError(f"{START_INVALID}: {error.message}") from None
 
 
-def _filter(text: str | None, found: Placeholders) -> Holds | None:
+def _filter(text: str | None, found: Placeholders) -> Condition | None:
     parameters.check_empty(text, "FilterExpression")
     return condition.parse(text, found, "FilterExpression") if text is not None else None
 
 
-class _LegacyKeys:
-    """KeyConditions, as a key condition expression is."""
-
-    def __init__(self, given: Given) -> None:
-        self._given = given
-
-    def range(self, schema: KeySchema) -> KeyRange:
-        return legacy.key_conditions(self._given, schema)
-
-
-def _key_condition(given: Given | None, text: str | None, found: Placeholders) -> KeyCondition | _LegacyKeys:
+def _key_condition(given: Given | None, text: str | None, found: Placeholders) -> KeyCondition | KeyConditions:
     if given is not None:
-        return _LegacyKeys(given)
+        return legacy.key_conditions(given)
     if text is None:
         raise ValidationError(NO_CONDITIONS)
     parameters.check_empty(text, "KeyConditionExpression")
@@ -270,10 +260,8 @@ def _key_condition(given: Given | None, text: str | None, found: Placeholders) -
     return read
 
 
-def _check_filter(holds: Holds | None, schema: KeySchema) -> None:
+def _check_filter(holds: Condition, schema: KeySchema) -> None:
     """A filter is not on keys of what is queried: those belong into the key condition."""
-    if not isinstance(holds, condition.Condition):
-        return
     touched = holds.attributes()
     for name in schema.names():
         if name in touched:

@@ -159,9 +159,7 @@ class _Check:
     def problems(self) -> Iterator[Problem]:
         name = self._file.rpartition("/")[2].removesuffix(".json")
         if len(name) < NAME_CHARACTERS_MIN:
-            yield self._problem(
-                f"a table's name has at least {NAME_CHARACTERS_MIN} characters", "$", "rename the file"
-            )
+            yield self._problem(f"a table's name has at least {NAME_CHARACTERS_MIN} characters", "$", "rename the file")
         yield from self._definitions()
         yield from self._key("$.keySchema", self._spec.key_schema, 1, 1)
         yield from self._counts()
@@ -307,8 +305,4 @@ def _changed(before: TableSpec, after: TableSpec, file: str) -> Iterator[Problem
 def _key(spec: TableSpec, elements: list[KeyElement]) -> list[tuple[str, str, str]]:
     """Attributes with their places and types. Those that are not defined are told of elsewhere."""
     types = {each.attribute_name: each.attribute_type for each in spec.attribute_definitions}
-    return [
-        (element.attribute_name, element.key_type, types.get(element.attribute_name, "")) for element in elements
-    ]
-
-
+    return [(element.attribute_name, element.key_type, types.get(element.attribute_name, "")) for element in elements]

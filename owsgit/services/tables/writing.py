@@ -1,39 +1,19 @@
 """One item's change, as PutItem, UpdateItem, DeleteItem and transactions make it, inside of a transaction."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from owsgit.aws.api import ServiceError
 from owsgit.services.tables import records
 from owsgit.services.tables.catalog import Table
 from owsgit.services.tables.engine import Entry, Key, Transaction
+from owsgit.services.tables.expressions.condition import Condition
+from owsgit.services.tables.expressions.update import Update
 from owsgit.services.tables.keys import key_of
 from owsgit.services.tables.values import Item, check_item, check_size, dump, load, size
 
 CONDITION_FAILED = "The conditional request failed"
-
-
-class Holds(Protocol):
-    """A condition."""
-
-    @property
-    def holds(self) -> Callable[[Item], bool]: ...
-
-
-class Updates(Protocol):
-    """An update, of an expression or of legacy parameters."""
-
-    @property
-    def creates(self) -> bool: ...
-
-    def apply(self, item: Item) -> Item: ...
-
-    def attributes(self) -> set[str]: ...
-
-    def updated_old(self, item: Item) -> Item: ...
-
-    def updated_new(self, item: Item) -> Item: ...
 
 
 class ConditionFailedError(ServiceError):
@@ -62,7 +42,7 @@ class Write:
 
     table: Table
     key: Key
-    condition: Holds | None = None
+    condition: Condition | None = None
     shows: bool = False
     looks: bool = True
 
@@ -99,7 +79,7 @@ class Put(Write):
 
 
 def put(
-    table: Table, item: Item, condition: Holds | None = None, *, shows: bool = False, looks: bool = True
+    table: Table, item: Item, condition: Condition | None = None, *, shows: bool = False, looks: bool = True
 ) -> Put:
     """A Put of a checked item. Raises ValidationError for its keys."""
     key, entries = key_of(table.schema, item), table.entries(item)
@@ -126,11 +106,11 @@ class Check(Write):
 
 
 @dataclass(frozen=True)
-class Update(Write):
+class Change(Write):
     """`named`: the key's attributes. `creates`: whether there is an item afterwards where none was."""
 
     named: Item = field(default_factory=dict)
-    updates: Updates | None = None
+    updates: Update | None = None
     creates: bool = True
 
     def _change(self, transaction: Transaction, old: Item | None) -> Item | None:
@@ -148,7 +128,7 @@ def bytes_of(written: Written) -> int:
     return max(size(written.old or {}), size(written.new or {}))
 
 
-def returned(kind: str, written: Written, updates: Updates | None = None) -> dict[str, Any]:
+def returned(kind: str, written: Written, updates: Update | None = None) -> dict[str, Any]:
     """The output's Attributes for a ReturnValues, if there are any."""
     old, new = written
     found: Item | None = None

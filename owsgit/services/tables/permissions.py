@@ -1,0 +1,183 @@
+"""What callers need to be allowed, for each operation: actions on ARNs of tables and indexes, with condition keys.
+
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazondynamodb.html and
+https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html
+"""
+
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from owsgit.aws.api import Need, ServiceError
+from owsgit.services.tables import legacy
+from owsgit.services.tables.catalog import Catalog
+from owsgit.services.tables.expressions import Placeholders, condition, keycondition, projection, update
+from owsgit.services.tables.keys import KeySchema
+
+Given = Mapping[str, Any]
+
+TRANSACTED = {
+    "ConditionCheck": "ConditionCheckItem",
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+    "Delete": "DeleteItem",
+    "Get": "GetItem",
+}
+"""Which operation's action an action of a transaction needs."""
+
+NOT_OF_TABLES = frozenset({"ListTables", "DescribeLimits", "DescribeEndpoints"})
+
+
+def needs(catalog: Catalog, operation: str, given: Given) -> Iterator[Need]:
+    match operation:
+        case "BatchGetItem" | "BatchWriteItem":
+            for name, request in given["RequestItems"].items():
+                yield _batch(catalog, operation, name, request)
+        case "TransactGetItems" | "TransactWriteItems":
+            for each in given["TransactItems"]:
+                for action, request in each.items():
+                    if action in TRANSACTED:
+                        enclosing = {"dynamodb:EnclosingOperation": operation}
+                        yield _need(catalog, TRANSACTED[action], request["TableName"], request, enclosing)
+        case _ if operation in NOT_OF_TABLES:
+            yield Need(f"dynamodb:{operation}", "*")
+        case _:
+            yield _need(catalog, operation, given.get("TableName") or given.get("ResourceArn") or "", given, {})
+
+
+def tables(operation: str, given: Given) -> Iterator[str]:
+    """What an operation calls the tables that it is about."""
+    if operation in ("BatchGetItem", "BatchWriteItem"):
+        yield from given["RequestItems"]
+    elif operation in ("TransactGetItems", "TransactWriteItems"):
+        for each in given["TransactItems"]:
+            yield from (request["TableName"] for action, request in each.items() if action in TRANSACTED)
+    elif "TableName" in given:
+        yield given["TableName"]
+    elif "ResourceArn" in given:
+        yield given["ResourceArn"]
+
+
+def _need(catalog: Catalog, operation: str, name: str, given: Given, more: Mapping[str, str]) -> Need:
+    arn = catalog.arn(catalog.name_of(name))
+    table = catalog.find(name)
+    keys: dict[str, str | tuple[str, ...]] = dict(more)
+    schema = table.schema if table is not None else None
+    if "IndexName" in given and operation in ("Query", "Scan"):
+        arn += f"/index/{given['IndexName']}"
+        index = table.indexes.get(given["IndexName"]) if table is not None else None
+        schema = index.schema if index is not None else None
+    item = given.get("Item") or given.get("Key")
+    if schema is not None:
+        if item is not None:
+            keys.update(_leading(schema, [item]))
+        elif operation == "Query":
+            keys.update(_queried(schema, given))
+    attributes = set(item or ()) | _attributes(given)
+    if attributes:
+        keys["dynamodb:Attributes"] = tuple(sorted(attributes))
+    for name_, default in _DEFAULTS.get(operation, {}).items():
+        value = given.get(name_, default)
+        if value:
+            keys[f"dynamodb:{name_}"] = value
+    if operation == "Scan":
+        keys["dynamodb:FullTableScan"] = "true"
+    return Need(f"dynamodb:{operation}", arn, keys)
+
+
+_DEFAULTS: Mapping[str, Mapping[str, str]] = {
+    "PutItem": {"ReturnValues": "NONE", "ReturnConsumedCapacity": ""},
+    "UpdateItem": {"ReturnValues": "NONE", "ReturnConsumedCapacity": ""},
+    "DeleteItem": {"ReturnValues": "NONE", "ReturnConsumedCapacity": ""},
+    "GetItem": {"Select": "", "ReturnConsumedCapacity": ""},
+    "Query": {"Select": "", "ReturnConsumedCapacity": ""},
+    "Scan": {"Select": "", "ReturnConsumedCapacity": ""},
+}
+"""Parameters that are condition keys, and what they are where they are left out."""
+
+
+def _batch(catalog: Catalog, operation: str, name: str, request: Any) -> Need:
+    table = catalog.find(name)
+    if operation == "BatchGetItem":
+        items = request["Keys"]
+        more = _attributes(request)
+    else:
+        found = [each.get("PutRequest") or each.get("DeleteRequest") or {} for each in request]
+        items = [each.get("Item") or each.get("Key") or {} for each in found]
+        more = set()
+    keys: dict[str, str | tuple[str, ...]] = dict(_leading(table.schema, items)) if table is not None else {}
+    attributes = more | {attribute for item in items for attribute in item}
+    if attributes:
+        keys["dynamodb:Attributes"] = tuple(sorted(attributes))
+    return Need(f"dynamodb:{operation}", catalog.arn(catalog.name_of(name)), keys)
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    """A key's value, as policies have it."""
+    [content] = value.values() or [""]
+    return base64.b64encode(content).decode() if isinstance(content, bytes) else str(content)
+
+
+_LEADING = (
+    "FirstPartitionKeyValues",
+    "SecondPartitionKeyValues",
+    "ThirdPartitionKeyValues",
+    "FourthPartitionKeyValues",
+)
+
+
+def _leading(schema: KeySchema, items: Iterable[Given]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The values of hash keys: LeadingKeys of the first attribute, and each attribute's own key."""
+    listed = list(items)
+    for place, attribute in enumerate(schema.hash):
+        values = [item[attribute.name] for item in listed if item.get(attribute.name)]
+        told = tuple(dict.fromkeys(_text(value) for value in values if len(value) == 1))
+        if told:
+            if place == 0:
+                yield "dynamodb:LeadingKeys", told
+            yield f"dynamodb:{_LEADING[place]}", told
+
+
+def _queried(schema: KeySchema, given: Given) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Of a query. What cannot be read says nothing here, and is refused later for what is wrong with it."""
+    try:
+        if "KeyConditions" in given:
+            reach = legacy.key_conditions(given["KeyConditions"]).range(schema)
+        else:
+            reach = keycondition.parse(given["KeyConditionExpression"], _placeholders(given), schema)
+    except (ServiceError, KeyError):
+        return
+    item = {attribute.name: value for attribute, value in zip(schema.hash, reach.hash, strict=True)}
+    yield from _leading(schema, [item])
+
+
+def _placeholders(given: Given) -> Placeholders:
+    return Placeholders(given.get("ExpressionAttributeNames"), given.get("ExpressionAttributeValues"))
+
+
+_EXPRESSIONS: Mapping[str, Callable[[str, Placeholders], Any]] = {
+    "ProjectionExpression": projection.parse,
+    "UpdateExpression": update.parse,
+    "ConditionExpression": condition.parse,
+    "FilterExpression": condition.parse,
+    "KeyConditionExpression": condition.parse,
+}
+_LEGACIES = ("Expected", "AttributeUpdates", "QueryFilter", "ScanFilter", "KeyConditions")
+
+
+def _attributes(given: Given) -> set[str]:
+    """The attributes that a request names. What cannot be read is refused later for what is wrong with it."""
+    found = set(given.get("AttributesToGet") or ())
+    for name in _LEGACIES:
+        found |= set(given.get(name) or ())
+    texts = [(name, given[name]) for name in _EXPRESSIONS if given.get(name)]
+    if texts:
+        try:
+            known = _placeholders(given)
+            for name, text in texts:
+                parsed = _EXPRESSIONS[name](text, known)
+                found |= parsed.attributes()
+                found |= {str(path[0]) for path in getattr(parsed, "reads", ())}
+        except ServiceError:
+            return found
+    return found
