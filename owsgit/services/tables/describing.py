@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_DescribeTable
 
 import hashlib
 import uuid
+from datetime import UTC, datetime
 from typing import Any
 
 from owsgit.aws.api import Caller
@@ -74,7 +75,7 @@ class Describing(Operations):
             "TableArn": arn,
             "TableId": str(uuid.UUID(bytes=hashlib.sha256(f"{arn}\n{table.created}".encode()).digest()[:16])),
             "TableStatus": "ACTIVE",
-            "CreationDateTime": table.created,
+            "CreationDateTime": datetime.fromtimestamp(table.created, UTC),
             "AttributeDefinitions": [
                 {"AttributeName": each.attribute_name, "AttributeType": each.attribute_type}
                 for each in spec.attribute_definitions

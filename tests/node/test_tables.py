@@ -1,0 +1,194 @@
+"""Tables through the front door: real boto3 against a real node."""
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boto3.dynamodb.conditions import Attr, Key
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from owsgit.model.names import account_id
+from tests.support import projects
+from tests.support.nodes import Node, free_port, push, until
+from tests.support.people import Person
+from tests.support.projects import Project
+from tests.support.sdk import session
+
+ORDERS = {
+    "attributeDefinitions": [
+        {"attributeName": "shop", "attributeType": "S"},
+        {"attributeName": "number", "attributeType": "N"},
+        {"attributeName": "state", "attributeType": "S"},
+    ],
+    "keySchema": [
+        {"attributeName": "shop", "keyType": "HASH"},
+        {"attributeName": "number", "keyType": "RANGE"},
+    ],
+    "globalSecondaryIndexes": [
+        {"indexName": "by-state", "keySchema": [{"attributeName": "state", "keyType": "HASH"}]},
+    ],
+}
+BOB = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {"Effect": "Allow", "Action": "dynamodb:*", "Resource": "*"},
+        {
+            "Effect": "Deny",
+            "Action": "dynamodb:PutItem",
+            "Resource": "*",
+            "Condition": {"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": ["theirs"]}},
+        },
+        {"Effect": "Deny", "Action": "dynamodb:Query", "Resource": "arn:aws:dynamodb:*:*:table/orders/index/secret"},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[tuple[Project, Node]]:
+    folder = tmp_path_factory.mktemp("tables")
+    node = Node(folder / "node", alice, aws_port=free_port())
+    files = {
+        "nodes/a.json": node.init(),
+        "users/bob.json": {"keys": [bob.public], "inlinePolicies": {"tables": BOB}},
+        "tables/orders.json": ORDERS,
+    }
+    project = projects.create(folder / "shop", alice, files=files)
+    node.start()
+    pushed = push(project, node)
+    assert pushed.status == 0, pushed.text
+    project.git("remote", "add", "origin", node.url())
+    yield project, node
+    node.stop()
+
+
+@pytest.fixture
+def resource(shop: tuple[Project, Node], bob: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    project, node = shop
+    once = Config(retries={"total_max_attempts": 1})
+    found = session(tmp_path, project, bob, monkeypatch)
+    return found.resource("dynamodb", endpoint_url=f"http://127.0.0.1:{node.aws_port}", config=once)
+
+
+def refused(call: Any, **parameters: Any) -> tuple[str, str]:
+    with pytest.raises(ClientError) as caught:
+        call(**parameters)
+    error = caught.value.response["Error"]
+    return error["Code"], error["Message"]
+
+
+def test_items_come_and_go(resource: Any) -> None:
+    table = resource.Table("orders")
+    item = {"shop": "mine", "number": Decimal(1), "state": "open", "lines": [{"what": "tea", "many": Decimal("2.5")}]}
+    item["photo"] = b"\x00\xff"
+    table.put_item(Item=item)
+    found = table.get_item(Key={"shop": "mine", "number": 1})["Item"]
+    assert {**found, "photo": bytes(found["photo"])} == item
+    changed = table.update_item(
+        Key={"shop": "mine", "number": 1},
+        UpdateExpression="SET #s = :s ADD seen :one",
+        ConditionExpression=Attr("state").eq("open"),
+        ExpressionAttributeNames={"#s": "state"},
+        ExpressionAttributeValues={":s": "paid", ":one": 1},
+        ReturnValues="UPDATED_NEW",
+    )
+    assert changed["Attributes"] == {"state": "paid", "seen": 1}
+    with table.batch_writer() as batch:
+        for number in range(2, 60):
+            batch.put_item(Item={"shop": "mine", "number": number, "state": "open"})
+    some = table.query(KeyConditionExpression=Key("shop").eq("mine") & Key("number").between(5, 7))
+    assert [item["number"] for item in some["Items"]] == [5, 6, 7]
+    paid = table.query(IndexName="by-state", KeyConditionExpression=Key("state").eq("paid"))
+    assert [item["number"] for item in paid["Items"]] == [1]
+    assert table.scan(Select="COUNT")["Count"] == 59
+    assert table.delete_item(Key={"shop": "mine", "number": 1}, ReturnValues="ALL_OLD")["Attributes"]["seen"] == 1
+    assert table.item_count >= 0 and table.table_status == "ACTIVE"
+
+
+def test_a_transaction_is_whole_or_nothing(resource: Any) -> None:
+    client = resource.meta.client
+    items = [
+        {"Put": {"TableName": "orders", "Item": {"shop": "t", "number": 1}}},
+        {
+            "ConditionCheck": {
+                "TableName": "orders",
+                "Key": {"shop": "t", "number": 2},
+                "ConditionExpression": "attribute_exists(shop)",
+            }
+        },
+    ]
+    with pytest.raises(ClientError) as caught:
+        client.transact_write_items(TransactItems=items)
+    reasons = caught.value.response["CancellationReasons"]
+    assert [reason["Code"] for reason in reasons] == ["None", "ConditionalCheckFailed"]
+    assert "Item" not in client.get_item(TableName="orders", Key={"shop": "t", "number": 1})
+    client.transact_write_items(TransactItems=items[:1], ClientRequestToken="once")
+    got = client.transact_get_items(TransactItems=[{"Get": {"TableName": "orders", "Key": {"shop": "t", "number": 1}}}])
+    assert got["Responses"] == [{"Item": {"shop": "t", "number": 1}}]
+
+
+def test_policies_see_the_keys(resource: Any) -> None:
+    code, message = refused(resource.Table("orders").put_item, Item={"shop": "theirs", "number": 1})
+    assert code == "AccessDeniedException" and "dynamodb:PutItem on resource: arn:aws:dynamodb:us-east-1:" in message
+    code, _ = refused(
+        resource.Table("orders").query, IndexName="secret", KeyConditionExpression=Key("state").eq("open")
+    )
+    assert code == "AccessDeniedException"
+
+
+def test_a_table_is_made_by_a_commit(resource: Any) -> None:
+    code, message = refused(
+        resource.meta.client.create_table,
+        TableName="more",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    assert code == "ValidationException" and "commit this as tables/more.json" in message
+    told = json.loads(message.partition("\n")[2])
+    assert told["keySchema"] == [{"attributeName": "id", "keyType": "HASH"}] and "tableName" not in told
+    assert refused(resource.Table("none").scan) == ("ResourceNotFoundException", "Requested resource not found")
+    assert resource.meta.client.list_tables()["TableNames"] == ["orders"]
+
+
+def test_indexes_grow_items_are_never_lost_and_a_restart_changes_nothing(
+    shop: tuple[Project, Node], resource: Any
+) -> None:
+    project, node = shop
+    account = account_id(project.git("rev-list", "--max-parents=0", "HEAD"))
+    table = resource.Table(f"arn:aws:dynamodb:us-east-1:{account}:table/orders")
+    table.put_item(Item={"shop": "grown", "number": 1, "colour": "red"})
+    indexes = [
+        *ORDERS["globalSecondaryIndexes"],
+        {"indexName": "by-colour", "keySchema": [{"attributeName": "colour", "keyType": "HASH"}]},
+    ]
+    definitions = [*ORDERS["attributeDefinitions"], {"attributeName": "colour", "attributeType": "S"}]
+    grown = {**ORDERS, "attributeDefinitions": definitions, "globalSecondaryIndexes": indexes}
+    project.write("tables/orders.json", grown)
+    project.commit("another index")
+    pushed = push(project, node)
+    assert pushed.status == 0, pushed.text
+
+    def red() -> Any:
+        try:
+            return table.query(IndexName="by-colour", KeyConditionExpression=Key("colour").eq("red"))["Items"]
+        except ClientError:
+            return None
+
+    until(lambda: red() == [{"shop": "grown", "number": 1, "colour": "red"}])
+    node.stop()
+    node.start()
+    until(lambda: red() is not None)
+    assert table.get_item(Key={"shop": "grown", "number": 1})["Item"]["colour"] == "red"
+    project.git("rm", "-q", "tables/orders.json")
+    project.commit("gone")
+    gone = push(project, node)
+    assert "items, and is not deleted with them" in gone.text and "put tables/orders.json back" in gone.text
+    project.write("tables/orders.json", grown)
+    project.commit("back")
+    back = push(project, node)
+    assert back.status == 0, back.text
+    assert table.get_item(Key={"shop": "grown", "number": 1})["Item"]["colour"] == "red"
