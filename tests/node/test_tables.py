@@ -12,7 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from owsgit.model.names import account_id
-from tests.support import projects
+from tests.support import clusters, projects
 from tests.support.nodes import Node, free_port, push, until
 from tests.support.people import Person
 from tests.support.projects import Project
@@ -192,3 +192,34 @@ def test_indexes_grow_items_are_never_lost_and_a_restart_changes_nothing(
     back = push(project, node)
     assert back.status == 0, back.text
     assert table.get_item(Key={"shop": "grown", "number": 1})["Item"]["colour"] == "red"
+
+
+def test_any_node_answers_for_a_table_of_another(
+    tmp_path: Path, alice: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {name: Node(tmp_path / name, alice, name, aws_port=free_port()) for name in "ab"}
+    more = {
+        "users/bob.json": {"keys": [bob.public], "inlinePolicies": {"tables": BOB}},
+        "tables/orders.json": {**ORDERS, "node": "a"},
+        "tables/others.json": {**ORDERS, "node": "b"},
+    }
+    cluster = clusters.found(tmp_path, alice, made, more)
+    try:
+        cluster.project.git("remote", "add", "origin", made["a"].url())
+        cluster.all_at(cluster.project.head())
+        found = session(tmp_path, cluster.project, bob, monkeypatch)
+        once = Config(retries={"total_max_attempts": 1})
+        here, there = (
+            found.resource("dynamodb", endpoint_url=f"http://127.0.0.1:{node.aws_port}", config=once)
+            for node in made.values()
+        )
+        there.Table("orders").put_item(Item={"shop": "far", "number": 1})
+        assert here.Table("orders").scan()["Items"] == [{"shop": "far", "number": 1}]
+        assert there.Table("orders").item_count == 1
+        code, _ = refused(there.Table("orders").put_item, Item={"shop": "theirs", "number": 1})
+        assert code == "AccessDeniedException"
+        items = [{"Put": {"TableName": name, "Item": {"shop": "x", "number": 1}}} for name in ("orders", "others")]
+        _, message = refused(here.meta.client.transact_write_items, TransactItems=items)
+        assert message.startswith("the table orders is on this node and the table others on node b")
+    finally:
+        clusters.stop(made)

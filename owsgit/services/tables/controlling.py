@@ -3,13 +3,13 @@
 from typing import Any
 
 import orjson
-from botocore import xform_name
 
 from owsgit.aws.api import Caller, ServiceError
 from owsgit.services.tables.parameters import Operations
+from owsgit.services.tables.spec import TableSpec
 
-NOT_HERE = frozenset({"TableName", "SSESpecification", "TableClass", "ResourcePolicy", "WarmThroughput"})
-"""Parameters of CreateTable that a file does not have."""
+NOT_HERE = frozenset({"OnDemandThroughput", "WarmThroughput"})
+"""Members of indexes that a file does not have."""
 
 
 def _refuse(message: str) -> ServiceError:
@@ -19,7 +19,7 @@ def _refuse(message: str) -> ServiceError:
 class Controlling(Operations):
     async def create_table(self, caller: Caller, **given: Any) -> None:
         """What the file would hold is told whole: it is CreateTable's own shape."""
-        shown = {name: value for name, value in given.items() if name not in {xform_name(each) for each in NOT_HERE}}
+        shown = {name: value for name, value in given.items() if name in TableSpec.model_fields}
         text = orjson.dumps(_camel(shown), option=orjson.OPT_INDENT_2).decode()
         name = self._catalog.name_of(given["table_name"])
         if name in self._catalog.tables:
@@ -54,7 +54,7 @@ class Controlling(Operations):
 def _camel(value: Any) -> Any:
     """AWS's parameters, as a file has them."""
     if isinstance(value, dict):
-        return {_lower(name): _camel(each) for name, each in value.items()}
+        return {_lower(name): _camel(each) for name, each in value.items() if name not in NOT_HERE}
     return [_camel(each) for each in value] if isinstance(value, list) else value
 
 

@@ -1,7 +1,6 @@
 """DynamoDB's API with a real engine and no node: what its tests call."""
 
 import asyncio
-
 from pathlib import Path
 from typing import Any
 
@@ -104,5 +103,3 @@ def value(given: Any) -> dict[str, Any]:
     if isinstance(given, int):
         return {"N": str(given)}
     return {"B": given} if isinstance(given, bytes) else dict(given)
-
-

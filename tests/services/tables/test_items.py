@@ -56,9 +56,7 @@ def test_what_fails_a_condition_is_told_to_who_asks(tables: Tables) -> None:
         "The conditional request failed",
     )
     with pytest.raises(ConditionFailedError) as caught:
-        tables.call(
-            "DeleteItem", TableName="whole", Key=KEY, ReturnValuesOnConditionCheckFailure="ALL_OLD", **absent
-        )
+        tables.call("DeleteItem", TableName="whole", Key=KEY, ReturnValuesOnConditionCheckFailure="ALL_OLD", **absent)
     assert caught.value.fields == {"Item": item}
     gone = {"Expected": {"colour": {"Value": value("blue")}}}
     assert tables.refused("DeleteItem", TableName="whole", Key=KEY, **gone)[0] == "ConditionalCheckFailedException"
