@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.model.errors import OwsgitError, Problem, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy, Session
 from owsgit.model.names import Scope
@@ -61,6 +61,14 @@ class Handler(Protocol):
 
     async def close(self) -> None:
         """Stop serving, as the node stops."""
+        ...
+
+
+class Keeper(Protocol):
+    """A handler whose resources hold what users would miss. `delete` keeps that; better is to refuse before."""
+
+    async def keeps(self, resource: Resource) -> Problem | None:
+        """Why a resource should not be deleted now, and what to do first; None if it may, or nobody can tell."""
         ...
 
 

@@ -32,7 +32,7 @@ from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verify import Report
 from owsgit.model import keys
 from owsgit.model.core import NodeSpec, UserSpec
-from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
+from owsgit.model.errors import InvalidError, OwsgitError, RefusedError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy
 from owsgit.model.iam.decision import Session as RoleSession
@@ -535,11 +535,24 @@ class Node:
             report = await asyncio.to_thread(lambda: self._ledger.check(update.new, objects, now=time.time()))
             if self._ledger.head is None:
                 self._check_founding(report)
+        await self._check_kept(report)
         try:
             await self._council.offer(update.new, quarantine)
         except OwsgitError as error:  # then the objects go with the question itself
             log.info("%s was not sent ahead: %s", update.new[:10], error)
         return report
+
+    async def _check_kept(self, report: Report) -> None:
+        """What is deleted holds nothing that users would miss, as far as this node can tell."""
+        resources = report.head.state.resources
+        gone = [change.before for commit in report.commits for change in commit.changes if change.after is None]
+        problems = []
+        for removed in (each for each in gone if each is not None and each.key not in resources):
+            handler: Any = self._handlers.get(removed.kind.name)
+            if hasattr(handler, "keeps") and (problem := await handler.keeps(removed)) is not None:
+                problems.append(problem)
+        if problems:
+            raise InvalidError.of(problems)
 
     def _pusher(self, blob: str, quarantine: Path | None) -> str:
         repository = self._ledger.repository

@@ -324,7 +324,7 @@ def test_arns_of_elsewhere_are_refused_as_they_would_guard_nothing(state: State,
     (problem,) = problems(state, *created(resource("policy", "p", deny)))
     assert told in problem
     own = arn.replace("123456789012", state.scope.account).replace("eu-west-1", "us-*")
-    deny["Statement"][0]["Resource"] = [own, "arn:aws:s3:::bucket", "arn:aws:dynamodb:eu-west-1:123456789012:table/t"]  # type: ignore[index]
+    deny["Statement"][0]["Resource"] = [own, "arn:aws:s3:::bucket", "arn:aws:sqs:eu-west-1:123456789012:queue"]  # type: ignore[index]
     state.after(created(resource("policy", "p", deny)))
 
 

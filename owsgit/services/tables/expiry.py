@@ -1,7 +1,7 @@
 """Items that end of themselves: those whose time is over are removed, in the background, as with AWS some time later.
 
 https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/TTL.html. Until then they are shown. AWS does it within
-days; here a table is gone through once in `PAUSE_SECONDS`. Records of streams end here too, after a day.
+days; here tables are gone through about once in `PAUSE_SECONDS`. Records of streams end here too, after a day.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from owsgit.services.tables.values import Item, load
 from owsgit.services.tables.writing import Delete
 
 PAUSE_SECONDS = 60.0
+PAUSE_SHARE = 9
+"""Of large tables: so many times as long as they took is paused at least."""
 STEP_ROWS = 200
 """Rows that are looked at together."""
 STEP_PAUSE_SECONDS = 0.02
@@ -50,6 +52,7 @@ class Expiry:
 
     async def _run(self) -> None:
         while True:
+            began = time.monotonic()
             for table in self._catalog.here():
                 try:
                     if table.ends is not None:
@@ -58,7 +61,7 @@ class Expiry:
                         await self._catalog.engine.trim(table.name, time.time() - STREAM_SECONDS)
                 except OwsgitError as error:
                     log.warning("%s: items that ended could not be removed: %s", table.name, error)
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - began)))
 
     async def sweep(self, table: Table, attribute: str) -> int:
         """Remove what ended by now; how many items that were."""

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
+from owsgit.model.errors import InvalidError, OwsgitError, Problem, UnavailableError
 from owsgit.model.housing import home_of
 from owsgit.model.resource import Resource
-from owsgit.model.service import Applied, Site
+from owsgit.model.service import Applied, Site, Told
 from owsgit.services.tables import KIND
 from owsgit.services.tables.catalog import Catalog, Table, table_of
 from owsgit.services.tables.dynamodb import DynamoDb
@@ -22,7 +22,8 @@ from owsgit.services.tables.spec import TableSpec
 
 log = logging.getLogger("owsgit.tables")
 
-CLOSE_SECONDS_MAX = 10.0
+TOPIC = "tables"
+"""Under which nodes ask each other how many items a table has."""
 
 
 class TableHandler:
@@ -36,6 +37,7 @@ class TableHandler:
         self._failed: dict[tuple[str, str], str] = {}
         self._expiry = Expiry(self._catalog)
         self.apis = (DynamoDb(self._catalog),)
+        site.neighbours.answer(TOPIC, self._answer_neighbour)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
         spec, name = resource.spec, resource.name
@@ -113,15 +115,46 @@ class TableHandler:
         if (table is not None and table.home is not None) or not record.path.exists():
             return
         engine = self._engine()
-        facts = await engine.facts(name)
-        if facts.items:
+        items = (await engine.facts(name)).items
+        if items:
             raise InvalidError(
-                f"the table {name} has {facts.items:,} items, and is not deleted with them; nobody can reach them now",
+                f"the table {name} has {items:,} items, and is not deleted with them; nobody can reach them now",
                 remedy=f"put tables/{name}.json back to have the table with its items again; "
                 "to lose them, delete the items first, then the file",
             )
         record.path.unlink(missing_ok=True)
         await engine.drop(name)
+
+    async def keeps(self, resource: Resource) -> Problem | None:
+        """A table that has items. Its node is asked, if it is another."""
+        table = self._catalog.tables.get(resource.name)
+        if table is None:
+            return None
+        try:
+            items = await self._items(table)
+        except OwsgitError as error:
+            log.info("%s: whether it has items is not known: %s", table.name, error)
+            return None
+        if not items:
+            return None
+        return Problem(
+            f"the table has {items:,} items, and is not deleted with them",
+            resource.file,
+            remedy="delete the items first, then the file",
+        )
+
+    async def _items(self, table: Table) -> int:
+        if table.home is None:
+            return (await self._catalog.engine.facts(table.name)).items
+        answer = await self._site.neighbours.ask(table.home, TOPIC, Told({"table": table.name}))
+        return int(answer.fields["items"])
+
+    async def _answer_neighbour(self, node: str, told: Told) -> Told:
+        """How many items a table has that is here. Raises OwsgitError if it is not."""
+        table = self._catalog.tables.get(str(told.fields.get("table")))
+        if table is None or table.home is not None:
+            raise UnavailableError("the table is not on this node")
+        return Told({"items": await self._items(table)})
 
     async def observe(self, resource: Resource) -> str | None:
         """A build of an index that ended before its end is drift: it is begun again where it was."""

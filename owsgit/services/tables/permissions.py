@@ -80,18 +80,29 @@ def _need(catalog: Catalog, operation: str, name: str, given: Given, more: Mappi
         value = given.get(name_, default)
         if value:
             keys[f"dynamodb:{name_}"] = value
+    if operation in ("GetItem", "Query", "Scan"):
+        keys["dynamodb:Select"] = _select(given)
     if operation == "Scan":
         keys["dynamodb:FullTableScan"] = "true"
     return Need(f"dynamodb:{operation}", arn, keys)
+
+
+def _select(given: Given) -> str:
+    """What is read of items, also where the request does not say it: or who may see some attributes would see all."""
+    if given.get("Select"):
+        return str(given["Select"])
+    if given.get("ProjectionExpression") or given.get("AttributesToGet"):
+        return "SPECIFIC_ATTRIBUTES"
+    return "ALL_PROJECTED_ATTRIBUTES" if "IndexName" in given else "ALL_ATTRIBUTES"
 
 
 _DEFAULTS: Mapping[str, Mapping[str, str]] = {
     "PutItem": {"ReturnValues": "NONE", "ReturnConsumedCapacity": ""},
     "UpdateItem": {"ReturnValues": "NONE", "ReturnConsumedCapacity": ""},
     "DeleteItem": {"ReturnValues": "NONE", "ReturnConsumedCapacity": ""},
-    "GetItem": {"Select": "", "ReturnConsumedCapacity": ""},
-    "Query": {"Select": "", "ReturnConsumedCapacity": ""},
-    "Scan": {"Select": "", "ReturnConsumedCapacity": ""},
+    "GetItem": {"ReturnConsumedCapacity": ""},
+    "Query": {"ReturnConsumedCapacity": ""},
+    "Scan": {"ReturnConsumedCapacity": ""},
 }
 """Parameters that are condition keys, and what they are where they are left out."""
 
@@ -101,11 +112,14 @@ def _batch(catalog: Catalog, operation: str, name: str, request: Any) -> Need:
     if operation == "BatchGetItem":
         items = request["Keys"]
         more = _attributes(request)
+        select = {"dynamodb:Select": _select(request)}
     else:
         found = [each.get("PutRequest") or each.get("DeleteRequest") or {} for each in request]
         items = [each.get("Item") or each.get("Key") or {} for each in found]
-        more = set()
-    keys: dict[str, str | tuple[str, ...]] = dict(_leading(table.schema, items)) if table is not None else {}
+        more, select = set(), {}
+    keys: dict[str, str | tuple[str, ...]] = {**select}
+    if table is not None:
+        keys.update(_leading(table.schema, items))
     attributes = more | {attribute for item in items for attribute in item}
     if attributes:
         keys["dynamodb:Attributes"] = tuple(sorted(attributes))

@@ -25,6 +25,8 @@ from owsgit.services.tables.parameters import Given, Operations
 from owsgit.services.tables.values import Item, check_item, load, size
 
 PAGE_BYTES_MAX = 1024 * 1024
+PAGE_BYTES_READ_MAX = 16 * 1024 * 1024
+"""Of items as they are stored: an index may show a small part of large ones. Then a page ends early."""
 
 START_INVALID = "The provided starting key is invalid"
 START_OUTSIDE = "The provided starting key is outside query boundaries based on provided conditions"
@@ -220,8 +222,10 @@ def _read(snapshot: Snapshot, table: Table, index: Index | None, span: Span, wan
     """One page. Local indexes give attributes that they do not show, from the table, if they are asked for."""
     page = Page([])
     whole = index is None or (not index.is_global and (wanted.select == "ALL_ATTRIBUTES" or wanted.shows is not None))
+    read = 0
     for row in snapshot.rows(span):
         item = load(row.item)
+        read += len(row.item)
         if index is not None and not whole:
             item = index.project(item)
         page.scanned += 1
@@ -230,7 +234,7 @@ def _read(snapshot: Snapshot, table: Table, index: Index | None, span: Span, wan
             page.count += 1
             if wanted.select != "COUNT":
                 page.items.append(item if wanted.shows is None else wanted.shows.of(item))
-        if page.scanned == wanted.limit or page.bytes >= PAGE_BYTES_MAX:
+        if page.scanned == wanted.limit or page.bytes >= PAGE_BYTES_MAX or read >= PAGE_BYTES_READ_MAX:
             names = table.schema.names() if index is None else [*table.schema.names(), *index.schema.names()]
             page.last = {name: item[name] for name in names}
             break

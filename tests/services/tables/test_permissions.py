@@ -70,6 +70,28 @@ def test_batches_and_transactions_need_what_their_parts_do(tables: Tables) -> No
     assert "x" in found[1][2]["dynamodb:Attributes"]
 
 
+@pytest.mark.parametrize(
+    ("given", "select"),
+    [
+        ({"Key": KEY}, "ALL_ATTRIBUTES"),
+        ({"Key": KEY, "ProjectionExpression": "a"}, "SPECIFIC_ATTRIBUTES"),
+        ({"Key": KEY, "AttributesToGet": ["a"]}, "SPECIFIC_ATTRIBUTES"),
+    ],
+)
+def test_who_may_read_some_attributes_does_not_read_all_by_saying_nothing(
+    tables: Tables, given: dict[str, Any], select: str
+) -> None:
+    [(_, _, context)] = needs(tables, "GetItem", TableName="whole", **given)
+    assert context["dynamodb:Select"] == select
+    batch = {"Keys": [given["Key"]], **{name: each for name, each in given.items() if name != "Key"}}
+    [(_, _, context)] = needs(tables, "BatchGetItem", RequestItems={"whole": batch})
+    assert context["dynamodb:Select"] == select
+    [(_, _, context)] = needs(tables, "TransactGetItems", TransactItems=[{"Get": {"TableName": "whole", **given}}])
+    assert context["dynamodb:Select"] == select
+    [(_, _, context)] = needs(tables, "Scan", TableName="whole", IndexName="global")
+    assert context["dynamodb:Select"] == "ALL_PROJECTED_ATTRIBUTES"
+
+
 def test_what_names_no_table_needs_its_action_alone(tables: Tables) -> None:
     assert needs(tables, "ListTables") == [("dynamodb:ListTables", "*", {})]
     assert needs(tables, "ListTagsOfResource", ResourceArn=f"{ARN}whole")[0][1] == f"{ARN}whole"

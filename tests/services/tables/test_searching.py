@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from owsgit.services.tables import searching
 from tests.services.tables.api import PLAIN, WHOLE, Tables, keys, value
 
 VALUES = {":p": value("p")}
@@ -82,6 +83,14 @@ def test_a_page_has_a_megabyte(tables: Tables) -> None:
         tables.put("plain", id=number, x="x" * 390_000)
     first, second = pages(tables, "Scan", TableName="plain")
     assert (len(first), len(second)) == (3, 1)
+
+
+def test_a_page_of_an_index_that_shows_little_of_much_ends_early(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "PAGE_BYTES_READ_MAX", 300)
+    found = pages(tables, "Query", **BY_G, IndexName="narrow")
+    assert len(found) > 1 and sum(map(len, found)) == 5
 
 
 def test_a_filter_counts_what_it_looked_at(tables: Tables) -> None:
