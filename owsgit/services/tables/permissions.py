@@ -67,13 +67,11 @@ def _need(catalog: Catalog, operation: str, name: str, given: Given, more: Mappi
         arn += f"/index/{given['IndexName']}"
         index = table.indexes.get(given["IndexName"]) if table is not None else None
         schema = index.schema if index is not None else None
-    item = given.get("Item") or given.get("Key")
+    attributes, wanted = _named(given)
+    item: Given = given.get("Item") or given.get("Key") or wanted
     if schema is not None:
-        if item is not None:
-            keys.update(_leading(schema, [item]))
-        elif operation == "Query":
-            keys.update(_queried(schema, given))
-    attributes = set(item or ()) | _attributes(given)
+        keys.update(_leading(schema, [item]))
+    attributes.update(item)
     if attributes:
         keys["dynamodb:Attributes"] = tuple(sorted(attributes))
     for name_, default in _DEFAULTS.get(operation, {}).items():
@@ -111,7 +109,7 @@ def _batch(catalog: Catalog, operation: str, name: str, request: Any) -> Need:
     table = catalog.find(name)
     if operation == "BatchGetItem":
         items = request["Keys"]
-        more = _attributes(request)
+        more, _ = _named(request)
         select = {"dynamodb:Select": _select(request)}
     else:
         found = [each.get("PutRequest") or each.get("DeleteRequest") or {} for each in request]
@@ -152,21 +150,15 @@ def _leading(schema: KeySchema, items: Iterable[Given]) -> Iterator[tuple[str, t
             yield f"dynamodb:{_LEADING[place]}", told
 
 
-def _queried(schema: KeySchema, given: Given) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Of a query. What cannot be read says nothing here, and is refused later for what is wrong with it."""
-    try:
-        if "KeyConditions" in given:
-            reach = legacy.key_conditions(given["KeyConditions"]).range(schema)
-        else:
-            reach = keycondition.parse(given["KeyConditionExpression"], _placeholders(given), schema)
-    except (ServiceError, KeyError):
-        return
-    item = {attribute.name: value for attribute, value in zip(schema.hash, reach.hash, strict=True)}
-    yield from _leading(schema, [item])
-
-
-def _placeholders(given: Given) -> Placeholders:
-    return Placeholders(given.get("ExpressionAttributeNames"), given.get("ExpressionAttributeValues"))
+def _wanted(given: Given, known: Placeholders) -> Mapping[str, Given]:
+    """What a query wants of keys: attributes, and the values that they equal (empty for other conditions)."""
+    if "KeyConditions" in given:
+        tests = legacy.key_conditions(given["KeyConditions"]).tests
+        return {test.attribute: test.values[0] if test.operator == "EQ" else {} for test in tests}
+    if not given.get("KeyConditionExpression"):
+        return {}
+    terms = keycondition.read(given["KeyConditionExpression"], known).check()
+    return {name: term.values[0] if term.operator == "=" else {} for name, term in terms.items()}
 
 
 _EXPRESSIONS: Mapping[str, Callable[[str, Placeholders], Any]] = {
@@ -174,24 +166,29 @@ _EXPRESSIONS: Mapping[str, Callable[[str, Placeholders], Any]] = {
     "UpdateExpression": update.parse,
     "ConditionExpression": condition.parse,
     "FilterExpression": condition.parse,
-    "KeyConditionExpression": condition.parse,
 }
-_LEGACIES = ("Expected", "AttributeUpdates", "QueryFilter", "ScanFilter", "KeyConditions")
+_LEGACIES = ("Expected", "AttributeUpdates", "QueryFilter", "ScanFilter")
 
 
-def _attributes(given: Given) -> set[str]:
-    """The attributes that a request names. What cannot be read is refused later for what is wrong with it."""
+def _named(given: Given) -> tuple[set[str], Given]:
+    """The attributes that a request names, and the values of keys that it queries.
+
+    What cannot be read is refused later, for what is wrong with it.
+    """
     found = set(given.get("AttributesToGet") or ())
     for name in _LEGACIES:
         found |= set(given.get(name) or ())
     texts = [(name, given[name]) for name in _EXPRESSIONS if given.get(name)]
-    if texts:
+    wanted: Given = {}
+    if texts or "KeyConditionExpression" in given or "KeyConditions" in given:
         try:
-            known = _placeholders(given)
+            known = Placeholders(given.get("ExpressionAttributeNames"), given.get("ExpressionAttributeValues"))
+            wanted = _wanted(given, known)
+            found |= wanted.keys()
             for name, text in texts:
                 parsed = _EXPRESSIONS[name](text, known)
                 found |= parsed.attributes()
                 found |= {str(path[0]) for path in getattr(parsed, "reads", ())}
         except ServiceError:
-            return found
-    return found
+            return found, wanted
+    return found, wanted

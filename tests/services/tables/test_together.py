@@ -1,13 +1,14 @@
 """Batches and transactions: limits, what is told of each part, and that all or nothing is done."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from owsgit.services.tables.transactions import CanceledError
-from tests.services.tables.api import ARN, PLAIN, WHOLE, Tables, value
+from tests.services.tables.api import ARN, CALLER, PLAIN, WHOLE, Tables, value
 
 
 @pytest.fixture
@@ -130,6 +131,13 @@ def test_a_token_makes_a_request_once(tables: Tables) -> None:
     assert code == "IdempotentParameterMismatchException"
     tables.call("TransactWriteItems", TransactItems=[add], ClientRequestToken="u")
     assert tables.call("GetItem", TableName="plain", Key=number(1))["Item"]["seen"] == value(2)
+
+
+def test_a_token_is_its_callers(tables: Tables) -> None:
+    tables.call("TransactWriteItems", TransactItems=[put(1)], ClientRequestToken="t")
+    other = replace(CALLER, arn="arn:aws:iam::111111111111:user/carol")
+    tables.run(tables.api.transact_write_items(other, transact_items=[put(2)], client_request_token="t"))
+    assert tables.call("Scan", TableName="plain", Select="COUNT")["Count"] == 2
 
 
 def test_what_was_canceled_may_be_tried_again_under_its_token(tables: Tables) -> None:
