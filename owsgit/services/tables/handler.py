@@ -34,7 +34,7 @@ class TableHandler:
         self._folder = site.home / "data" / "tables"
         self._catalog = Catalog(site.scope, KIND.arn)
         self._builds: dict[str, asyncio.Task[None]] = {}
-        self._failed: dict[tuple[str, str], str] = {}
+        self._failed: set[tuple[str, str]] = set()
         self._expiry = Expiry(self._catalog)
         self.apis = (DynamoDb(self._catalog),)
         site.neighbours.answer(TOPIC, self._answer_neighbour)
@@ -91,11 +91,11 @@ class TableHandler:
 
             try:
                 await self._catalog.engine.refill(table.name, index, table.entry(index), told)
-            except OwsgitError as error:
-                log.error("%s: the index %s could not be built: %s", table.name, index, error)
-                self._failed[place] = str(error)
+            except Exception as error:  # whatever it is: it is told, and tried again
+                log.error("%s: the index %s could not be built", table.name, index, exc_info=error)
+                self._failed.add(place)
             else:
-                self._failed.pop(place, None)
+                self._failed.discard(place)
                 self._catalog.building.pop(place, None)
 
     async def _stop_building(self, name: str) -> None:
@@ -106,6 +106,7 @@ class TableHandler:
                 await task
         for place in [place for place in self._catalog.building if place[0] == name]:
             del self._catalog.building[place]
+        self._failed = {place for place in self._failed if place[0] != name}
 
     async def delete(self, name: str) -> None:
         """Items are never removed by this: a table that has some is not served any more, and its file stays."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from owsgit.model.errors import InvalidError
+from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.services.tables.handler import TableHandler
 from owsgit.services.tables.values import load
 from tests.services.tables.api import CALLER, PLAIN, document, keys, value
@@ -74,6 +74,28 @@ def test_a_new_index_is_built_from_what_is_there(services: Services) -> None:
     )
     assert found["Count"] == 100
     assert services.run(handler(services).observe(services.resource("table", "orders", grown))) is None
+
+
+def test_a_build_that_fails_is_drift_and_begun_again(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(services, document())
+    put(services, pk="p", sk="s", g=1)
+    grown = document(types={"g": "N"}, globalSecondaryIndexes=[{"indexName": "by-g", "keySchema": keys("g")}])
+    engine = handler(services)._catalog.engine
+
+    async def fails(*_: Any) -> None:
+        raise UnavailableError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "refill", fails)
+        apply(services, grown)
+        services.run(handler(services)._builds["orders"])
+    resource = services.resource("table", "orders", grown)
+    assert services.run(handler(services).observe(resource)) == "the index by-g is not built"
+    assert handler(services).details("orders") == {"indexes": {"by-g": "building, 0 items done"}}
+    services.apply(resource)
+    services.run(handler(services)._builds["orders"])
+    assert services.run(handler(services).observe(resource)) is None
+    assert call(services, "scan", table_name="orders", index_name="by-g")["Count"] == 1
 
 
 def test_a_table_with_items_is_not_deleted(services: Services) -> None:
