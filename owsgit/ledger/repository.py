@@ -92,6 +92,10 @@ def genesis(folder: Path, commit: str, env: Mapping[str, str] | None = None) -> 
     return run(folder, "rev-list", "--first-parent", "--max-parents=0", commit, env=env).split("\n")[-1]
 
 
+_LOCKED = ("config", "HEAD", "packed-refs")
+"""Files that git locks beside the refs."""
+
+
 class Repository:
     """A node's ledger: a bare repository that only this node writes to."""
 
@@ -101,7 +105,12 @@ class Repository:
 
     @classmethod
     def create(cls, path: Path, hooks: Path) -> "Repository":
-        """Make the repository, or bring its settings up to date. `hooks` is the folder of hooks that it runs."""
+        """Make the repository, or bring its settings up to date. `hooks` is the folder of hooks that it runs.
+
+        For who alone has it: lock files that are there are of processes that were killed.
+        """
+        for lock in (*(path / f"{name}.lock" for name in _LOCKED), *(path / "refs").rglob("*.lock")):
+            lock.unlink(missing_ok=True)
         if not (path / "HEAD").exists():
             run(
                 None,
@@ -151,7 +160,7 @@ class Repository:
             if str(main.target) != old:
                 raise GitError(f"main is at {str(main.target)[:10]}, not at {old[:10]}")
             main.set_target(new, "owsgit: decided")
-        except (pygit2.GitError, KeyError, ValueError) as error:
+        except (pygit2.GitError, OSError, KeyError, ValueError) as error:
             raise GitError(f"main cannot be moved to {new[:10]}: {error}") from None
 
     def count_between(self, old: str, new: str) -> int:
