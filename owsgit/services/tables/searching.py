@@ -122,8 +122,8 @@ class Searches(Operations):
             _check_filter(holds, schema)
         span = reach.span(table.name, index.name if index is not None else "", backwards=not scan_index_forward)
         if start is not None:
-            after = _position(table, index, start)
-            _check_inside(span, after)
+            after = position(table, index, start)
+            check_inside(span, after)
             span = replace(span, after=after)
         return await self._page(table, index, span, wanted)
 
@@ -168,7 +168,7 @@ class Searches(Operations):
         wanted = Wanted(select, shows, holds, limit, start, consistent_read, return_consumed_capacity)
         table = self._catalog.table(table_name)
         index = self._index(table, index_name, wanted)
-        after = _position(table, index, start) if start is not None else None
+        after = position(table, index, start) if start is not None else None
         of = index.name if index is not None else ""
         span = Span(table.name, of, after=after, segment=segment or 0, segments=total_segments or 1)
         return await self._page(table, index, span, wanted)
@@ -204,7 +204,7 @@ class Searches(Operations):
 
     async def _page(self, table: Table, index: Index | None, span: Span, wanted: Wanted) -> Output:
         page = await self._catalog.engine.read(
-            [table.name], lambda snapshot: _read(snapshot, table, index, span, wanted)
+            [table.name], lambda snapshot: read_page(snapshot, table, index, span, wanted)
         )
         output: Output = {"Count": page.count, "ScannedCount": page.scanned}
         if wanted.select != "COUNT":
@@ -218,7 +218,7 @@ class Searches(Operations):
         return capacity.with_capacity(output, used, wanted.capacity)
 
 
-def _read(snapshot: Snapshot, table: Table, index: Index | None, span: Span, wanted: Wanted) -> Page:
+def read_page(snapshot: Snapshot, table: Table, index: Index | None, span: Span, wanted: Wanted) -> Page:
     """One page. Local indexes give attributes that they do not show, from the table, if they are asked for."""
     page = Page([])
     whole = index is None or (not index.is_global and (wanted.select == "ALL_ATTRIBUTES" or wanted.shows is not None))
@@ -297,7 +297,7 @@ def _check_segments(segment: int | None, total: int | None) -> None:
         )
 
 
-def _position(table: Table, index: Index | None, start: Item) -> Position:
+def position(table: Table, index: Index | None, start: Item) -> Position:
     """Where a starting key is. It has the keys of the table, and of the index, and nothing else."""
     schemas: Iterable[KeySchema] = [table.schema] if index is None else [index.schema, table.schema]
     types = {name: kind for schema in schemas for name, kind in (*schema.hash, *schema.range)}
@@ -316,7 +316,7 @@ def _position(table: Table, index: Index | None, start: Item) -> Position:
     return Position(entry.hash, entry.range, key)
 
 
-def _check_inside(span: Span, after: Position) -> None:
+def check_inside(span: Span, after: Position) -> None:
     low, high = span.low, span.high
     if after.hash != span.hash:
         raise ValidationError(START_OUTSIDE)

@@ -32,6 +32,14 @@ ACTIONS = ("ConditionCheck", "Put", "Delete", "Update")
 TWICE = "Transaction request cannot include multiple operations on one item"
 NOT_ONE = "TransactItems can only contain one of Check, Put, Update or Delete"
 NONE = {"Code": "None"}
+CODES = {
+    "ValidationException": "ValidationError",
+    "ConditionalCheckFailedException": "ConditionalCheckFailed",
+    "DuplicateItemException": "DuplicateItem",
+    "ResourceNotFoundException": "ResourceNotFound",
+    "AccessDeniedException": "AccessDenied",
+}
+"""What errors are called where each of several actions has its own."""
 
 Output = dict[str, Any]
 Reason = dict[str, Any]
@@ -49,6 +57,13 @@ class CanceledError(ServiceError):
         )
 
 
+def reason_of(error: ServiceError) -> Reason:
+    """An error of one of several actions."""
+    reason: Reason = {"Code": CODES.get(error.code, "InternalServerError"), "Message": error.message}
+    item = error.item if isinstance(error, ConditionFailedError) else None
+    return reason if item is None else {**reason, "Item": item}
+
+
 class Transactions(Operations):
     async def transact_write_items(
         self,
@@ -61,21 +76,20 @@ class Transactions(Operations):
     ) -> Output:
         makers = [_action(each) for each in transact_items]
         tables = [self._catalog.table(name) for name, _, _ in makers]
-        writes = _made(lambda place: makers[place][1](tables[place]), len(makers))
+        writes = made(lambda place: makers[place][1](tables[place]), len(makers))
         if len({(write.table.name, write.key) for write in writes}) < len(writes):
             raise ValidationError(TWICE)
-        if sum(length for _, _, length in makers) > BYTES_MAX:
-            raise ValidationError("Transaction is too large: the items of a transaction have at most 4 MB together")
-        token = _token(caller, client_request_token)
-        digest = _digest(transact_items) if token else b""
+        check_bytes(sum(length for _, _, length in makers))
+        token = token_of(caller, client_request_token)
+        digest = digest_of(transact_items) if token else b""
 
         def work(transaction: Transaction) -> list[Written] | None:
             if token:
                 known = transaction.remember(token, digest, time.time() + TOKEN_SECONDS)
                 if known is not None:
-                    _check_same(known, digest)
+                    check_same(known, digest)
                     return None
-            return _attempted(transaction, writes)
+            return attempted(transaction, writes)
 
         names = list(dict.fromkeys(table.name for table in tables))
         done = await self._catalog.engine.write(names, work)
@@ -107,16 +121,15 @@ class Transactions(Operations):
     ) -> Output:
         asked = [_asked(each["Get"]) for each in transact_items]
         tables = [self._catalog.table(name) for name, _, _ in asked]
-        keys = _made(lambda place: key_from(tables[place].schema, asked[place][1]), len(asked))
+        keys = made(lambda place: key_from(tables[place].schema, asked[place][1]), len(asked))
         if len({(table.name, key) for table, key in zip(tables, keys, strict=True)}) < len(keys):
             raise ValidationError(TWICE)
 
         def work(snapshot: Snapshot) -> list[Item | None]:
-            return [_got(snapshot, table, key) for table, key in zip(tables, keys, strict=True)]
+            return [got(snapshot, table, key) for table, key in zip(tables, keys, strict=True)]
 
         found = await self._catalog.engine.read(list(dict.fromkeys(table.name for table in tables)), work)
-        if sum(size(item or {}) for item in found) > BYTES_MAX:
-            raise ValidationError("Transaction is too large: the items of a transaction have at most 4 MB together")
+        check_bytes(sum(size(item or {}) for item in found))
         output: Output = {"Responses": []}
         used = {table.name: Used(table) for table in tables}
         for table, item, (_, _, shows) in zip(tables, found, asked, strict=True):
@@ -128,7 +141,13 @@ class Transactions(Operations):
         return output
 
 
-def _made(make: Callable[[int], Any], count: int) -> list[Any]:
+def check_bytes(length: int) -> None:
+    """Of all items of a transaction."""
+    if length > BYTES_MAX:
+        raise ValidationError("Transaction is too large: the items of a transaction have at most 4 MB together")
+
+
+def made(make: Callable[[int], Any], count: int) -> list[Any]:
     """All of them, or CanceledError with what is wrong with each: keys that the table has not."""
     found, reasons = [], []
     for place in range(count):
@@ -136,13 +155,13 @@ def _made(make: Callable[[int], Any], count: int) -> list[Any]:
             found.append(make(place))
             reasons.append(NONE)
         except ValidationError as error:
-            reasons.append({"Code": "ValidationError", "Message": error.message})
+            reasons.append(reason_of(error))
     if len(found) < count:
         raise CanceledError(reasons)
     return found
 
 
-def _attempted(transaction: Transaction, writes: Sequence[Write]) -> list[Written]:
+def attempted(transaction: Transaction, writes: Sequence[Write]) -> list[Written]:
     """Each action is tried even where another failed: all reasons are told."""
     done: list[Written] = []
     reasons: list[Reason] = []
@@ -150,17 +169,16 @@ def _attempted(transaction: Transaction, writes: Sequence[Write]) -> list[Writte
         try:
             done.append(write.make(transaction))
             reasons.append(NONE)
-        except ConditionFailedError as error:
-            reason: Reason = {"Code": "ConditionalCheckFailed", "Message": error.message}
-            reasons.append(reason if error.item is None else {**reason, "Item": error.item})
-        except ValidationError as error:
-            reasons.append({"Code": "ValidationError", "Message": error.message})
+        except ServiceError as error:
+            if error.code not in CODES:
+                raise
+            reasons.append(reason_of(error))
     if len(done) < len(writes):
         raise CanceledError(reasons)
     return done
 
 
-def _got(snapshot: Snapshot, table: Table, key: Key) -> Item | None:
+def got(snapshot: Snapshot, table: Table, key: Key) -> Item | None:
     stored = snapshot.get(table.name, key)
     return load(stored) if stored is not None else None
 
@@ -208,17 +226,17 @@ def _action(given: Given) -> tuple[str, Callable[[Table], Write], int]:
     return action["TableName"], make, length
 
 
-def _token(caller: Caller, given: str | None) -> bytes:
+def token_of(caller: Caller, given: str | None) -> bytes:
     """A token is its caller's: the same of another is another one."""
     return hashlib.sha256(f"{caller.arn}\n{given}".encode()).digest() if given is not None else b""
 
 
-def _digest(given: list[Given]) -> bytes:
+def digest_of(given: list[Given]) -> bytes:
     text = orjson.dumps(given, option=orjson.OPT_SORT_KEYS, default=bytes.hex)
     return hashlib.sha256(text).digest()
 
 
-def _check_same(known: bytes, digest: bytes) -> None:
+def check_same(known: bytes, digest: bytes) -> None:
     if known != digest:
         raise ServiceError(
             "IdempotentParameterMismatchException",

@@ -73,7 +73,7 @@ Tree = Compared | Joined
 def parse(text: str, placeholders: Placeholders, what: str = "ConditionExpression") -> Condition:
     """`what` is the parameter's name: ConditionExpression or FilterExpression."""
     try:
-        return _without_placeholders(text) or _made(read(text), placeholders)
+        return _without_placeholders(text) or made(bound(read(text), placeholders))
     except Problem as problem:
         raise ValidationError(f"Invalid {what}: {problem}") from None
 
@@ -81,12 +81,13 @@ def parse(text: str, placeholders: Placeholders, what: str = "ConditionExpressio
 @lru_cache(maxsize=512)
 def _without_placeholders(text: str) -> Condition | None:
     """The condition, if it is the same with each request: most often attribute_not_exists(pk)."""
-    return None if "#" in text or ":" in text else _made(read(text), Placeholders())
+    return None if "#" in text or ":" in text else made(bound(read(text), Placeholders()))
 
 
-def _made(tree: Tree, placeholders: Placeholders) -> Condition:
+def made(tree: Tree) -> Condition:
+    """Of a tree that is bound."""
     paths: list[Steps] = []
-    return Condition(_test(bound(tree, placeholders), paths), paths)
+    return Condition(_test(tree, paths), paths)
 
 
 # Reading

@@ -21,8 +21,8 @@ from owsgit.services.tables.expressions.tokens import Problem
 from owsgit.services.tables.keys import Attribute, KeySchema, after, before, encode, encode_all, last
 from owsgit.services.tables.values import AttributeValue
 
-_FLIPPED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
-_OPERATORS = frozenset((*_FLIPPED, "BETWEEN", "begins_with"))
+FLIPPED = {"=": "=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+_OPERATORS = frozenset((*FLIPPED, "BETWEEN", "begins_with"))
 _NOT_SUPPORTED = "Query key condition not supported"
 _WORDS = {"S": "string", "B": "binary"}
 
@@ -181,8 +181,8 @@ def _term(compared: Compared) -> tuple[str, Term]:
             values.append(operand.value)
     if not name:
         raise _invalid("No key attribute specified")
-    if operator in _FLIPPED and not isinstance(operands[0], Path):
-        operator = _FLIPPED[operator]
+    if operator in FLIPPED and not isinstance(operands[0], Path):
+        operator = FLIPPED[operator]
     return name, Term(operator, tuple(values))
 
 

@@ -219,26 +219,26 @@ class _Change:
 # Reading
 
 
-class _Arithmetic(NamedTuple):
-    """`operator`: + or -."""
+class Arithmetic(NamedTuple):
+    """What SET assigns. `operator`: + or -."""
 
     operator: str
     left: Operand
     right: Operand
 
 
-class _Action(NamedTuple):
-    """`verb`: SET, REMOVE, ADD or DELETE."""
+class Clause(NamedTuple):
+    """What is done to one path. `verb`: SET, REMOVE, ADD or DELETE."""
 
     verb: str
     path: Path
-    value: Operand | _Arithmetic | None = None
+    value: Operand | Arithmetic | None = None
 
 
 class _Read(NamedTuple):
     """A text that was read. `names` and `keys`: its placeholders, in their order."""
 
-    actions: tuple[_Action, ...]
+    actions: tuple[Clause, ...]
     names: tuple[str, ...]
     keys: tuple[str, ...]
 
@@ -253,7 +253,7 @@ def parse(text: str, placeholders: Placeholders) -> Update:
 @lru_cache(maxsize=512)
 def _read(text: str) -> _Read:
     reader = OperandReader(text, _KEYWORDS, UPDATE_FUNCTIONS, CONDITION_FUNCTIONS, "an update expression")
-    actions: list[_Action] = []
+    actions: list[Clause] = []
     sections: list[str] = []
     while True:
         if reader.kind not in _KEYWORDS:
@@ -272,19 +272,19 @@ def _read(text: str) -> _Read:
     return _Read(tuple(actions), tuple(reader.names), tuple(reader.keys))
 
 
-def _read_action(reader: OperandReader, verb: str) -> _Action:
+def _read_action(reader: OperandReader, verb: str) -> Clause:
     path = reader.path()
     if verb == "REMOVE":
-        return _Action(verb, path)
+        return Clause(verb, path)
     if verb == "SET":
         reader.expect("=")
-        return _Action(verb, path, _read_value(reader))
+        return Clause(verb, path, _read_value(reader))
     key = reader.expect(":")
     reader.keys.append(key)
-    return _Action(verb, path, Value(key))
+    return Clause(verb, path, Value(key))
 
 
-def _read_value(reader: OperandReader) -> Operand | _Arithmetic:
+def _read_value(reader: OperandReader) -> Operand | Arithmetic:
     # Parentheses around all of it, or around an operand that + or - come after.
     if reader.kind == "(" and reader.after_closing() not in ("+", "-"):
         reader.take()
@@ -297,7 +297,12 @@ def _read_value(reader: OperandReader) -> Operand | _Arithmetic:
     if reader.kind not in ("+", "-"):
         return left
     reader.count()
-    return _Arithmetic(reader.take(), left, reader.operand(grouped_paths=False))
+    return Arithmetic(reader.take(), left, reader.operand(grouped_paths=False))
+
+
+def made(clauses: Sequence[Clause], placeholders: Placeholders) -> Update:
+    """Of clauses that were read elsewhere. Raises Problem."""
+    return _bound(_Read(tuple(clauses), (), ()), placeholders)
 
 
 # Binding
@@ -324,13 +329,13 @@ def _bound(read: _Read, placeholders: Placeholders) -> Update:
     return Update(actions, reads, tree)
 
 
-def _bind_value(value: Operand | _Arithmetic, placeholders: Placeholders) -> Operand | _Arithmetic:
-    if isinstance(value, _Arithmetic):
-        return _Arithmetic(value.operator, bind(value.left, placeholders), bind(value.right, placeholders))
+def _bind_value(value: Operand | Arithmetic, placeholders: Placeholders) -> Operand | Arithmetic:
+    if isinstance(value, Arithmetic):
+        return Arithmetic(value.operator, bind(value.left, placeholders), bind(value.right, placeholders))
     return bind(value, placeholders)
 
 
-def _check_added(verb: str, value: Operand | _Arithmetic | None) -> None:
+def _check_added(verb: str, value: Operand | Arithmetic | None) -> None:
     kind = type_of(value.value) if isinstance(value, Literal) else ""
     if kind in _LONG_NAMES and not (verb == "ADD" and kind == "N"):
         raise Problem(
@@ -338,7 +343,7 @@ def _check_added(verb: str, value: Operand | _Arithmetic | None) -> None:
         )
 
 
-def _check_value(value: Operand | _Arithmetic | None) -> None:
+def _check_value(value: Operand | Arithmetic | None) -> None:
     if isinstance(value, Call):
         for operand in value.operands:
             _check_value(operand)
@@ -347,7 +352,7 @@ def _check_value(value: Operand | _Arithmetic | None) -> None:
             requires_path(value)
         else:
             _check_types(value.name, "L", value.operands)
-    elif isinstance(value, _Arithmetic):
+    elif isinstance(value, Arithmetic):
         _check_value(value.left)
         _check_value(value.right)
         _check_types(value.operator, "N", (value.left, value.right))
@@ -359,7 +364,7 @@ def _check_types(name: str, kind: str, operands: Sequence[Operand]) -> None:
             raise wrong_type(name, type_of(operand.value))
 
 
-def _action(verb: str, path: Steps, value: Operand | _Arithmetic | None, reads: list[Steps]) -> Action:
+def _action(verb: str, path: Steps, value: Operand | Arithmetic | None, reads: list[Steps]) -> Action:
     """`reads` get the paths whose values are used."""
     if value is None:
         return Remove(path)
@@ -370,10 +375,10 @@ def _action(verb: str, path: Steps, value: Operand | _Arithmetic | None, reads: 
     return Add(path, value.value) if verb == "ADD" else Delete(path, value.value)
 
 
-def _paths(value: Operand | _Arithmetic) -> Iterator[Steps]:
+def _paths(value: Operand | Arithmetic) -> Iterator[Steps]:
     if isinstance(value, Path):
         yield value.steps
-    elif isinstance(value, Call | _Arithmetic):
+    elif isinstance(value, Call | Arithmetic):
         for operand in value.operands if isinstance(value, Call) else (value.left, value.right):
             yield from _paths(operand)
 
@@ -381,13 +386,13 @@ def _paths(value: Operand | _Arithmetic) -> Iterator[Steps]:
 # Evaluation
 
 
-def _compute(value: Operand | _Arithmetic) -> Compute:
+def _compute(value: Operand | Arithmetic) -> Compute:
     if isinstance(value, Literal):
         literal = value.value
         return lambda _: literal
     if isinstance(value, Path):
         return _required(at(value.steps))
-    if isinstance(value, _Arithmetic):
+    if isinstance(value, Arithmetic):
         return _arithmetic(value.operator, _compute(value.left), _compute(value.right))
     assert isinstance(value, Call)  # values are bound
     first, second = value.operands
