@@ -43,6 +43,12 @@ BOB = {
             "Condition": {"ForAnyValue:StringEquals": {"dynamodb:LeadingKeys": ["theirs"]}},
         },
         {"Effect": "Deny", "Action": "dynamodb:Query", "Resource": "arn:aws:dynamodb:*:*:table/orders/index/secret"},
+        {
+            "Effect": "Deny",
+            "Action": "dynamodb:PartiQLSelect",
+            "Resource": "*",
+            "Condition": {"Bool": {"dynamodb:FullTableScan": "true"}},
+        },
     ],
 }
 
@@ -128,6 +134,25 @@ def test_a_transaction_is_whole_or_nothing(resource: Any) -> None:
     client.transact_write_items(TransactItems=items[:1], ClientRequestToken="once")
     got = client.transact_get_items(TransactItems=[{"Get": {"TableName": "orders", "Key": {"shop": "t", "number": 1}}}])
     assert got["Responses"] == [{"Item": {"shop": "t", "number": 1}}]
+
+
+def test_statements_are_executed(resource: Any) -> None:
+    client = resource.meta.client
+    insert = "INSERT INTO \"orders\" VALUE {'shop': ?, 'number': 1, 'photo': ?}"
+    assert client.execute_statement(Statement=insert, Parameters=["partiql", b"\x00"])["Items"] == []
+    code, _ = refused(client.execute_statement, Statement=insert, Parameters=["partiql", b"\x00"])
+    assert code == "DuplicateItemException"
+    select = "SELECT \"number\", photo FROM orders WHERE shop = 'partiql'"
+    page = client.execute_statement(Statement=select, Limit=1)
+    assert [(item["number"], bytes(item["photo"])) for item in page["Items"]] == [(1, b"\x00")]
+    assert client.execute_statement(Statement=select, NextToken=page["NextToken"])["Items"] == []
+    texts = ("SELECT * FROM orders WHERE shop = 'nobody' AND number = 1", "SELECT")
+    answers = client.batch_execute_statement(Statements=[{"Statement": text} for text in texts])["Responses"]
+    assert [answer.get("Error", {}).get("Code") for answer in answers] == [None, "ValidationError"]
+    update = "UPDATE orders SET seen = 1 WHERE shop = 'partiql' AND number = 1"
+    assert client.execute_transaction(TransactStatements=[{"Statement": update}])["Responses"] == []
+    code, message = refused(client.execute_statement, Statement="SELECT * FROM orders")
+    assert code == "AccessDeniedException" and "dynamodb:PartiQLSelect" in message
 
 
 def test_policies_see_the_keys(resource: Any) -> None:

@@ -13,11 +13,12 @@ from owsgit.services.tables.controlling import Controlling
 from owsgit.services.tables.describing import Describing
 from owsgit.services.tables.errors import ValidationError
 from owsgit.services.tables.items import Items
+from owsgit.services.tables.partiql_operations import Statements
 from owsgit.services.tables.searching import Searches
 from owsgit.services.tables.transactions import Transactions
 
 
-class DynamoDb(Items, Searches, Batches, Transactions, Describing, Controlling):
+class DynamoDb(Items, Statements, Searches, Batches, Transactions, Describing, Controlling):
     """The API."""
 
     service = "dynamodb"

@@ -6,13 +6,17 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-cond
 
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from owsgit.aws.api import Need, ServiceError
 from owsgit.services.tables import legacy
-from owsgit.services.tables.catalog import Catalog
+from owsgit.services.tables.catalog import Catalog, Table
 from owsgit.services.tables.expressions import Placeholders, condition, keycondition, projection, update
 from owsgit.services.tables.keys import KeySchema
+from owsgit.services.tables.partiql import binding, grammar
+from owsgit.services.tables.partiql.statements import Change, Delete, Exists, Insert, Select
+from owsgit.services.tables.values import Item
 
 Given = Mapping[str, Any]
 
@@ -24,6 +28,13 @@ TRANSACTED = {
     "Get": "GetItem",
 }
 """Which operation's action an action of a transaction needs."""
+
+STATEMENTS = {
+    "ExecuteStatement": "",
+    "BatchExecuteStatement": "Statements",
+    "ExecuteTransaction": "TransactStatements",
+}
+"""Operations by statements, and which parameter has them, where there are several."""
 
 NOT_OF_TABLES = frozenset({"ListTables", "DescribeLimits", "DescribeEndpoints"})
 
@@ -39,6 +50,9 @@ def needs(catalog: Catalog, operation: str, given: Given) -> Iterator[Need]:
                     if action in TRANSACTED:
                         enclosing = {"dynamodb:EnclosingOperation": operation}
                         yield _need(catalog, TRANSACTED[action], request["TableName"], request, enclosing)
+        case _ if operation in STATEMENTS:
+            for each in _statements(operation, given):
+                yield from _statement(catalog, operation, each)
         case _ if operation in NOT_OF_TABLES:
             yield Need(f"dynamodb:{operation}", "*")
         case _:
@@ -52,10 +66,79 @@ def tables(operation: str, given: Given) -> Iterator[str]:
     elif operation in ("TransactGetItems", "TransactWriteItems"):
         for each in given["TransactItems"]:
             yield from (request["TableName"] for action, request in each.items() if action in TRANSACTED)
+    elif operation in STATEMENTS:
+        for each in _statements(operation, given):
+            with suppress(ServiceError):
+                yield grammar.read(each["Statement"]).statement.source.table
     elif "TableName" in given:
         yield given["TableName"]
     elif "ResourceArn" in given:
         yield given["ResourceArn"]
+
+
+def _statements(operation: str, given: Given) -> list[Given]:
+    several = STATEMENTS[operation]
+    return given[several] if several else [given]
+
+
+def _statement(catalog: Catalog, operation: str, given: Given) -> Iterator[Need]:
+    """Of one statement: none if it cannot be read, which is refused later and does nothing before."""
+    try:
+        statement = grammar.read(given["Statement"]).statement
+    except ServiceError:
+        return
+    source = statement.source
+    arn = catalog.arn(catalog.name_of(source.table)) + (f"/index/{source.index}" if source.index is not None else "")
+    keys: dict[str, str | tuple[str, ...]] = {}
+    if operation == "ExecuteTransaction":
+        keys["dynamodb:EnclosingOperation"] = operation
+    if isinstance(statement, Select):
+        keys["dynamodb:Select"] = _selected(statement)
+    elif isinstance(statement, Change | Delete):
+        keys["dynamodb:ReturnValues"] = statement.returning
+    attributes, items = _of_statement(catalog.find(source.table), given)
+    if attributes:
+        keys["dynamodb:Attributes"] = tuple(sorted(attributes))
+    schema = _schema(catalog.find(source.table), source.index)
+    if schema is not None:
+        keys.update(_leading(schema, items))
+    if isinstance(statement, Select | Exists):
+        keys["dynamodb:FullTableScan"] = "false" if items else "true"
+    yield Need(f"dynamodb:{_PARTIQL[type(statement)]}", arn, keys)
+
+
+def _of_statement(table: Table | None, given: Given) -> tuple[set[str], list[Item]]:
+    """The attributes that it names, and the keys. What else is wrong with it is told later, too."""
+    attributes: set[str] = set()
+    items: list[Item] = []
+    with suppress(ServiceError):
+        bound = binding.bind(given["Statement"], binding.check_parameters(given.get("Parameters")))
+        attributes = binding.attributes(bound)
+        if table is not None:
+            items = binding.named(table, bound)
+    return attributes, items
+
+
+def _schema(table: Table | None, index: str | None) -> KeySchema | None:
+    if table is None or index is None:
+        return table.schema if table is not None else None
+    found = table.indexes.get(index)
+    return found.schema if found is not None else None
+
+
+_PARTIQL: Mapping[type, str] = {
+    Select: "PartiQLSelect",
+    Exists: "PartiQLSelect",
+    Insert: "PartiQLInsert",
+    Change: "PartiQLUpdate",
+    Delete: "PartiQLDelete",
+}
+
+
+def _selected(select: Select) -> str:
+    if select.columns is not None:
+        return "SPECIFIC_ATTRIBUTES"
+    return "ALL_PROJECTED_ATTRIBUTES" if select.source.index is not None else "ALL_ATTRIBUTES"
 
 
 def _need(catalog: Catalog, operation: str, name: str, given: Given, more: Mapping[str, str]) -> Need:
