@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from owsgit.model.iam.context import EMPTY, Context
 from owsgit.model.iam.decision import ResourcePolicy, Session
 
 
@@ -61,6 +62,8 @@ class Caller:
     access_key: str = ""
     user: str = ""  # who logged in for the credentials, and the fingerprint of that key
     key: str = ""
+    expires: int = 0  # when the credentials are good no more: what is given for them is not good for longer
+    context: Context = EMPTY  # the condition keys that are known of the request
 
 
 class Events(Protocol):

@@ -3,16 +3,25 @@
 Bounded in size and age as all logs are. Written soon after the answer, not before: a crash costs the last milliseconds.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.log_lines import Entry, Source
 from owsgit.runtime.logs import FunctionLog, LogSettings
 
 RETENTION_DAYS = 90
 """As CloudTrail's event history."""
+
+NAMELESS_PER_SECOND, NAMELESS_BURST = 1 / 30, 100
+"""Of calls without good credentials, which anybody can make: they must not drive all others out of the log."""
+
+MESSAGE_CHARACTERS_MAX = 1024
+RESOURCES_MAX = 100
+"""A call of AWS's has no more, and an ARN no more characters than a message."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +59,29 @@ class Record:
             "reason": self.reason,
             "ms": self.milliseconds,
         }
-        return {name: value for name, value in named.items() if value}
+        return {name: _bounded(value) for name, value in named.items() if value}
 
     def text(self) -> str:
         """In one line, which is what is searched for a text."""
         what = f"{self.service or '?'}:{self.operation or '?'}"
-        words = (self.who or "nobody", what, str(self.status), self.error, *self.resources, self.message)
+        words = (
+            self.who or "nobody",
+            what,
+            str(self.status),
+            self.error,
+            *_bounded(self.resources),
+            _bounded(self.message),
+        )
         return " ".join(filter(None, words))
+
+
+def _bounded(value: Any) -> Any:
+    """What clients say goes into the log as far as it tells something."""
+    if isinstance(value, str):
+        return value[:MESSAGE_CHARACTERS_MAX]
+    if isinstance(value, list | tuple):
+        return [str(each)[:MESSAGE_CHARACTERS_MAX] for each in itertools.islice(value, RESOURCES_MAX)]
+    return value
 
 
 class Audit:
@@ -66,10 +91,21 @@ class Audit:
         self.folder = folder
         self._log = FunctionLog(folder)
         self._log.configure(LogSettings(Source("aws", node, "audit"), retention_days=RETENTION_DAYS))
+        self._nameless = Allowance(NAMELESS_PER_SECOND, NAMELESS_BURST)
+        self._left_out = 0
 
     def write(self, record: Record) -> None:
+        """A full disk costs the record, never the call."""
+        document = record.document()
+        if not record.access_key:
+            if not self._nameless.take(1):
+                self._left_out += 1
+                return
+            if self._left_out:
+                document["leftOut"] = self._left_out  # calls like this one, before it
+                self._left_out = 0
         level = "WARN" if record.error else "INFO"
-        self._log.append(record.request_id, [Entry(record.text(), level, record.document(), platform=True)])
+        self._log.append(record.request_id, [Entry(record.text(), level, document, platform=True)])
 
     def sweep(self) -> None:
         """Remove what is older than it is kept."""

@@ -121,12 +121,17 @@ class _Held:
     credential: Credential
 
 
-def give(holder: Holder, key: Ed25519PrivateKey, own: keys.SshKey, state: State, now: float) -> Given:
-    """New credentials, by the node with `key`. Raises UnavailableError if the project has too many nodes for them."""
+def give(
+    holder: Holder, key: Ed25519PrivateKey, own: keys.SshKey, state: State, now: float, until: int | None = None
+) -> Given:
+    """New credentials, by the node with `key`; good until `until` at most, which is in seconds since 1970.
+
+    Raises UnavailableError if the project has too many nodes for them.
+    """
     access_key = PREFIX + base64.b32encode(secrets.token_bytes(10)).decode()
     secret = base64.b64encode(secrets.token_bytes(30)).decode()
     recipients = [pyrage.ssh.Recipient.from_str(line) for line in _nodes(state)]
-    expires = int(now) + SECONDS
+    expires = int(now) + SECONDS if until is None else min(int(now) + SECONDS, until)
     said = {
         "accessKey": access_key,
         "user": holder.user,
@@ -294,6 +299,7 @@ def _credential(said: _Statement, state: State) -> Credential:
         arn=state.caller(who).arn,
         user_id=state.identity(who)["aws:userid"],
         issued=said.issued,
+        expires=said.expires,
         user=said.holder.user,
         key=said.holder.key,
     )

@@ -6,6 +6,7 @@ answered here or by the node that has what it is about, and told to the audit lo
 
 import inspect
 import logging
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -22,7 +23,7 @@ from owsgit.aws.audit import Audit, Record
 from owsgit.aws.protocols import Incoming, Protocol, Reply, protocol_of
 from owsgit.aws.sigv4 import Request, SignatureError
 from owsgit.model.errors import OwsgitError, UnavailableError
-from owsgit.model.iam.context import Context
+from owsgit.model.iam.context import iso, of_request
 from owsgit.model.names import Scope
 from owsgit.model.service import Credential, CredentialError, Decide, Neighbours, Told
 
@@ -32,6 +33,8 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 TOPIC = "aws"
 """Under which nodes pass requests on to each other."""
 
+ADDRESS_CHARACTERS_MAX = 64
+
 BUILT_LATER = "is not built in owsgit yet"
 
 log = logging.getLogger("owsgit.aws")
@@ -39,11 +42,10 @@ log = logging.getLogger("owsgit.aws")
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request at the door, before anything in it is believed. `body` reads all of it, and may refuse."""
+    """A request at the door, before anything in it is believed. `body` reads all of it, or raises ServiceError."""
 
     request: Request
     body: Callable[[], Awaitable[bytes]]
-    context: Context  # the condition keys that are known of every request
     address: str
     secure: bool
     passed_on: bool = False  # whether another node brings it, which is answered here or not at all
@@ -70,7 +72,7 @@ class Door:
         house.neighbours.answer(TOPIC, self._answer_neighbour)
 
     async def answer(self, arrival: Arrival) -> Reply:
-        """Never raises but CancelledError and what reading the body raises."""
+        """Never raises but CancelledError."""
         began = time.monotonic()
         request_id = str(uuid.uuid4())
         asked = _Asked(request_id, arrival)
@@ -138,6 +140,8 @@ class Door:
             credential.access_key,
             credential.user,
             credential.key,
+            credential.expires,
+            asked.context,
         )
         result = await function(caller, **_named(function, operation, parameters))
         return protocol.write(operation, result or {}, asked.request_id)
@@ -154,7 +158,7 @@ class Door:
 
     def _decide(self, asked: "_Asked", credential: Credential) -> None:
         """Raises AccessDeniedError unless all that is needed is allowed."""
-        context = asked.arrival.context.with_values({"aws:TokenIssueTime": _iso(credential.issued)})
+        context = asked.context = asked.context.with_values({"aws:TokenIssueTime": iso(credential.issued)})
         for need in asked.needs:
             decision = self._house.decide(
                 credential.who, need.action, need.arn, context.with_values(need.context), need.policy
@@ -181,17 +185,16 @@ class Door:
                 "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers],
                 "address": asked.arrival.address,
                 "secure": asked.arrival.secure,
-                "context": {key: list(values) for key, values in asked.arrival.context.values.items()},
             },
             incoming.body,
         )
         answer = await self._house.neighbours.ask(node, TOPIC, told)
         asked.elsewhere = True  # it stands in that node's log
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.fields["headers"]]
-        return Reply(int(answer.fields["status"]), headers, answer.body)
+        return _reply_of(answer)
 
     async def _answer_neighbour(self, node: str, told: Told) -> Told:
-        """Whoever passes a request on is a node of the ledger: what it says of the client's address is taken."""
+        """Whoever passes a request on is a node of the ledger: what it says of the client's address and of TLS is
+        taken, and nothing else."""
         fields = told.fields
 
         async def body() -> bytes:
@@ -203,9 +206,8 @@ class Door:
             str(fields["query"]).encode("latin-1"),
             [(str(name).encode("latin-1"), str(value).encode("latin-1")) for name, value in fields["headers"]],
         )
-        context = Context({str(key): tuple(map(str, values)) for key, values in fields["context"].items()})
-        address, secure = str(fields["address"]), fields["secure"] is True
-        reply = await self.answer(Arrival(request, body, context, address, secure, passed_on=True))
+        address, secure = str(fields["address"])[:ADDRESS_CHARACTERS_MAX], fields["secure"] is True
+        reply = await self.answer(Arrival(request, body, address, secure, passed_on=True))
         if not isinstance(reply.body, bytes):
             await reply.body.aclose()
             raise UnavailableError("a stream is not passed on from node to node", remedy="ask the node that has it")
@@ -218,6 +220,9 @@ class _Asked:
 
     def __init__(self, request_id: str, arrival: Arrival) -> None:
         self.request_id, self.arrival = request_id, arrival
+        self.context = of_request(
+            arrival.address, arrival.request.headers, time.time(), secure=arrival.secure
+        )  # the condition keys that are known of every request
         self.protocol: Protocol | None = None
         self.operation = ""
         self.needs: list[Need] = []
@@ -308,6 +313,25 @@ def _taken(function: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset(each.name for each in parameters)
 
 
-@lru_cache(4096)
-def _iso(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+def _reply_of(answer: Told) -> Reply:
+    """What another node answered. It could write into the client's connection whatever it likes, were it not for this.
+
+    Raises UnavailableError.
+    """
+    match answer.fields:
+        case {"status": int(status), "headers": list(pairs)} if 200 <= status <= 599:
+            headers = [_header_of(pair) for pair in pairs]
+            return Reply(status, [pair for pair in headers if pair is not None], answer.body)
+    raise UnavailableError("the node that has this answered something else than a response", remedy="try again")
+
+
+def _header_of(pair: object) -> tuple[bytes, bytes] | None:
+    """A header of another node's response, if it is one of AWS's."""
+    match pair:
+        case [str(name), str(value)] if _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value):
+            return name.encode("latin-1"), value.encode("latin-1")
+    return None
+
+
+_HEADER_NAME = re.compile(r"content-type|x-amzn?-[a-z0-9-]{1,64}")
+_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

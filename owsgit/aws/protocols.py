@@ -21,13 +21,19 @@ from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Sh
 
 from owsgit.aws.api import ServiceError, Streamed
 from owsgit.aws.eventstream import Encoded, EventStream
-from owsgit.aws.shapes import Readers, Writers, check, failed, invalid, member_path, written_time
+from owsgit.aws.shapes import DEPTH_MAX, Problems, Readers, Writers, check, member_of, written_time
 from owsgit.aws.sigv4 import Headers
 
 FIELDS_MAX = 1000
 """Of a query or a form."""
 
-BODY_DEPTH_MAX = 64
+_NUMBER = re.compile(r"[1-9][0-9]{0,7}")
+"""Of a member of a list, in a form: in one spelling each, and none that takes its time to read."""
+
+_OBJECTS_MAX = 2_000_000
+"""Of a body of JSON, lists among them. Each takes 64 bytes of memory and more, and two on the wire; the smallest thing
+that means something, {"N":"1"} in a list, takes ten.
+"""
 
 
 @dataclass(frozen=True)
@@ -84,27 +90,12 @@ class Protocol(ABC):
 def _parsed(body: bytes) -> Any:
     if not body:
         return {}
-    if body.count(b"{") + body.count(b"[") > BODY_DEPTH_MAX and _depth(body) > BODY_DEPTH_MAX:
-        raise ServiceError("SerializationException", "the request is nested too deep")
+    if body.count(b"{") + body.count(b"[") > _OBJECTS_MAX:
+        raise ServiceError("SerializationException", "the request has too many parts")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise ServiceError("SerializationException", "the body is not JSON") from None
-
-
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
-
-
-def _depth(body: bytes) -> int:
-    depth = most = 0
-    for found in _STRUCTURE.finditer(body):
-        mark = found[0]
-        if mark in (b"{", b"["):
-            depth += 1
-            most = max(most, depth)
-        elif mark in (b"}", b"]"):
-            depth -= 1
-    return most
 
 
 class JsonProtocol(Protocol):
@@ -237,12 +228,22 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
 
 
 def _form(incoming: Incoming) -> dict[str, str]:
-    if not incoming.header(b"content-type").startswith("application/x-www-form-urlencoded"):
-        source = incoming.query
-    else:
-        source = incoming.body
+    in_body = incoming.header(b"content-type").startswith("application/x-www-form-urlencoded")
+    fields = _fields(incoming.body if in_body else incoming.query, plus_is_space=in_body)
+    found = dict(fields)
+    if len(found) != len(fields):
+        raise ServiceError("MalformedQueryString", "a field is there more than once")
+    return found
+
+
+def _fields(source: bytes, *, plus_is_space: bool) -> list[tuple[str, str]]:
+    """The fields of a query or of a form, in their order. Raises ServiceError.
+
+    In a query a plus is a plus: that is how it is signed, so that nobody on the way can make it one from %2B.
+    """
     try:
-        return dict(parse_qsl(source.decode("utf-8"), keep_blank_values=True, max_num_fields=FIELDS_MAX))
+        text = source.decode("utf-8") if plus_is_space else source.decode("utf-8").replace("+", "%2B")
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict")
     except ValueError:
         raise ServiceError("MalformedQueryString", "the form is no query string of at most 1000 fields") from None
 
@@ -251,7 +252,9 @@ def _grown(fields: Mapping[str, str]) -> dict[str, Any]:
     """`a.b.1` and its like as nested objects."""
     root: dict[str, Any] = {}
     for name, value in fields.items():
-        *before, last = name.split(".")[: BODY_DEPTH_MAX + 1]
+        *before, last = name.split(".", DEPTH_MAX + 1)
+        if len(before) > DEPTH_MAX:
+            raise ServiceError("MalformedQueryString", f"{name[:80]} is nested too deep")
         place = root
         for part in before:
             below = place.setdefault(part, {})
@@ -269,23 +272,30 @@ def _shaped(shape: Shape, tree: Any) -> Any:
     if isinstance(shape, StructureShape) and isinstance(tree, dict):
         wire = {member.serialization.get("name", name): (name, member) for name, member in shape.members.items()}
         return {wire[name][0]: _shaped(wire[name][1], each) for name, each in tree.items() if name in wire}
+    if isinstance(shape, ListShape) and tree == "":
+        return []  # as an empty list is written
     if isinstance(shape, ListShape) and isinstance(tree, dict):
         flat = shape.serialization.get("flattened")
         below = tree if flat else tree.get(shape.member.serialization.get("name", "member"), {})
-        if not isinstance(below, dict) or not all(each.isdecimal() for each in below):
-            raise ServiceError("MalformedQueryString", "the members of a list are numbered from 1")
-        return [_shaped(shape.member, below[each]) for each in sorted(below, key=int)]
+        return [_shaped(shape.member, each) for each in _numbered(below)]
     if isinstance(shape, MapShape) and isinstance(tree, dict):
         entries = tree if shape.serialization.get("flattened") else tree.get("entry", {})
         names = shape.key.serialization.get("name", "key"), shape.value.serialization.get("name", "value")
-        if not isinstance(entries, dict):
-            raise ServiceError("MalformedQueryString", "the entries of a map are numbered from 1")
-        return {
-            str(each.get(names[0])): _shaped(shape.value, each.get(names[1]))
-            for each in entries.values()
-            if isinstance(each, dict)
-        }
+        found: dict[str, Any] = {}
+        for each in _numbered(entries):
+            key = each.get(names[0]) if isinstance(each, dict) else None
+            if not isinstance(key, str) or key in found or names[1] not in each:
+                raise ServiceError("MalformedQueryString", "the entries of a map have a key each, and a value")
+            found[key] = _shaped(shape.value, each[names[1]])
+        return found
     return tree
+
+
+def _numbered(members: Any) -> list[Any]:
+    """What is numbered in a form, in the order of the numbers. Raises ServiceError."""
+    if not isinstance(members, dict) or not all(map(_NUMBER.fullmatch, members)):
+        raise ServiceError("MalformedQueryString", "members of lists and maps are numbered from 1")
+    return [members[each] for each in sorted(members, key=int)]
 
 
 def _into(parent: Element, shape: Shape, value: Any) -> None:
@@ -333,11 +343,12 @@ class _Address:
     segments: tuple[str | None, ...]
     names: tuple[str, ...]
     greedy: bool
+    query: tuple[tuple[str, str], ...]  # what stands in it beside the parameters
 
-    def match(self, method: str, segments: Sequence[str]) -> dict[str, str] | None:
-        if method != self.method or (
-            len(segments) < len(self.segments) if self.greedy else len(segments) != len(self.segments)
-        ):
+    def match(self, method: str, segments: Sequence[str], query: Sequence[tuple[str, str]]) -> dict[str, str] | None:
+        if method != self.method or not all(pair in query for pair in self.query):
+            return None
+        if len(segments) < len(self.segments) if self.greedy else len(segments) != len(self.segments):
             return None
         values: list[str] = []
         for index, wanted in enumerate(self.segments):
@@ -351,6 +362,10 @@ class _Address:
         return dict(zip(self.names, map(unquote, values), strict=True)) if all(values) else None
 
 
+_NOT_SEGMENTS = (b"", b".", b"..")
+"""Signatures are made without them: whoever has a signed request could put some in, and so ask for something else."""
+
+
 class RestJsonProtocol(Protocol):
     """Method and path name the operation; parameters are in the path, the query, headers and a body of JSON."""
 
@@ -359,16 +374,19 @@ class RestJsonProtocol(Protocol):
         self._texts, self._json = Readers(text=True), Readers(wire_names=True)
         self._writers = Writers(wire_names=True)
         found = [_address(_operation(model, name)) for name in model.operation_names]
-        self._addresses = sorted(found, key=lambda each: [part is None for part in each.segments])
+        self._addresses = sorted(found, key=lambda each: ([part is None for part in each.segments], -len(each.query)))
 
     def find(self, incoming: Incoming) -> OperationModel | None:
         found = self._found(incoming)
         return _operation(self.model, found[0].operation) if found is not None else None
 
     def _found(self, incoming: Incoming) -> tuple[_Address, dict[str, str]] | None:
+        if any(part in _NOT_SEGMENTS for part in incoming.path[1:].removesuffix(b"/").split(b"/")):
+            return None
         segments = incoming.path.decode("latin-1").strip("/").split("/")
+        query = _fields(incoming.query, plus_is_space=False)
         for address in self._addresses:
-            values = address.match(incoming.method, segments)
+            values = address.match(incoming.method, segments, query)
             if values is not None:
                 return address, values
         return None
@@ -389,7 +407,7 @@ class RestJsonProtocol(Protocol):
                         incoming.body if member.type_name == "blob" else incoming.body.decode("utf-8", "replace")
                     )
             elif incoming.body:
-                given[payload] = self._json.reader(member)(_parsed(incoming.body), payload, [])
+                given[payload] = _parsed(incoming.body)
         else:
             body = _parsed(incoming.body)
             if not isinstance(body, dict):
@@ -407,13 +425,15 @@ class RestJsonProtocol(Protocol):
     def _outside(shape: Shape, incoming: Incoming, path: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
         """What stands in the path, the query and the headers."""
         assert isinstance(shape, StructureShape)
-        query = parse_qsl(incoming.query.decode("latin-1"), keep_blank_values=True, max_num_fields=FIELDS_MAX)
+        query = _fields(incoming.query, plus_is_space=False)
         for name, member in shape.members.items():
             location, wire = member.serialization.get("location"), member.serialization.get("name", name)
             if location == "uri" and wire in path:
                 yield name, path[wire]
             elif location == "querystring":
                 values = [value for key, value in query if key == wire]
+                if len(values) > 1 and not isinstance(member, ListShape):
+                    raise ServiceError("ValidationException", f"{wire} is there more than once")
                 if values:
                     yield name, values if isinstance(member, ListShape) else values[0]
             elif location == "header":
@@ -441,7 +461,7 @@ class RestJsonProtocol(Protocol):
             if location == "statusCode":
                 status = int(value)
             elif location == "header":
-                headers.append((wire.lower().encode(), str(value).encode("utf-8")))
+                headers.append((wire.lower().encode(), _header_value(value)))
             else:
                 inside[name] = value
         payload = shape.serialization.get("payload")
@@ -485,38 +505,45 @@ class RestJsonProtocol(Protocol):
             for name, value in error.fields.items():
                 place = shape.members[name].serialization if name in shape.members else {}
                 if place.get("location") == "header":
-                    headers.append((place.get("name", name).lower().encode(), str(value).encode()))
+                    headers.append((place.get("name", name).lower().encode(), _header_value(value)))
                 else:
                     more[name] = value
         named = "Message" if _has(shape, "Message") else "message"
         return Reply(status, headers, orjson.dumps({**more, named: error.message}))
 
 
+def _header_value(value: Any) -> bytes:
+    """As it may stand in a head: no line of its own, whatever an operation returns."""
+    return _UNPRINTABLE.sub("?", str(value)).encode("utf-8", "replace")
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+
+
 def _checked(
     shape: StructureShape, texts: Readers, objects: Readers, outside: Mapping[str, Any], inside: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Parameters of two kinds, checked together: members are looked at in the order of the model."""
-    problems: list[str] = []
+    problems = Problems()
     found: dict[str, Any] = {}
     for name, member in shape.members.items():
         reader = texts if name in outside else objects
         value = outside.get(name, inside.get(name))
         if value is not None:
-            found[name] = reader.reader(member)(value, member_path("", name), problems)
+            found[name] = reader.reader(member)(value, member_of(None, name), problems)
         elif name in shape.required_members:
-            problems.append(failed(None, member_path("", name), "not be null"))
-    if problems:
-        raise invalid(problems)
+            problems.add(None, member_of(None, name), "not be null")
+    problems.check()
     return found
 
 
 def _address(operation: OperationModel) -> _Address:
-    path = operation.http["requestUri"].partition("?")[0].strip("/")
-    parts = path.split("/")
+    path, _, query = operation.http["requestUri"].partition("?")
+    parts = path.strip("/").split("/")
     names = tuple(part[1:-1].rstrip("+") for part in parts if part.startswith("{"))
     greedy = parts[-1].endswith("+}")
     segments = tuple(None if part.startswith("{") else part for part in parts)
-    return _Address(operation.name, operation.http["method"], segments, names, greedy)
+    return _Address(operation.name, operation.http["method"], segments, names, greedy, tuple(parse_qsl(query)))
 
 
 @lru_cache(4096)

@@ -8,6 +8,7 @@ https://smithy.io/2.0/aws/protocols/index.html
 
 import base64
 import binascii
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -18,43 +19,85 @@ from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from owsgit.aws.api import ServiceError
 
-Problems = list[str]
-Reader = Callable[[Any, str, Problems], Any]
-"""Takes a value, its path as AWS writes it, and the list of what is wrong. Raises ServiceError for the wrong type."""
+Place = tuple[Any, int | str, int, bool] | None
+"""Where a value stands: the place above it, its name or number there, how deep it is, and whether it is one of many.
+A path is written only for what is wrong: a client that names things at length must not have it copied for each of them.
+"""
 
 Writer = Callable[[Any], Any]
 
 PROBLEMS_MAX = 10
 SHOWN_CHARACTERS_MAX = 200
-DEPTH_MAX = 64
-"""Of nested structures: nothing that AWS takes is deeper."""
+DEPTH_MAX = 96
+"""Of values in each other: an item of DynamoDB has 32 levels, of two each, in a request around it."""
 
+PATTERN_CHARACTERS_MAX = 4096
+"""Longer texts are not held against a pattern: the models' are written for short ones, and some take their time."""
+
+REDACTED = "*** Sensitive Data Redacted ***"
+"""In place of what the model calls sensitive: errors stand in the audit log."""
+
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 _INTEGERS = {"integer": 31, "long": 63, "short": 15, "byte": 7}
 
 
-def invalid(problems: Problems) -> ServiceError:
-    """What a request is answered that breaks constraints of its model."""
-    count = len(problems)
-    what = "error" if count == 1 else "errors"
-    text = f"{count} validation {what} detected: {'; '.join(problems[:PROBLEMS_MAX])}"
-    return ServiceError("ValidationException", text)
+class Problems:
+    """What is wrong with a request: all of it is counted, and the first of it is told."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._texts: list[str] = []
+
+    def add(self, value: Any, place: Place, constraint: str) -> None:
+        """One broken constraint."""
+        self.count += 1
+        if self.count <= PROBLEMS_MAX:
+            shown = "null" if value is None else f"'{_shown(value)}'"
+            where = path_of(place)
+            self._texts.append(f"Value {shown} at '{where}' failed to satisfy constraint: Member must {constraint}")
+
+    def check(self) -> None:
+        """Raises ServiceError, in AWS's words, if anything is wrong."""
+        if self.count:
+            what = "error" if self.count == 1 else "errors"
+            text = f"{self.count} validation {what} detected: {'; '.join(self._texts)}"
+            raise ServiceError("ValidationException", text)
 
 
-def failed(value: Any, path: str, constraint: str) -> str:
-    """One broken constraint, in AWS's words."""
-    shown = "null" if value is None else f"'{_shown(value)}'"
-    return f"Value {shown} at '{path}' failed to satisfy constraint: Member must {constraint}"
+Reader = Callable[[Any, Place, Problems], Any]
+"""Takes a value, where it stands, and what is wrong so far. Raises ServiceError for the wrong type."""
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list | dict):
-        return "[" + ", ".join(str(each) for each in value)[:SHOWN_CHARACTERS_MAX] + "]" if value else "[]"
-    return str(value)[:SHOWN_CHARACTERS_MAX]
+        first = ", ".join(_shown(each) for each in itertools.islice(value, PROBLEMS_MAX))
+        return f"[{first[:SHOWN_CHARACTERS_MAX]}]"
+    return value[:SHOWN_CHARACTERS_MAX] if isinstance(value, str) else str(value)[:SHOWN_CHARACTERS_MAX]
 
 
-def member_path(path: str, name: str) -> str:
-    own = name[:1].lower() + name[1:]
-    return f"{path}.{own}" if path else own
+def member_of(place: Place, name: str) -> Place:
+    """Where a member of a structure stands."""
+    return place, name, place[2] + 1 if place is not None else 1, False
+
+
+def path_of(place: Place) -> str:
+    """A place as AWS writes it: `writeItems.orders.member.2.member`."""
+    parts: list[str] = []
+    while place is not None:
+        above, name, _, one_of_many = place
+        text = str(name)[:SHOWN_CHARACTERS_MAX]
+        parts.append(f"{text}.member" if one_of_many else text[:1].lower() + text[1:])
+        place = above
+    return ".".join(reversed(parts))[:SHOWN_CHARACTERS_MAX]
+
+
+def _deeper(place: Place) -> int:
+    """How deep what stands in `place` is. Raises ServiceError if that is too deep."""
+    depth = place[2] + 1 if place is not None else 1
+    if depth > DEPTH_MAX:
+        raise ServiceError("SerializationException", "the request is nested too deep")
+    return depth
 
 
 class Readers:
@@ -93,7 +136,7 @@ class Readers:
 
     def _structure(self, shape: StructureShape) -> Reader:
         if getattr(shape, "is_document_type", False):
-            return lambda value, path, problems: value
+            return lambda value, place, problems: value
         names: dict[str, tuple[str, Shape]] = {}
         for name, member in shape.members.items():
             wire = member.serialization.get("name", name) if self._wire_names else name
@@ -102,11 +145,10 @@ class Readers:
         required = tuple(shape.required_members)
         union = bool(getattr(shape, "is_tagged_union", False))
 
-        def read(value: Any, path: str, problems: Problems) -> Any:
+        def read(value: Any, place: Place, problems: Problems) -> Any:
             if type(value) is not dict:
                 raise _wrong(value, "structure")
-            if path.count(".") > DEPTH_MAX:
-                raise ServiceError("SerializationException", "the request is nested too deep")
+            depth = _deeper(place)
             found: dict[str, Any] = {}
             for wire, given in value.items():
                 if given is None:
@@ -118,10 +160,10 @@ class Readers:
                     name, member = names[wire]
                     known = readers[wire] = name, self.reader(member)
                 name, reader = known
-                found[name] = reader(given, member_path(path, name) if not union else path, problems)
+                found[name] = reader(given, (place, name, depth, False) if not union else place, problems)
             for name in required:
                 if name not in found:
-                    problems.append(failed(None, member_path(path, name), "not be null"))
+                    problems.add(None, (place, name, depth, False), "not be null")
             return found
 
         return read
@@ -130,19 +172,19 @@ class Readers:
         made: list[Reader] = []
         check = _lengths(shape)
 
-        def read(value: Any, path: str, problems: Problems) -> Any:
+        def read(value: Any, place: Place, problems: Problems) -> Any:
             if type(value) is not list:
                 raise _wrong(value, "list")
             if not made:
                 made.append(self.reader(shape.member))
-            reader = made[0]
+            reader, depth = made[0], _deeper(place)
             found = [
-                reader(each, f"{path}.{index}.member", problems)
+                reader(each, (place, index, depth, True), problems)
                 for index, each in enumerate(value, 1)
                 if each is not None
             ]
             if check is not None:
-                check(len(value), value, path, problems)
+                check(len(value), value, place, problems)
             return found
 
         return read
@@ -151,19 +193,19 @@ class Readers:
         made: list[Reader] = []
         check = _lengths(shape)
 
-        def read(value: Any, path: str, problems: Problems) -> Any:
+        def read(value: Any, place: Place, problems: Problems) -> Any:
             if type(value) is not dict:
                 raise _wrong(value, "map")
             if not made:
                 made.extend((self.reader(shape.key), self.reader(shape.value)))
-            key, reader = made
+            (key, reader), depth = made, _deeper(place)
             found = {
-                key(name, path, problems): reader(each, f"{path}.{name}.member", problems)
+                key(name, place, problems): reader(each, (place, name, depth, True), problems)
                 for name, each in value.items()
                 if each is not None
             }
             if check is not None:
-                check(len(value), value, path, problems)
+                check(len(value), value, place, problems)
             return found
 
         return read
@@ -172,34 +214,36 @@ class Readers:
         check = _lengths(shape)
         pattern = _pattern(shape)
         enum = frozenset(shape.metadata.get("enum", ()))
+        sensitive = bool(shape.metadata.get("sensitive"))
+        most = shape.metadata.get("max", PATTERN_CHARACTERS_MAX)
         if check is None and pattern is None and not enum:
 
-            def plain(value: Any, path: str, problems: Problems) -> Any:
+            def plain(value: Any, place: Place, problems: Problems) -> Any:
                 if type(value) is not str:
                     raise _wrong(value, "string")
                 return value
 
             return plain
 
-        def read(value: Any, path: str, problems: Problems) -> Any:
+        def read(value: Any, place: Place, problems: Problems) -> Any:
             if type(value) is not str:
                 raise _wrong(value, "string")
+            shown = REDACTED if sensitive else value
             if check is not None:
-                check(len(value), value, path, problems)
-            if pattern is not None and pattern.fullmatch(value) is None:
-                wanted = f"satisfy regular expression pattern: {shape.metadata['pattern']}"
-                problems.append(failed(value, path, wanted))
+                check(len(value), shown, place, problems)
+            if pattern is not None and (len(value) > most or pattern.fullmatch(value) is None):
+                problems.add(shown, place, f"satisfy regular expression pattern: {shape.metadata['pattern']}")
             if enum and value not in enum:
-                wanted = f"satisfy enum value set: [{', '.join(shape.metadata['enum'])}]"
-                problems.append(failed(value, path, wanted))
+                problems.add(shown, place, f"satisfy enum value set: [{', '.join(shape.metadata['enum'])}]")
             return value
 
         return read
 
     def _blob(self, shape: Shape) -> Reader:
         check = _lengths(shape)
+        sensitive = bool(shape.metadata.get("sensitive"))
 
-        def read(value: Any, path: str, problems: Problems) -> Any:
+        def read(value: Any, place: Place, problems: Problems) -> Any:
             if isinstance(value, bytes):  # a payload, which is not encoded
                 found = value
             elif type(value) is not str:
@@ -208,11 +252,10 @@ class Readers:
                 try:
                     found = base64.b64decode(value, validate=True)
                 except (binascii.Error, ValueError):
-                    raise ServiceError(
-                        "SerializationException", f"Base64 encoded data is invalid: '{value[:40]}'"
-                    ) from None
+                    shown = REDACTED if sensitive else value[:40]
+                    raise ServiceError("SerializationException", f"Base64 encoded data is invalid: '{shown}'") from None
             if check is not None:
-                check(len(found), f"[{len(found)} bytes]", path, problems)
+                check(len(found), f"[{len(found)} bytes]", place, problems)
             return found
 
         return read
@@ -220,7 +263,7 @@ class Readers:
     def _boolean(self, shape: Shape) -> Reader:
         texts = {"true": True, "false": False} if self._text else {}
 
-        def read(value: Any, path: str, problems: Problems) -> Any:
+        def read(value: Any, place: Place, problems: Problems) -> Any:
             if type(value) is str and value in texts:
                 return texts[value]
             if type(value) is not bool:
@@ -234,7 +277,7 @@ class Readers:
         bound = 1 << _INTEGERS[shape.type_name]
         words = shape.type_name
 
-        def read(value: Any, path: str, problems: Problems) -> Any:
+        def read(value: Any, place: Place, problems: Problems) -> Any:
             if self._text and type(value) is str and re.fullmatch(r"[+-]?[0-9]{1,20}", value):
                 value = int(value)
             if type(value) is float and value.is_integer():
@@ -242,7 +285,7 @@ class Readers:
             if type(value) is not int or not -bound <= value < bound:
                 raise _wrong(value, words)
             if check is not None:
-                check(value, path, problems)
+                check(value, place, problems)
             return value
 
         return read
@@ -250,22 +293,19 @@ class Readers:
     def _float(self, shape: Shape) -> Reader:
         check = _range(shape)
 
-        def read(value: Any, path: str, problems: Problems) -> Any:
-            if type(value) is str and (self._text or value in ("NaN", "Infinity", "-Infinity")):
-                try:
-                    value = float(value)
-                except ValueError:
-                    raise _wrong(value, "double") from None
+        def read(value: Any, place: Place, problems: Problems) -> Any:
+            if type(value) is str and (value in _NO_NUMBERS or (self._text and _FLOAT.fullmatch(value[:400]))):
+                value = float(value[:400])
             if type(value) not in (int, float):
                 raise _wrong(value, "double")
             if check is not None:
-                check(value, path, problems)
+                check(value, place, problems)
             return float(value)
 
         return read
 
     def _timestamp(self, shape: Shape) -> Reader:
-        def read(value: Any, path: str, problems: Problems) -> Any:
+        def read(value: Any, place: Place, problems: Problems) -> Any:
             return timestamp(value)
 
         return read
@@ -308,30 +348,30 @@ def _wrong(value: Any, wanted: str) -> ServiceError:
     return ServiceError("SerializationException", message)
 
 
-def _lengths(shape: Shape) -> Callable[[int, Any, str, Problems], None] | None:
+def _lengths(shape: Shape) -> Callable[[int, Any, Place, Problems], None] | None:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if least is None and most is None:
         return None
 
-    def check(length: int, value: Any, path: str, problems: Problems) -> None:
+    def check(length: int, value: Any, place: Place, problems: Problems) -> None:
         if least is not None and length < least:
-            problems.append(failed(value, path, f"have length greater than or equal to {least}"))
+            problems.add(value, place, f"have length greater than or equal to {least}")
         if most is not None and length > most:
-            problems.append(failed(value, path, f"have length less than or equal to {most}"))
+            problems.add(value, place, f"have length less than or equal to {most}")
 
     return check
 
 
-def _range(shape: Shape) -> Callable[[Any, str, Problems], None] | None:
+def _range(shape: Shape) -> Callable[[Any, Place, Problems], None] | None:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if least is None and most is None:
         return None
 
-    def check(value: Any, path: str, problems: Problems) -> None:
-        if least is not None and value < least:
-            problems.append(failed(value, path, f"have value greater than or equal to {least}"))
-        if most is not None and value > most:
-            problems.append(failed(value, path, f"have value less than or equal to {most}"))
+    def check(value: Any, place: Place, problems: Problems) -> None:
+        if least is not None and not value >= least:  # which is so of NaN, too
+            problems.add(value, place, f"have value greater than or equal to {least}")
+        if most is not None and not value <= most:
+            problems.add(value, place, f"have value less than or equal to {most}")
 
     return check
 
@@ -425,8 +465,7 @@ def written_time(value: datetime, form: str) -> Any:
 
 def check(reader: Reader, value: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of an operation. Raises ServiceError for whatever is wrong with them."""
-    problems: Problems = []
-    found: dict[str, Any] = reader(value, "", problems)
-    if problems:
-        raise invalid(problems)
+    problems = Problems()
+    found: dict[str, Any] = reader(value, None, problems)
+    problems.check()
     return found

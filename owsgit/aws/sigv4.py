@@ -23,6 +23,10 @@ EXPIRES_SECONDS_MAX = 604_800
 
 TOKEN_CHARACTERS_MAX = 32_768
 HEADERS_MAX = 100
+SINGLE = (b"host", b"content-type")
+"""Headers that decide what is asked for, beside AWS's own. Two of a name are signed like one with both values, so that
+whoever has a signed request could make one header of it two."""
+
 UNRESERVED = "-_.~"
 
 _CREDENTIAL = re.compile(r"([A-Za-z0-9_]{16,128})/([0-9]{8})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/aws4_request")
@@ -199,7 +203,12 @@ def check_scope(signed: Signed, region: str, service: str) -> None:
 
 def check_headers(signed: Signed, request: Request) -> None:
     """Raises SignatureError unless the host and all of AWS's own headers are signed, and are there."""
-    present = {name.decode("latin-1") for name, _ in request.headers}
+    present: set[str] = set()
+    for wire, _ in request.headers:
+        name = wire.decode("latin-1")
+        if name in present and (wire in SINGLE or name.startswith("x-amz-")):
+            raise _incomplete(f"the header {name[:40]} is there more than once")
+        present.add(name)
     wanted = {"host", *(name for name in present if name.startswith("x-amz-"))}
     if missing := wanted - set(signed.headers):
         raise SignatureError(

@@ -54,7 +54,7 @@ def command(
         if follow:
             for entry in batch:
                 machine = click.get_current_context().params["output"] != "table"
-                click.echo(json.dumps(entry, ensure_ascii=False) if machine else shown(entry))
+                click.echo(json.dumps(entry) if machine else shown(entry))
         else:
             entries += batch
     told = [shown(entry) for entry in entries]
@@ -69,7 +69,10 @@ def shown(entry: dict[str, Any]) -> str:
     who = str(record.get("who", "nobody")).rpartition(":")[2]
     what = f"{record.get('service') or '?'}:{record.get('operation') or '?'}"
     became = record.get("error") or record.get("status", "")
-    on = " ".join(map(str, record.get("resources", [])))
+    resources = record.get("resources")
+    on = " ".join(map(str, resources)) if isinstance(resources, list) else ""
+    if record.get("leftOut"):
+        on = f"{on} and {record['leftOut']} more without good credentials before it".strip()
     words = (entry.get("time"), entry.get("node"), who, what, became, f"{record.get('ms', '')} ms", on)
     told = " ".join(terminal.safe(str(word)) for word in words if word not in ("", None))
     return f"{told}  {terminal.safe(str(record['message']))}" if record.get("message") else told

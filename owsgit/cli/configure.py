@@ -5,6 +5,8 @@ import re
 import shlex
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -20,7 +22,8 @@ from owsgit.services import KINDS
 
 PROFILE = re.compile(r"[A-Za-z0-9_.@+-]{1,100}")
 _SECTION = re.compile(r"\s*\[\s*(?P<name>[^\]]*?)\s*\]")
-_SETTING = re.compile(r"(?P<name>[A-Za-z_]+)\s*=")
+_SETTING = re.compile(r"(?P<name>[A-Za-z_]+)\s*[=:]")
+_OWN = re.compile(r"^credential_process\s*=.*\bowsgit\b.* credentials -C ", re.MULTILINE)
 
 
 @click.group("configure")
@@ -51,7 +54,10 @@ def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
     }
     file = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
     try:
-        _write(file, with_profile(file.read_text() if file.exists() else "", name, settings))
+        text = file.read_text() if file.exists() else ""
+        if profile is None:
+            check_own(text, name, file)
+        _write(file, with_profile(text, name, settings))
     except (OSError, UnicodeDecodeError) as error:
         raise UnavailableError(
             f"{file} cannot be written: {error}", remedy="correct its rights, or its content"
@@ -59,6 +65,18 @@ def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
     told = {"profile": name, "file": str(file), "node": node, **settings}
     output.note(f"try: aws --profile {name} sts get-caller-identity")
     return Result(told, Table(lines=[f"{key}: {value}" for key, value in told.items()]))
+
+
+def check_own(text: str, name: str, file: Path) -> None:
+    """Raises InvalidError if a profile is there that is not one of this command: what the project is called is up to
+    others, and must not lead the calls of another profile to their node."""
+    start, end = _place(text.splitlines(), name)
+    others = start is not None and not _OWN.search("\n".join(text.splitlines()[start:end]))
+    if others or name == "default":
+        raise InvalidError(
+            f"{file} may have a profile {name!r} for something else",
+            remedy=f"name one: --profile {name} to change that one, or another name",
+        )
 
 
 def _state(clone: Clone) -> State:
@@ -107,15 +125,35 @@ def _process(folder: Path, role: str | None) -> str:
 
 def with_profile(text: str, name: str, settings: dict[str, str]) -> str:
     """The text of a config file with these settings in a profile; all else in it stays."""
-    section = "default" if name == "default" else f"profile {name}"
     lines = text.splitlines()
-    start = next((i for i, line in enumerate(lines) if _is_section(line, section)), None)
+    start, end = _place(lines, name)
     if start is None:
         before = [*lines, ""] if lines and lines[-1].strip() else lines
-        return "\n".join([*before, f"[{section}]", *_lines(settings)]) + "\n"
-    end = next((i for i in range(start + 1, len(lines)) if _SECTION.match(lines[i])), len(lines))
-    kept = [line for line in lines[start + 1 : end] if not _sets(line, settings)]
+        return "\n".join([*before, f"[{_section(name)}]", *_lines(settings)]) + "\n"
+    kept = list(_kept(lines[start + 1 : end], settings))
     return "\n".join([*lines[: start + 1], *_lines(settings), *kept, *lines[end:]]) + "\n"
+
+
+def _section(name: str) -> str:
+    return "default" if name == "default" else f"profile {name}"
+
+
+def _place(lines: list[str], name: str) -> tuple[int | None, int]:
+    """The line in which a profile begins, None without one; and the one after its last."""
+    start = next((i for i, line in enumerate(lines) if _is_section(line, _section(name))), None)
+    if start is None:
+        return None, len(lines)
+    return start, next((i for i in range(start + 1, len(lines)) if _SECTION.match(lines[i])), len(lines))
+
+
+def _kept(lines: list[str], settings: dict[str, str]) -> Iterator[str]:
+    """The lines that set something else. Indented ones go on with the one before."""
+    dropping = False
+    for line in lines:
+        if line.strip() and not line[:1].isspace():
+            dropping = _sets(line, settings)
+        if not dropping or not line.strip():
+            yield line
 
 
 def _is_section(line: str, section: str) -> bool:
@@ -125,10 +163,15 @@ def _is_section(line: str, section: str) -> bool:
 
 def _sets(line: str, settings: dict[str, str]) -> bool:
     found = _SETTING.match(line)
-    return found is not None and found["name"] in settings
+    return found is not None and found["name"].lower() in settings
 
 
 def _lines(settings: dict[str, str]) -> list[str]:
+    for name, value in settings.items():
+        if not value.isprintable():
+            raise InvalidError(
+                f"{value!r} cannot stand in a profile", remedy=f"what {name} is made of has odd characters"
+            )
     return [f"{name} = {value}" for name, value in settings.items()]
 
 
@@ -136,12 +179,15 @@ def _write(file: Path, text: str) -> None:
     """Whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = file.resolve()  # it may be a link
-    scratch = target.with_name(f"{target.name}.{os.getpid()}")
-    scratch.touch(mode=0o600)
-    scratch.write_text(text)
-    if target.exists():
-        scratch.chmod(target.stat().st_mode & 0o777)
-    scratch.replace(target)
+    descriptor, scratch = tempfile.mkstemp(prefix=f"{target.name}.", dir=target.parent)
+    try:
+        with open(descriptor, "w") as stream:
+            stream.write(text)
+        if target.exists():
+            Path(scratch).chmod(target.stat().st_mode & 0o777)
+        Path(scratch).replace(target)
+    finally:
+        Path(scratch).unlink(missing_ok=True)
 
 
 command.add_command(aws)

@@ -161,6 +161,7 @@ class Credential:
     arn: str
     user_id: str
     issued: int  # seconds since 1970
+    expires: int = 0
     user: str = ""  # who logged in for them, and the fingerprint of that key
     key: str = ""
 

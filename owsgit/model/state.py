@@ -16,7 +16,7 @@ from owsgit.model.core import Boundaried, GroupSpec, NodeSpec, Principal, Projec
 from owsgit.model.errors import InvalidError, Problem
 from owsgit.model.housing import Housed
 from owsgit.model.iam import lint
-from owsgit.model.iam.context import EMPTY, Context
+from owsgit.model.iam.context import EMPTY, SECURE_TRANSPORT, Context
 from owsgit.model.iam.decision import (
     AttachedPolicy,
     Decision,
@@ -178,6 +178,8 @@ class State:
         if isinstance(who, str) and self.is_root(who):
             return Decision(True, f"allowed: {who} is a root of the project")
         known = context.with_values(self.identity(who))
+        if secure := context.values.get(SECURE_TRANSPORT):  # AWS's APIs can be called without TLS, all else cannot
+            known = known.with_values({SECURE_TRANSPORT: secure})
         if action.lower() == ASSUME_ROLE.lower() and (role := self.kinds["role"].name_of(arn, self.scope)):
             trust = self.trust_of(role)
             if trust is None:

@@ -4,24 +4,29 @@ import asyncio
 from collections.abc import Iterable
 from functools import partial
 
-from owsgit.aws.api import Api
+from owsgit.aws.api import Api, ServiceError
 from owsgit.aws.audit import Audit
 from owsgit.aws.door import BODY_BYTES_MAX, Arrival, Door, House
 from owsgit.aws.eventstream import Encoded
 from owsgit.aws.sigv4 import Request
 from owsgit.gateway.app import Api as HttpApi
-from owsgit.gateway.exchange import Exchange, Mount, Response
+from owsgit.gateway.exchange import ClientGoneError, Exchange, Mount, RefusedError, Response
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.limits import Limits
 from owsgit.gateway.listener import Listener, Place
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Site
 from owsgit.node.home import AUDIT_FOLDER
-from owsgit.services.gateways.authorization import context_of
 
 OWNER = "aws"
+REQUEST_ID = b"x-amzn-requestid"
+"""Every response of the listener's has it: here it is the one of the audit log, which may be another node's."""
+
 HEAD_BYTES_MAX = 64 * 1024
 """Session tokens stand in the head, and name every node of the project."""
+
+_CODES = {413: "RequestEntityTooLarge", 408: "RequestTimeout"}
+"""What AWS calls bodies that are not read to their end. https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html"""
 
 
 class FrontDoor:
@@ -50,18 +55,31 @@ class FrontDoor:
             ) from None
 
     async def _answer(self, exchange: Exchange) -> Response:
+        async def body() -> bytes:
+            try:
+                return await exchange.read()
+            except RefusedError as error:
+                raise ServiceError(
+                    _CODES.get(error.status, "ServiceUnavailable"), error.message, status=error.status
+                ) from None
+            except ClientGoneError:
+                raise ServiceError("RequestAborted", "The client went away.") from None
+
         path, _, query = exchange.target.partition(b"?")
         arrival = Arrival(
             Request(exchange.method, path, query, exchange.headers),
-            exchange.read,
-            context_of(exchange),
+            body,
             exchange.client.address,
             exchange.scheme == "https",
         )
         reply = await self._door.answer(arrival)
         if isinstance(reply.body, Encoded):  # or a silent stream would be held for nobody
             exchange.on_gone(partial(_close, reply.body))
-        return Response(reply.status, list(reply.headers), reply.body)
+        headers = [pair for pair in reply.headers if pair[0] != REQUEST_ID]
+        exchange.id = next(
+            (value.decode("latin-1") for name, value in reply.headers if name == REQUEST_ID), exchange.id
+        )
+        return Response(reply.status, headers, reply.body)
 
     def sweep(self) -> None:
         """Remove what the audit log need not keep any more."""

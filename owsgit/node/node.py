@@ -426,8 +426,8 @@ class Node:
         self._desk.check(given.token)  # the head may not give it the role any more
         return given.document("Token")
 
-    def _give(self, holder: Holder, state: State) -> Given:
-        return credentials.give(holder, self.home.private_key(), self._public_key, state, time.time())
+    def _give(self, holder: Holder, state: State, until: int | None = None) -> Given:
+        return credentials.give(holder, self.home.private_key(), self._public_key, state, time.time(), until)
 
     def _state(self) -> State | None:
         return self._ledger.head.state if self._ledger.head else None

@@ -95,6 +95,8 @@ class Answers:
         if answer is None or not isinstance(fields, dict):
             raise RefusedError("nobody answers for this topic")
         told = await answer(caller.name, Told(fields, frame.body))
+        if len(told.body) > wire.BODY_BYTES_MAX:
+            raise RefusedError("the answer is too long")
         return Frame({"fields": dict(told.fields)}, told.body)
 
     async def _on_hello(self, caller: Caller, frame: Frame) -> Frame:
@@ -236,7 +238,7 @@ class Answers:
     async def _on_objects(self, caller: Caller, frame: Frame) -> Frame:
         want, have = (wire.commit_id(frame.head.get(name)) for name in ("want", "have"))
         async with self._packing:
-            data = await transfer.pack(self._at.ledger.repository, want, have, wire.BODY_BYTES_MAX)
+            data = await transfer.pack(self._at.ledger.repository, want, have, wire.OBJECTS_BYTES_MAX)
         return Frame({"large": data is None, **self._at.approvals_between(have, want)}, data or b"")
 
     async def _on_open(self, caller: Caller, frame: Frame) -> Frame:

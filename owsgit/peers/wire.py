@@ -26,7 +26,10 @@ COMMAND = "owsgit peer"
 """What a node asks for on another node's SSH server."""
 
 JSON_BYTES_MAX = 2 << 20
-BODY_BYTES_MAX = 4 << 20
+BODY_BYTES_MAX = 17 << 20
+"""A request of AWS's SDKs that a node passes on has up to 16 MiB."""
+
+OBJECTS_BYTES_MAX = 4 << 20
 """Objects that travel with a message; more of them are fetched by git."""
 
 FRAME_SECONDS_MAX = 60.0
@@ -47,8 +50,15 @@ class Frame:
     body: bytes = b""
 
     def encode(self) -> bytes:
+        """Raises WireError for what no node reads: it would end the connection, and all that is under way on it."""
         text = orjson.dumps(self.head)
+        _check_lengths(len(text), len(self.body))
         return _LENGTHS.pack(len(text), len(self.body)) + text + self.body
+
+
+def _check_lengths(text: int, body: int) -> None:
+    if text > JSON_BYTES_MAX or body > BODY_BYTES_MAX:
+        raise WireError(f"a frame of {text:,} and {body:,} bytes is too long")
 
 
 class Reader(Protocol):
@@ -66,8 +76,7 @@ async def read(reader: Reader) -> Frame | None:
             raise WireError("the connection ended within a frame") from None
         return None
     text_length, body_length = _LENGTHS.unpack(lengths)
-    if text_length > JSON_BYTES_MAX or body_length > BODY_BYTES_MAX:
-        raise WireError(f"a frame of {text_length:,} and {body_length:,} bytes is too long")
+    _check_lengths(text_length, body_length)
     try:
         async with asyncio.timeout(FRAME_SECONDS_MAX):
             text = await reader.readexactly(text_length)

@@ -1,17 +1,24 @@
 """The node's endpoint for AWS's SDKs: real boto3 against a real node."""
 
+import http.client
 import json
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
+from owsgit.cli.configure import check_own, with_profile
+from owsgit.model.errors import InvalidError
 from owsgit.model.names import account_id
 from tests.support import projects
 from tests.support.nodes import Node, free_port, owsgit, push
@@ -23,6 +30,10 @@ TRUST = {
     "Version": "2012-10-17",
     "Statement": {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::*:user/bob"}, "Action": "sts:AssumeRole"},
 }
+CAREFUL = {
+    "Version": "2012-10-17",
+    "Statement": {**TRUST["Statement"], "Condition": {"Bool": {"aws:SecureTransport": "true"}}},  # type: ignore[dict-item]
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +44,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -
         "nodes/a.json": node.init(),
         "users/bob.json": {"keys": [bob.public]},
         "roles/clerk.json": {"trust": TRUST},
+        "roles/careful.json": {"trust": CAREFUL},
     }
     project = projects.create(folder / "shop", alice, files=files)
     node.start()
@@ -112,6 +124,140 @@ def test_a_wrong_secret_another_region_and_no_signature_are_refused(shop: tuple[
     assert caught.value.code == 403 and b"MissingAuthenticationToken" in caught.value.read()
 
 
+FORM = "application/x-www-form-urlencoded; charset=utf-8"
+WHO = b"Action=GetCallerIdentity&Version=2011-06-15"
+Pairs = list[tuple[str, str]]
+
+
+class Wire:
+    """Requests as they are on the wire, signed by botocore and then sent as the attacker likes."""
+
+    def __init__(self, port: int, keys: Any) -> None:
+        self.port, self.keys = port, keys
+
+    def signed(
+        self, body: bytes = WHO, path: str = "/", method: str = "POST", service: str = "sts", **more: str
+    ) -> Pairs:
+        headers = {"Host": f"127.0.0.1:{self.port}", "Content-Type": FORM, **more}
+        request = AWSRequest(method, f"http://127.0.0.1:{self.port}{path}", headers, body)
+        SigV4Auth(self.keys, service, "us-east-1").add_auth(request)
+        return [(name, value) for name, value in request.headers.items() if name.lower() != "content-length"]
+
+    def send(
+        self, headers: Pairs, body: bytes = WHO, path: str = "/", method: str = "POST"
+    ) -> tuple[int, bytes, Pairs]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers:
+            connection.putheader(name, value)
+        if not any(name.lower() == "content-length" for name, _ in headers):
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders()
+        connection.send(body)
+        answer = connection.getresponse()
+        found = answer.status, answer.read(), answer.getheaders()
+        connection.close()
+        return found
+
+
+@pytest.fixture
+def wire(shop: tuple[Project, Node], client: Any) -> Wire:
+    keys = client("sts").get_session_token()["Credentials"]
+    return Wire(shop[1].aws_port, Credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"]))
+
+
+def changed(headers: Pairs, name: str, *values: str) -> Pairs:
+    """The headers with other values of one."""
+    kept = [pair for pair in headers if pair[0].lower() != name.lower()]
+    return kept + [(name, value) for value in values]
+
+
+def test_a_request_that_was_changed_on_its_way_is_refused(wire: Wire) -> None:
+    headers = wire.signed()
+    host, date = dict(headers)["Host"], dict(headers)["X-Amz-Date"]
+    assert wire.send(headers)[0] == 200
+    names: list[Callable[[], tuple[int, bytes, Pairs]]] = [
+        lambda: wire.send(headers, method="PUT"),
+        lambda: wire.send(headers, path="/x"),
+        lambda: wire.send(headers, path="/?" + WHO.decode()),
+        lambda: wire.send(headers, body=WHO.replace(b"GetCallerIdentity", b"GetSessionToken")),
+        lambda: wire.send(changed(headers, "Host", "example.com")),
+        lambda: wire.send(changed(headers, "Content-Type", "text/plain")),
+        lambda: wire.send(changed(headers, "X-Amz-Date", f"{date[:-2]}{(int(date[-2]) + 1) % 10}Z")),
+        lambda: wire.send(changed(headers, "X-Amz-Security-Token")),
+        lambda: wire.send([*headers, ("X-Amz-Target", "DynamoDB_20120810.ListTables")]),
+        lambda: wire.send([*headers, ("Host", host)]),
+        lambda: wire.send([*headers, ("Authorization", dict(headers)["Authorization"])]),
+        lambda: wire.send([*headers, ("Content-Type", FORM)]),
+        lambda: wire.send(
+            changed(headers, "Authorization", dict(headers)["Authorization"].replace("/sts/", "/lambda/"))
+        ),
+        lambda: wire.send(changed(headers, "X-Amz-Content-Sha256", "UNSIGNED-PAYLOAD")),
+        lambda: wire.send(changed(headers, "X-Amz-Content-Sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD")),
+    ]
+    answers = [each() for each in names]
+    assert [status for status, _, _ in answers if status not in (400, 403, 421)] == []
+    assert all(b"GetCallerIdentityResult" not in body and b"Credentials>" not in body for _, body, _ in answers)
+
+
+def test_two_headers_are_not_taken_for_the_one_that_was_signed(wire: Wire) -> None:
+    both = wire.signed(**{"X-Amz-Target": "DynamoDB_20120810.ListTables,DynamoDB_20120810.GetItem"})
+    apart = changed(both, "X-Amz-Target", "DynamoDB_20120810.ListTables", "DynamoDB_20120810.GetItem")
+    status, body, _ = wire.send(apart)
+    assert status == 400 and b"x-amz-target is there more than once" in body
+
+
+def test_what_is_signed_for_one_service_asks_no_other(wire: Wire) -> None:
+    for service in ("dynamodb", "lambda", "events"):
+        status, body, _ = wire.send(wire.signed(service=service))
+        assert status in (400, 404) and b"Result" not in body
+    target = wire.signed(
+        b"{}", **{"X-Amz-Target": "DynamoDB_20120810.ListTables", "Content-Type": "application/x-amz-json-1.0"}
+    )
+    assert b"InvalidAction" in wire.send(target, b"{}")[1]
+
+
+def test_a_body_that_is_too_large_is_told_so_and_is_not_read_without_credentials(wire: Wire) -> None:
+    large = [*wire.signed(), ("Content-Length", str(17 << 20))]
+    status, body, _ = wire.send(large, b"x" * (1 << 20))
+    assert status == 413 and b"RequestEntityTooLarge" in body
+    began = time.monotonic()
+    nobody = [("Host", dict(large)["Host"]), ("Content-Length", str(16 << 20))]
+    assert wire.send(nobody, b"")[0] == 403  # at once, though nothing of it came
+    assert time.monotonic() - began < 5
+
+
+def test_an_answer_has_one_request_id(wire: Wire) -> None:
+    headers = [value for name, value in wire.send(wire.signed())[2] if name.lower() == "x-amzn-requestid"]
+    assert len(headers) == 1
+
+
+def test_credentials_for_credentials_are_good_for_no_longer(
+    wire: Wire, client: Any, shop: tuple[Project, Node]
+) -> None:
+    def own(keys: Any) -> Any:
+        return client(
+            "sts",
+            aws_access_key_id=keys["AccessKeyId"],
+            aws_secret_access_key=keys["SecretAccessKey"],
+            aws_session_token=keys["SessionToken"],
+        )
+
+    short = client("sts").get_session_token(DurationSeconds=900)["Credentials"]
+    assert (short["Expiration"].timestamp() - time.time()) < 910
+    account = account_id(shop[0].git("rev-list", "--max-parents=0", "HEAD"))
+    arn = f"arn:aws:iam::{account}:role/clerk"
+    again = own(short).assume_role(RoleArn=arn, RoleSessionName="desk")["Credentials"]
+    assert again["Expiration"] <= short["Expiration"]
+    assert own(short).get_session_token()["Credentials"]["Expiration"] <= short["Expiration"]
+
+
+def test_a_trust_policy_sees_that_there_is_no_tls(client: Any, shop: tuple[Project, Node]) -> None:
+    account = account_id(shop[0].git("rev-list", "--max-parents=0", "HEAD"))
+    arn = f"arn:aws:iam::{account}:role/careful"
+    assert refused(client("sts").assume_role, RoleArn=arn, RoleSessionName="desk")[0] == "AccessDenied"
+
+
 def test_every_call_is_in_the_audit_log(shop: tuple[Project, Node], client: Any) -> None:
     project = shop[0]
     wanted = client("sts").get_caller_identity()["ResponseMetadata"]["RequestId"]
@@ -150,6 +296,27 @@ def test_a_profile_is_written_beside_others_and_works_at_once(
     assert config.stat().st_mode & 0o777 == 0o640
     found = boto3.Session(profile_name="shop").client("sts").get_caller_identity()
     assert found["Arn"].endswith(":user/bob")
+
+
+def test_what_a_project_is_called_does_not_take_over_a_profile(tmp_path: Path) -> None:
+    own = with_profile("[profile other]\nregion = x\n", "p", {"credential_process": "/bin/owsgit credentials -C /x"})
+    check_own(own, "p", tmp_path)
+    check_own(own, "new", tmp_path)
+    for name in ("other", "default"):
+        with pytest.raises(InvalidError, match="for something else"):
+            check_own(own, name, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["x\n[default]", "x\r[default]", "x\x85y", "\u2028"])
+def test_no_setting_begins_another_line(value: str) -> None:
+    with pytest.raises(InvalidError, match="cannot stand in a profile"):
+        with_profile("", "p", {"credential_process": value})
+
+
+def test_lines_that_go_on_with_a_setting_go_with_it() -> None:
+    text = "[profile p]\nRegion: a\ncredential_process = old\n  more\ns3 =\n  addressing_style = path\n"
+    told = with_profile(text, "p", {"region": "b", "credential_process": "new"})
+    assert told == "[profile p]\nregion = b\ncredential_process = new\ns3 =\n  addressing_style = path\n"
 
 
 def test_a_profile_for_a_node_that_is_not_there(shop: tuple[Project, Node], bob: Person) -> None:

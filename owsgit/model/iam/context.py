@@ -1,8 +1,11 @@
 """What is known of a request: condition keys and their values."""
 
+import ipaddress
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 
 class Unknowable(Enum):
@@ -61,6 +64,44 @@ class Context:
 
 
 EMPTY = Context()
+
+SECURE_TRANSPORT = "aws:securetransport"
+
+
+def of_request(address: str, headers: Iterable[tuple[bytes, bytes]], now: float, *, secure: bool) -> Context:
+    """The condition keys that every request over HTTP has. A private network is what a VPC is on AWS.
+
+    `headers` have names in lower case; `now` is in seconds since 1970; `secure`: it came over TLS.
+    """
+    known = {
+        "aws:currenttime": (iso(now),),
+        "aws:epochtime": (str(int(now)),),
+        "aws:sourceip": (address,),
+        SECURE_TRANSPORT: ("true" if secure else "false",),
+    }
+    if _is_private(address):
+        known["aws:vpcsourceip"] = (address,)
+    for name, value in headers:
+        key = _OF_HEADERS.get(name)
+        if key is not None and key not in known and value:
+            known[key] = (value.decode("latin-1"),)
+    return Context(known)
+
+
+_OF_HEADERS = {b"user-agent": "aws:useragent", b"referer": "aws:referer"}
+
+
+@lru_cache(maxsize=4096)
+def _is_private(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_private
+    except ValueError:
+        return False
+
+
+def iso(seconds: float) -> str:
+    """A time in seconds since 1970, as policies write it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def all_of(answers: Iterable[bool | None]) -> bool | None:

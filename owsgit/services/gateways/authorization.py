@@ -5,11 +5,9 @@ allow by itself, before an authorizer is asked.
 https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-authorization-flow.html
 """
 
-import ipaddress
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from owsgit.aws import signer, sigv4
@@ -17,7 +15,7 @@ from owsgit.aws.sigv4 import Request, SignatureError, Signed
 from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
 from owsgit.gateway.identity import Identity, source
 from owsgit.gateway.table import CONNECT
-from owsgit.model.iam.context import Context
+from owsgit.model.iam.context import Context, iso, of_request
 from owsgit.model.iam.decision import AttachedPolicy, Decision, ResourcePolicy
 from owsgit.model.names import Scope
 from owsgit.model.service import Credential, CredentialError, Site, Target
@@ -226,7 +224,7 @@ class _SignedStep:
         """Raises RefusedError."""
         scope = self._site.scope()
         arn = arn_of(exchange, scope)
-        context = context_of(exchange, {"aws:TokenIssueTime": _iso(credential.issued)})
+        context = context_of(exchange, {"aws:TokenIssueTime": iso(credential.issued)})
         decision = self._site.decide(credential.who, self._action, arn, context, self._policy)
         if decision.allowed:
             return
@@ -299,34 +297,10 @@ def arn_of(exchange: Exchange, scope: Scope) -> str:
 
 
 def context_of(exchange: Exchange, more: Mapping[str, str] | None = None) -> Context:
-    """The condition keys of a request. A private network is what a VPC is on AWS."""
-    now = time.time()
-    address = exchange.client.address
-    known = {
-        "aws:currenttime": (_iso(now),),
-        "aws:epochtime": (str(int(now)),),
-        "aws:sourceip": (address,),
-        "aws:securetransport": ("true" if exchange.scheme == "https" else "false",),
-    }
-    if _is_private(address):
-        known["aws:vpcsourceip"] = (address,)
-    for key, name in (("aws:useragent", b"user-agent"), ("aws:referer", b"referer")):
-        if value := exchange.header(name):
-            known[key] = (value.decode("latin-1"),)
-    context = Context(known)
+    """The condition keys of a request."""
+    secure = exchange.scheme == "https"
+    context = of_request(exchange.client.address, exchange.headers, time.time(), secure=secure)
     return context.with_values(more) if more else context
-
-
-@lru_cache(maxsize=4096)
-def _is_private(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_private
-    except ValueError:
-        return False
-
-
-def _iso(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def denied(

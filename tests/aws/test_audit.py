@@ -1,0 +1,55 @@
+"""The audit log against those who would fill it, or draw with it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from owsgit.aws.audit import MESSAGE_CHARACTERS_MAX, NAMELESS_BURST, RESOURCES_MAX, Audit, Record
+from owsgit.cli.audit import shown
+
+
+def record(**given: Any) -> Record:
+    fields: dict[str, Any] = {
+        "request_id": "id", "who": "", "access_key": "", "address": "192.0.2.1", "service": "sts", "operation": "",
+        "actions": [], "resources": [], "status": 403, "error": "x", "message": "", "reason": "", "milliseconds": 1.0,
+    }  # fmt: skip
+    return Record(**{**fields, **given})
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line)["record"] for line in (folder / "current.jsonl").read_text().splitlines()]
+
+
+def test_who_has_no_credentials_does_not_drive_the_others_out(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "a")
+    for _ in range(NAMELESS_BURST * 3):
+        audit.write(record())
+        audit.write(record(access_key="ASIA", who="bob"))
+    audit.close()
+    records = written(tmp_path)
+    assert sum("accessKey" in each for each in records) == NAMELESS_BURST * 3
+    assert NAMELESS_BURST <= sum("accessKey" not in each for each in records) <= NAMELESS_BURST + 2
+
+
+def test_a_record_is_short_whatever_the_client_says(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "a")
+    audit.write(record(access_key="ASIA", message="\n\x1b\ud800" * 10**6, resources=["arn" * 10**5] * 1000))
+    audit.close()
+    (found,) = written(tmp_path)
+    assert len(found["message"]) == MESSAGE_CHARACTERS_MAX and len(found["resources"]) == RESOURCES_MAX
+    assert (tmp_path / "current.jsonl").stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"who": "\x1b[2J", "message": "\x1b]0;x\x07\u202e\x9b1m\n", "resources": ["\x1b[31m"]},
+        {"who": None, "resources": 5, "ms": {}, "status": [], "leftOut": "\x1b", "operation": ["\x1b"]},
+        {"resources": {"a": 1}, "error": {"x": "\x1b"}, "message": 5},
+    ],
+)
+def test_what_a_node_tells_draws_nothing_and_breaks_nothing(given: dict[str, Any]) -> None:
+    text = shown({"time": "\x1b", "node": "\x9b", "record": given})
+    assert text.isprintable()

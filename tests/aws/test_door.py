@@ -1,0 +1,202 @@
+"""The door between nodes: what a node of the ledger can put into a request that it passes on, and into an answer."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from owsgit.aws.api import Caller, Need
+from owsgit.aws.audit import Audit
+from owsgit.aws.door import TOPIC, Arrival, Door, House
+from owsgit.aws.protocols import Reply
+from owsgit.aws.sigv4 import Request
+from owsgit.model.iam.context import Context
+from owsgit.model.iam.decision import Decision
+from owsgit.model.names import Scope
+from owsgit.model.service import Credential, Told
+
+KEY, SECRET = "ASIA" + "A" * 16, "secret"
+
+
+class Streets:
+    """Neighbours whose answers the test makes."""
+
+    own = "a"
+
+    def __init__(self) -> None:
+        self.asked: list[Told] = []
+        self.told = Told({})
+        self.topics: dict[str, Callable[[str, Told], Awaitable[Told]]] = {}
+
+    def others(self) -> list[str]:
+        return ["b"]
+
+    async def ask(self, node: str, topic: str, told: Told) -> Told:
+        self.asked.append(told)
+        return self.told
+
+    def answer(self, topic: str, answer: Callable[[str, Told], Awaitable[Told]]) -> None:
+        self.topics[topic] = answer
+
+
+class Tables:
+    """An API of one operation, whose tables are where the test says."""
+
+    service = "dynamodb"
+
+    def __init__(self) -> None:
+        self.at: str | None = None
+        self.callers: list[Caller] = []
+
+    def needs(self, operation: str, parameters: Mapping[str, Any]) -> list[Need]:
+        return [Need("dynamodb:ListTables", "*")]
+
+    def home(self, operation: str, parameters: Mapping[str, Any]) -> str | None:
+        return self.at
+
+    async def list_tables(self, caller: Caller, *, limit: int = 1) -> Mapping[str, Any]:
+        self.callers.append(caller)
+        if limit == 99:
+            raise RuntimeError("the password is hunter2")
+        return {"TableNames": ["t"]}
+
+
+class Node:
+    def __init__(self, folder: Path) -> None:
+        self.streets, self.tables = Streets(), Tables()
+        self.contexts: list[Context] = []
+        self.folder, self.audit = folder, Audit(folder, "a")
+        self.door = Door(
+            [self.tables],
+            House(
+                lambda: Scope("us-east-1", "123456789012"),
+                self.credential,
+                self.decide,
+                self.streets,
+                self.audit,
+            ),
+        )
+
+    @staticmethod
+    def credential(token: str) -> Credential:
+        now = int(time.time())
+        return Credential(KEY, SECRET, "bob", "arn:aws:iam::123456789012:user/bob", "bob", now, now + 3600)
+
+    def decide(self, who: Any, action: str, arn: str, context: Context, policy: Any) -> Decision:
+        self.contexts.append(context)
+        return Decision(True, "allowed")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def request(body: bytes = b"{}") -> Request:
+    headers = {
+        "Host": "x",
+        "Content-Type": "application/x-amz-json-1.0",
+        "X-Amz-Target": "DynamoDB_20120810.ListTables",
+    }
+    made = AWSRequest("POST", "http://x/", headers, body)
+    SigV4Auth(Credentials(KEY, SECRET, "token"), "dynamodb", "us-east-1").add_auth(made)
+    return Request("POST", b"/", b"", [(name.lower().encode(), value.encode()) for name, value in made.headers.items()])
+
+
+def asked(node: Node, body: bytes = b"{}", *, passed_on: bool = False) -> Reply:
+    async def read() -> bytes:
+        return body
+
+    return asyncio.run(node.door.answer(Arrival(request(body), read, "192.0.2.1", False, passed_on=passed_on)))
+
+
+def passed(node: Node, **forged: Any) -> Told:
+    made = request()
+    fields: dict[str, Any] = {
+        "method": made.method,
+        "path": "/",
+        "query": "",
+        "headers": [[name.decode(), value.decode()] for name, value in made.headers],
+        "address": "198.51.100.7",
+        "secure": False,
+        **forged,
+    }
+    return asyncio.run(answered(node, Told(fields, b"{}")))
+
+
+async def answered(node: Node, told: Told) -> Told:
+    return await node.streets.topics[TOPIC]("b", told)
+
+
+def test_a_node_that_passes_a_request_on_says_nothing_of_who_asks_and_when(node: Node) -> None:
+    forged = {"aws:username": ["alice"], "aws:currenttime": ["2000-01-01T00:00:00Z"], "aws:tokenissuetime": ["x"]}
+    told = passed(node, context=forged)
+    assert told.fields["status"] == 200
+    known = node.contexts[0].values
+    assert "aws:username" not in known and known["aws:currenttime"][0] > "2026"
+    assert known["aws:sourceip"] == ("198.51.100.7",) and known["aws:securetransport"] == ("false",)
+    assert node.tables.callers[0].who == "bob"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"method": "PUT"},
+        {"path": "/x"},
+        {"query": "a=b"},
+        {"headers": []},
+        {"headers": [["authorization", "AWS4-HMAC-SHA256 x"]]},
+    ],
+)
+def test_a_node_that_passes_a_request_on_cannot_change_it(node: Node, forged: dict[str, Any]) -> None:
+    assert passed(node, **forged).fields["status"] in (400, 403) and not node.tables.callers
+
+
+def test_what_is_passed_on_is_not_passed_on_again(node: Node) -> None:
+    node.tables.at = "c"
+    assert passed(node).fields["status"] == 503 and not node.streets.asked
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"status": "200", "headers": []},
+        {"status": 100, "headers": []},
+        {"status": 99999, "headers": []},
+        {"status": 200, "headers": {}},
+        {"status": 200},
+    ],
+)
+def test_an_answer_that_is_no_response_is_told_as_that(node: Node, told: dict[str, Any]) -> None:
+    node.tables.at, node.streets.told = "b", Told(told, b"x")
+    reply = asked(node)
+    assert reply.status == 503 and json.loads(reply.body)["message"].startswith("the node that has this answered")
+
+
+def test_a_node_writes_no_headers_of_its_own_into_a_connection(node: Node) -> None:
+    pairs = [
+        ["content-type", "x\r\nset-cookie: a"], ["x-amzn-a\r\nb", "c"], ["set-cookie", "a=b"], ["content-length", "0"],
+        ["transfer-encoding", "chunked"], ["x-amz-crc32", "1"], ["x-amz-a"], 5, [1, 2], ["x-amzn-u", "\u0100"],
+    ]  # fmt: skip
+    node.tables.at, node.streets.told = "b", Told({"status": 200, "headers": pairs}, b"x")
+    assert asked(node).headers == [(b"x-amz-crc32", b"1")]
+
+
+def test_what_fails_inside_is_not_told(node: Node) -> None:
+    reply = asked(node, b'{"Limit": 99}')
+    assert reply.status == 500 and b"InternalFailure" in reply.body and b"hunter2" not in reply.body
+    node.audit.close()
+    assert "hunter2" not in (node.folder / "current.jsonl").read_text()
+
+
+def test_of_a_key_that_is_there_twice_all_see_the_same(node: Node) -> None:
+    assert asked(node, b'{"Limit": 99, "Limit": 5}').status == 200
+    assert asked(node, b'{"Limit": 5, "Limit": 99}').status == 500

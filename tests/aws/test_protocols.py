@@ -1,0 +1,342 @@
+"""Requests as botocore's own serializers write them, responses as its parsers read them, and what nobody's does."""
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from botocore import parsers, serialize
+from botocore.awsrequest import HeadersDict
+from botocore.loaders import Loader
+from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
+
+from owsgit.aws.api import ServiceError
+from owsgit.aws.protocols import (
+    Incoming,
+    JsonProtocol,
+    Protocol,
+    QueryProtocol,
+    Reply,
+    RestJsonProtocol,
+    protocol_of,
+)
+from owsgit.aws.shapes import DEPTH_MAX, PATTERN_CHARACTERS_MAX, REDACTED, Problems, Readers
+
+KINDS = {"json": JsonProtocol, "query": QueryProtocol, "rest-json": RestJsonProtocol}
+AT = datetime(2026, 1, 31, 10, 0, 1, tzinfo=UTC)
+TEXT = "a+b c/%2F&=~;é<\u2028"
+
+
+def unbound(service: str) -> ServiceModel:
+    """The service's model without constraints, so that any value will do."""
+    model = Loader().load_service_model(service, "service-2")
+    for shape in model["shapes"].values():
+        for name in ("pattern", "min", "max", "enum"):
+            shape.pop(name, None)
+    return ServiceModel(model, service)
+
+
+MODELS = {service: unbound(service) for service in ("sts", "dynamodb", "dynamodbstreams", "lambda")}
+OPERATIONS = [(service, name) for service, model in MODELS.items() for name in model.operation_names]
+
+
+def spoken(service: str) -> tuple[Protocol, str]:
+    model = MODELS[service]
+    name = model.metadata["protocol"]
+    return KINDS[name](model), name
+
+
+def sample(shape: Shape, depth: int = 0) -> Any:
+    """A value with all that the shape has, down to some depth."""
+    location = shape.serialization.get("location")
+    if getattr(shape, "is_document_type", False):
+        return {"any": [1, None, {"x": "y"}]}
+    if isinstance(shape, StructureShape):
+        members = {name: member for name, member in shape.members.items() if depth < 8 or _flat(member)}
+        if getattr(shape, "is_tagged_union", False):
+            members = dict(list(members.items())[:1])
+        return {
+            name: sample(member, depth + 1)
+            for name, member in members.items()
+            if not member.serialization.get("eventstream") and location != "statusCode"
+        }
+    if isinstance(shape, ListShape):
+        return [sample(shape.member, depth + 1)] * (2 if _flat(shape.member) else 1)
+    if isinstance(shape, MapShape):
+        return {"k.1 é": sample(shape.value, depth + 1)}
+    texts = {"string": "a b" if location == "header" else TEXT, "blob": b"\x00\xff", "timestamp": AT, "boolean": True}
+    return texts.get(shape.type_name, 1.5 if shape.type_name in ("float", "double") else 207)
+
+
+def _flat(shape: Shape) -> bool:
+    return not isinstance(shape, StructureShape | ListShape | MapShape)
+
+
+def written(operation: OperationModel, protocol: str, parameters: Any) -> Incoming:
+    """The request that botocore makes of it."""
+    made = serialize.create_serializer(protocol, include_validation=False).serialize_to_request(parameters, operation)
+    path, _, query = made["url_path"].partition("?")
+    pairs = [
+        (name, each)
+        for name, value in dict(made["query_string"]).items()
+        for each in (value if isinstance(value, list) else [value])
+    ]
+    more = "&".join(f"{quote(name, safe='-_.~')}={quote(str(each), safe='-_.~')}" for name, each in pairs)
+    body = made["body"]
+    if isinstance(body, dict):
+        body = "&".join(f"{quote(name, safe='')}={quote(str(each), safe='')}" for name, each in body.items())
+    headers = [(name.lower().encode(), str(value).encode()) for name, value in made["headers"].items()]
+    return Incoming(
+        made["method"],
+        path.encode(),
+        "&".join(filter(None, (query, more))).encode(),
+        headers,
+        body.encode() if isinstance(body, str) else body,
+    )
+
+
+@pytest.mark.parametrize("service", MODELS)
+def test_what_botocore_writes_of_every_operation_is_read_as_it_was_meant(service: str) -> None:
+    protocol, name = spoken(service)
+    for each in protocol.model.operation_names:
+        operation = protocol.model.operation_model(each)
+        parameters = sample(operation.input_shape) if operation.input_shape is not None else {}
+        incoming = written(operation, name, parameters)
+        found = protocol.find(incoming)
+        assert found is not None and found.name == each
+        assert protocol.read(found, incoming) == parameters, each
+
+
+@pytest.mark.parametrize("service", MODELS)
+def test_botocore_reads_what_is_written_of_every_result(service: str) -> None:
+    protocol, name = spoken(service)
+    for each in protocol.model.operation_names:
+        operation = protocol.model.operation_model(each)
+        if operation.output_shape is None or operation.has_event_stream_output:
+            continue
+        result = sample(operation.output_shape)
+        reply = protocol.write(operation, result, "id")
+        told = parsed(reply, name, operation.output_shape, stream=operation.has_streaming_output)
+        told = {key: value.read() if hasattr(value, "read") else value for key, value in told.items()}
+        status = told.pop("ResponseMetadata")["HTTPStatusCode"]
+        codes = [key for key, member in operation.output_shape.members.items() if _location(member) == "statusCode"]
+        assert status == (result[codes[0]] if codes else operation.http.get("responseCode", 200))
+        assert told == result, each
+
+
+def _location(shape: Shape) -> str | None:
+    found: str | None = shape.serialization.get("location")
+    return found
+
+
+def parsed(reply: Reply, protocol: str, shape: Shape | None, *, stream: bool = False) -> dict[str, Any]:
+    headers = HeadersDict({name.decode(): value.decode() for name, value in reply.headers})
+    given = {"status_code": reply.status, "headers": headers, "body": io.BytesIO(reply.body) if stream else reply.body}
+    found: dict[str, Any] = parsers.create_parser(protocol).parse(given, shape)
+    return found
+
+
+@pytest.mark.parametrize(("service", "code"), [("sts", "AccessDenied"), ("lambda", "AccessDeniedException")])
+def test_botocore_reads_errors(service: str, code: str) -> None:
+    protocol, name = spoken(service)
+    reply = protocol.refuse(ServiceError("AccessDeniedException", "no <b>\x00\x1b", status=403), "id")
+    found = parsed(reply, name, None)
+    assert found["Error"]["Code"] == code and found["Error"]["Message"].startswith("no <b>")
+
+
+def test_a_header_of_a_result_is_one_line() -> None:
+    protocol = protocol_of("lambda")
+    reply = protocol.write(protocol.model.operation_model("Invoke"), {"FunctionError": "a\r\nb: c\ud800"}, "id")
+    assert (b"x-amz-function-error", b"a??b: c?") in reply.headers
+
+
+# -- what no client writes -----------------------------------------------------------------------
+
+
+def json_read(body: bytes, operation: str = "PutItem") -> dict[str, Any]:
+    protocol = protocol_of("dynamodb")
+    incoming = Incoming("POST", b"/", b"", [(b"x-amz-target", f"DynamoDB_20120810.{operation}".encode())], body)
+    found = protocol.find(incoming)
+    assert found is not None
+    return protocol.read(found, incoming)
+
+
+def rest_read(method: str, path: bytes, query: bytes = b"", body: bytes = b"") -> tuple[str, dict[str, Any]] | None:
+    protocol = protocol_of("lambda")
+    incoming = Incoming(method, path, query, [], body)
+    found = protocol.find(incoming)
+    return (found.name, protocol.read(found, incoming)) if found is not None else None
+
+
+def form_read(form: bytes, *, in_query: bool = False) -> dict[str, Any]:
+    protocol = protocol_of("sts")
+    form = b"Version=2011-06-15&Action=AssumeRole&" + form
+    headers = [] if in_query else [(b"content-type", b"application/x-www-form-urlencoded")]
+    incoming = Incoming("POST", b"/", form if in_query else b"", headers, b"" if in_query else form)
+    found = protocol.find(incoming)
+    assert found is not None
+    return protocol.read(found, incoming)
+
+
+ROLE = b"RoleArn=arn:aws:iam::123456789012:role/r&RoleSessionName=ab"
+
+
+def refused(call: Any, *given: Any, **named: Any) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        call(*given, **named)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[]", b"1", b'"x"', b"null", b"{", b"\xff", b'{"TableName": NaN}', b'{"TableName": "\\ud800"}',
+        b'{"TableName": 1}', b'{"TableName": {}}', b'{"TableName": []}', b'{"TableName": true}', b'{"Item": []}',
+        b'{"Item": {"a": "x"}}', b'{"Item": {"a": {"B": "?"}}}', b'{"Item": {"a": {"B": 1}}}', b'{"Item": {"a": {"SS": {}}}}',
+        b'{"Item": {"a": {"BOOL": "true"}}}', b'{"Item": {"a": {"NULL": 1}}}', b"[" * 2000, b'{"a":' * 2000,
+    ],
+)  # fmt: skip
+def test_a_body_of_another_type_is_refused(body: bytes) -> None:
+    assert refused(json_read, body).code == "SerializationException"
+
+
+@pytest.mark.parametrize("number", [b"1e400", b"-1e400", b"1" * 400, b"2147483648", b"-2147483649", b"1.5", b'"1"'])
+def test_a_number_that_is_no_integer_of_its_size_is_refused(number: bytes) -> None:
+    body = b'{"TableName": "abc", "Limit": %b}' % number
+    assert refused(json_read, body, "Scan").code == "SerializationException"
+
+
+def nested(levels: int) -> bytes:
+    return b'{"TableName":"abc","Item":{"a":' + b'{"M":{"a":' * levels + b'{"S":""}' + b"}}" * levels + b"}}"
+
+
+def test_an_item_may_be_as_deep_as_dynamodb_has_them_and_not_much_deeper() -> None:
+    assert json_read(nested(32))["Item"]
+    assert "too deep" in refused(json_read, nested(DEPTH_MAX // 2)).message
+    assert json_read(b'{"TableName":"abc","Item":{"%b":{"S":""}}}' % (b"." * 200))["Item"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 70 + b'"\\' * 200_000,
+        b'["' + b"a" * 4_000_000 + b'"' + b"[" * 100,
+        json.dumps({"TableName": "abc", "Item": {"k" * 500_000: {"M": {str(i): {"S": ""} for i in range(20_000)}}}}).encode(),
+        json.dumps({"TableName": "abc", "Item": {"k": {"SS": 50_000 * [1]}}}).encode(),
+        b'{"TableName":[' + b"[]," * 2_000_001 + b"[]]}",
+    ],
+    ids=["quotes", "text", "name", "wrong", "bomb"],
+)  # fmt: skip
+def test_no_body_takes_longer_than_its_length_is_worth(body: bytes) -> None:
+    began = time.process_time()
+    try:
+        json_read(body)
+    except ServiceError as error:
+        assert len(error.message) < 1000
+    assert time.process_time() - began < 2  # minutes, and gigabytes, without the bounds
+
+
+def test_what_is_wrong_is_counted_and_the_first_of_it_told() -> None:
+    keys = {f"t{i}!": {"Keys": []} for i in range(10_000)}
+    error = refused(json_read, json.dumps({"RequestItems": keys}).encode(), "BatchGetItem")
+    assert error.message.startswith("10001 validation errors detected: ") or "validation errors" in error.message
+    assert len(error.message) < 10_000
+
+
+def test_what_is_sensitive_is_not_told() -> None:
+    key = ("u" * 30 + "\u0100").encode()
+    body = json.dumps({"Environment": {"Variables": {"A-B": "hunter2"}}, "KMSKeyArn": "x"}).encode()
+    error = refused(rest_read, "PUT", b"/2015-03-31/functions/f/configuration", b"", body)
+    assert REDACTED in error.message and "hunter2" not in error.message and key.decode() not in error.message
+    payload = refused(rest_read, "POST", b"/2015-03-31/functions", b"", b'{"Code": {"ZipFile": "?hunter2"}}')
+    assert REDACTED in payload.message and "hunter2" not in payload.message
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "1_0", "\u0661", " 1", "nan", "1" * 500, "0x1", ""])
+def test_a_number_in_a_text_is_one_of_the_models(text: str) -> None:
+    shapes = {"D": {"type": "structure", "members": {"d": {"shape": "N"}}}, "N": {"type": "double", "min": 0, "max": 9}}
+    shape = ServiceModel({"metadata": {}, "shapes": shapes}, "x").shape_for("D")
+    problems = Problems()
+    try:
+        Readers(text=True).reader(shape)({"d": text}, None, problems)
+    except ServiceError:
+        return
+    assert problems.count  # NaN is neither large nor small enough
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Tags.member.999999999.Key=a", b"Tags.member.0.Key=a", b"Tags.member.01.Key=a", b"Tags.member.-1.Key=a",
+        "Tags.member.\u0661.Key=a".encode(), b"Tags.member.1%s.Key=a" % (b"0" * 5000), b"Tags.member=x", b"Tags.1.Key=a&Tags=b",
+        b"Tags.member.x.Key=a", b"Tags.member.1=x&Tags.member.1.Key=a", b"RoleArn.x=1", b"DurationSeconds=\xd9\xa1\xd9\xa2",
+        b"DurationSeconds=1e3", b"DurationSeconds=", b"DurationSeconds=901&DurationSeconds=902", b"Action=GetCallerIdentity",
+        b"RoleSessionName=c", b"Tags" + b".a" * 5000 + b"=x", b"x=%ff", b"x=\xff", b"&".join(b"x%d=" % i for i in range(1001)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("in_query", [False, True], ids=["body", "query"])
+def test_a_form_that_could_be_read_in_two_ways_is_refused(fields: bytes, in_query: bool) -> None:
+    error = refused(form_read, ROLE + b"&" + fields, in_query=in_query)
+    assert (
+        error.code in ("MalformedQueryString", "SerializationException", "ValidationException") and error.status == 400
+    )
+
+
+def test_a_form_in_its_order_with_gaps_and_an_empty_list() -> None:
+    found = form_read(
+        ROLE + b"&Tags.member.10.Key=b&Tags.member.10.Value=&Tags.member.2.Key=a&Tags.member.2.Value=&PolicyArns="
+    )
+    assert [tag["Key"] for tag in found["Tags"]] == ["a", "b"] and found["PolicyArns"] == []
+
+
+def test_a_plus_in_a_query_is_the_plus_that_was_signed() -> None:
+    assert form_read(ROLE + b"&ExternalId=a%2Bb", in_query=True) == form_read(ROLE + b"&ExternalId=a+b", in_query=True)
+    assert form_read(ROLE + b"&ExternalId=a%2Bb")["ExternalId"] == "a+b"
+    assert rest_read("GET", b"/2015-03-31/functions", b"Marker=a+b") == ("ListFunctions", {"Marker": "a+b"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/2015-03-31/functions/f/aliases/..", b"/2015-03-31/functions/f/x/..", b"/2015-03-31/functions/./f", b"//2015-03-31/functions/f",
+        b"/2015-03-31//functions/f", b"/2015-03-31/functions/f//", b"/2015-03-31/functions/f/.", b"/2015-03-31/functions//aliases",
+        b"/2017-03-31/tags/../tags/a/b", b"/2015-03-31/functions/..", b"/../2015-03-31/functions/f",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_path_that_is_signed_like_another_names_nothing(method: str, path: bytes) -> None:
+    assert rest_read(method, path) is None
+
+
+def test_a_name_in_a_path_stays_one_however_it_is_written() -> None:
+    error = refused(rest_read, "GET", b"/2015-03-31/functions/f%2F..%2Fg")
+    assert error.code == "ValidationException" and "f/../g" in error.message
+    assert refused(rest_read, "GET", b"/2015-03-31/functions", b"Marker=a&Marker=b").code == "ValidationException"
+
+
+def hostile() -> Iterator[tuple[str, Shape]]:
+    for service in ("sts", "lambda", "dynamodb", "dynamodbstreams"):
+        model = protocol_of(service).model
+        for name in model.shape_names:
+            shape = model.shape_for(name)
+            if shape.metadata.get("pattern"):
+                yield f"{service} {name}", shape
+
+
+def test_no_pattern_of_the_models_takes_long_whatever_it_is_given() -> None:
+    seeds = ("a", "1", "-", "a-", "a.", "/", ":", " ", "aA1", "a:a:", "us-gov-")
+    heads = ("", "arn:aws:iam::123456789012:role/", "arn:aws:lambda:us-east-1:123456789012:")
+    slow = {}
+    for name, shape in hostile():
+        reader = Readers().reader(shape)
+        length = shape.metadata.get("max", PATTERN_CHARACTERS_MAX)
+        for text in (head + (seed * length)[: length - len(head) - 1] + "!" for head in heads for seed in seeds):
+            began = time.process_time()
+            reader(text, None, Problems())
+            if (took := time.process_time() - began) > 0.5:
+                slow[name] = took
+    assert not slow
