@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,8 +63,28 @@ def node(tmp_path: Path, alice: Person) -> Iterator[Node]:
 
 @pytest.fixture
 def served(tmp_path: Path, alice: Person, bob: Person, node: Node) -> Project:
-    """A project with a function and a gateway, pushed to `node`, which serves it."""
-    return serve(tmp_path / "shop", alice, bob, node)
+    """A project with a function and a gateway, pushed to `node`, which serves it.
+
+    Made once and copied: making one takes longer than most of the tests of it.
+    """
+    before = _made.get(key := (alice.public, bob.public))
+    if before is None:
+        made = serve(tmp_path / "shop", alice, bob, node)
+        node.stop()
+        _made[key] = tmp_path / "made", node.port
+        for each in (made.folder, node.home):
+            shutil.copytree(each, tmp_path / "made" / each.name, symlinks=True)
+    else:
+        folder, node.port = before
+        for each in folder.iterdir():
+            shutil.copytree(each, tmp_path / each.name, symlinks=True)
+    node.start()
+    nodes.until(lambda: node.status()["applied"] == node.main())
+    return Project(tmp_path / "shop", alice)
+
+
+_made: dict[tuple[str, str], tuple[Path, int]] = {}
+"""Where what `served` copies is, which is never started itself, and its node's port."""
 
 
 def serve(folder: Path, alice: Person, bob: Person, node: Node) -> Project:
