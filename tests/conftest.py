@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
     if report.skipped and os.environ.get("CI") == "true" and not item.get_closest_marker("hardware"):
         report.outcome, report.longrepr = "failed", f"skipped under CI=true: {report.longrepr}"
     return report
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo and the tutorial come first: at the end, one worker would be left alone with them."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
@@ -62,8 +68,28 @@ def node(tmp_path: Path, alice: Person) -> Iterator[Node]:
 
 @pytest.fixture
 def served(tmp_path: Path, alice: Person, bob: Person, node: Node) -> Project:
-    """A project with a function and a gateway, pushed to `node`, which serves it."""
-    return serve(tmp_path / "shop", alice, bob, node)
+    """A project with a function and a gateway, pushed to `node`, which serves it.
+
+    Made once and copied: making one takes longer than most of the tests of it.
+    """
+    before = _made.get(key := (alice.public, bob.public))
+    if before is None:
+        made = serve(tmp_path / "shop", alice, bob, node)
+        node.stop()
+        _made[key] = tmp_path / "made", node.port
+        for each in (made.folder, node.home):
+            shutil.copytree(each, tmp_path / "made" / each.name, symlinks=True)
+    else:
+        folder, node.port = before
+        for each in folder.iterdir():
+            shutil.copytree(each, tmp_path / each.name, symlinks=True)
+    node.start()
+    nodes.until(lambda: node.status()["applied"] == node.main())
+    return Project(tmp_path / "shop", alice)
+
+
+_made: dict[tuple[str, str], tuple[Path, int]] = {}
+"""Where what `served` copies is, which is never started itself, and its node's port."""
 
 
 def serve(folder: Path, alice: Person, bob: Person, node: Node) -> Project:

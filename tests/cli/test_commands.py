@@ -4,15 +4,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 import pytest
 import yaml
 
 from owsgit.cli import COMMANDS, EXIT_USAGE
 from owsgit.cli import owsgit as group
+from owsgit.model.names import project_id
 from tests.conftest import gateway_url, serve
 from tests.support import nodes, people, projects
 from tests.support.nodes import Node, owsgit, push
@@ -27,9 +30,18 @@ class Place:
         self.project, self.node = project, node
         project.git("remote", "add", "origin", node.url())
         project.git("config", "user.signingKey", str(project.owner.private.with_suffix(".pub")))
+        self.project_id = project_id(project.head())
 
     def __call__(self, *arguments: str, by: Person | None = None, data: str | None = None) -> projects.Done:
         return owsgit(*arguments, by=by or self.project.owner, cwd=self.project.folder, data=data)
+
+    @cached_property
+    def kept(self) -> Path:
+        """A backup of the node, to restore from."""
+        file = self.node.home.with_suffix(".kept")
+        done = self("backup", str(file), "--home", str(self.node.home))
+        assert done.status == 0, done.text
+        return file
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +54,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) 
 
 def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
     """How each command is called in this test; `up` and `node run` do not end by themselves and have tests of their own."""
-    project = json.loads(place("status", "-o", "json").text)["project"]["id"]
-    owsgit("backup", str(tmp_path / "kept"), "--home", str(place.node.home), by=place.project.owner)
     return {
         "backup": [str(tmp_path / "node.backup"), "--home", str(place.node.home)],
-        "restore": [str(tmp_path / "kept"), "--home", str(tmp_path / "restored")],
-        "clone": [place.node.url(), str(tmp_path / "cloned"), "--project", project],
+        "restore": [str(place.kept), "--home", str(tmp_path / "restored")],
+        "clone": [place.node.url(), str(tmp_path / "cloned"), "--project", place.project_id],
         "completion": ["bash"],
         "connect": [],
         "audit": [],
@@ -225,8 +235,6 @@ def test_an_answer_that_is_no_json_is_shown_as_text(place: Place) -> None:
 
 
 def test_a_gateway_goes_through_the_ledger_as_openapi(place: Place, tmp_path: Path) -> None:
-    import httpx
-
     exported = tmp_path / "api.json"
     exported.write_text(place("gateway", "export", "api", "--node", "origin", "--format", "json").text)
     document = json.loads(exported.read_text())
@@ -276,20 +284,21 @@ def test_why_names_the_statement(place: Place) -> None:
 
 
 def test_logs_follow_goes_on_with_new_lines(place: Place) -> None:
-    follower = subprocess.Popen(
-        [*nodes.OWSGIT, "logs", "hello", "--follow", "--lines", "0", "-o", "json"], cwd=place.project.folder,
-        env=place.project.owner.environment, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        import httpx
-
+    def starts() -> str:
         assert follower.stdout is not None
-        import threading
-
-        caller = threading.Timer(1.5, lambda: httpx.get(f"{gateway_url(place.project)}/hello/you"))
-        caller.start()
         line = json.loads(follower.stdout.readline())
         assert line["message"].startswith("START RequestId")
+        return str(line["requestId"])
+
+    assert httpx.get(f"{gateway_url(place.project)}/hello/you").status_code == 200
+    follower = subprocess.Popen(
+        [*nodes.OWSGIT, "logs", "hello", "--follow", "--lines", "1", "--filter", "START RequestId", "-o", "json"],
+        cwd=place.project.folder, env=place.project.owner.environment, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        before = starts()
+        assert httpx.get(f"{gateway_url(place.project)}/hello/you").status_code == 200
+        assert starts() != before
     finally:
         follower.kill()
         follower.wait()
@@ -300,8 +309,6 @@ def test_clone_trusts_the_project_id_alone(place: Place, tmp_path: Path, alice: 
     wrong = project[:-1] + ("q" if project[-1] != "q" else "p")
     assert "is not a project id" in place("clone", place.node.url(), str(tmp_path / "a"), "--project", wrong).text
     other = projects.create(tmp_path / "other", alice)
-    from owsgit.model.names import project_id
-
     refused = place("clone", place.node.url(), str(tmp_path / "b"), "--project", project_id(other.head()))
     assert refused.status == 1 and "the history of another project" in refused.text
     assert not (tmp_path / "b").exists()
@@ -353,8 +360,6 @@ def test_the_example_is_valid_and_serves(tmp_path: Path, alice: Person) -> None:
     try:
         pushed = push(project, node)
         assert pushed.status == 0, pushed.text
-        import httpx
-
         url = gateway_url(project)
         assert httpx.get(f"{url}/products", params={"tag": "coffee", "limit": 1}).json()["count"] == 2
         assert httpx.get(f"{url}/products/none").status_code == 404

@@ -1,6 +1,8 @@
 """Older versions of a function, called by commit and by alias beside the one at the head."""
 
 import json
+import subprocess
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,19 @@ CODE = "import os\ndef handler(event, context):\n    return [{number}, os.enviro
 
 def invoke(project: Project, name: str, by: Person | None = None) -> Done:
     return owsgit("invoke", name, by=by or project.owner, cwd=project.folder)
+
+
+def ask(node: Node, name: str) -> Any:
+    """What a function answers to null, over SSH alone: for many calls, in a fraction of the time of `invoke`."""
+    ssh = node.owner.environment["GIT_SSH_COMMAND"].split()
+    done = subprocess.run(
+        [*ssh, "-p", str(node.port), node.address, f"owsgit invoke {name}"],
+        input=b"null",
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.partition(b"\n")[2])
 
 
 @pytest.fixture
@@ -68,7 +83,8 @@ def test_an_alias_serves_its_versions_by_weight_also_while_the_head_is_broken(
     text = push(served, node).text
     assert "Runtime.ImportModuleError" in text
     assert json.loads(invoke(served, "f:old").text)[:2] == [1, first]
-    assert {json.loads(invoke(served, "f:live").text)[0] for _ in range(24)} == {1, 2}
+    assert json.loads(invoke(served, "f:live").text)[0] in (1, 2)
+    assert {ask(node, "f:live")[0] for _ in range(24)} == {1, 2}
 
     served.write("functions/f/app.py", CODE.format(number=3))
     served.write("functions/f/function.json", projects.function("app.handler", aliases={"bad": {"commit": "0" * 40}}))
