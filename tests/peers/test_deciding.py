@@ -25,7 +25,7 @@ from owsgit.peers.paxos import (
 from tests.peers import simulation
 from tests.peers.simulation import Violation
 
-SEEDS = 40_000 if os.environ.get("OWSGIT_SOAK") else 2_400
+SEEDS = 40_000 if os.environ.get("OWSGIT_SOAK") else 1_200
 BATCHES = 8
 
 
