@@ -23,6 +23,7 @@ from owsgit.model import terminal
 from owsgit.model.errors import UnavailableError
 
 REQUEST_SECONDS_MAX = 20
+NONCES_MAX = 4
 ORDER_SECONDS_MAX = 90
 _ACME_IDENTIFIER = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 
@@ -84,11 +85,24 @@ def order(authority: Authority, account: bytes, host: str, publish: Callable[[Ch
             ) from None
 
 
+class _Network(client.ClientNetwork):
+    """Asks again when the authority does not take its nonce (RFC 8555 6.5), more often than the library does."""
+
+    def post(self, *arguments: Any, **options: Any) -> requests.Response:
+        for _ in range(NONCES_MAX):
+            try:
+                return super().post(*arguments, **options)
+            except messages.Error as error:
+                if error.code != "badNonce":
+                    raise
+        return super().post(*arguments, **options)
+
+
 def _order(
     authority: Authority, account: bytes, host: str, publish: Callable[[Challenge], None], trusted: bool | str
 ) -> bytes:
     key = JWKEC(key=serialization.load_pem_private_key(account, None))
-    net = client.ClientNetwork(
+    net = _Network(
         key,
         alg=ES256,
         verify_ssl=trusted,  # type: ignore[arg-type]  # requests takes a path as well
