@@ -4,6 +4,7 @@ Every request is held against its signature (signer.py), parsed by the service's
 answered here or by the node that has what it is about, and told to the audit log.
 """
 
+import asyncio
 import inspect
 import logging
 import re
@@ -68,7 +69,7 @@ class Door:
     def __init__(self, apis: Iterable[Api], house: House) -> None:
         self._house = house
         self._apis = list(apis)
-        self._protocols: dict[str, list[tuple[Protocol, Api]]] = {}  # by signing name; botocore's models are large
+        self._speaking: asyncio.Task[_Speaking] | None = None
         house.neighbours.answer(TOPIC, self._answer_neighbour)
 
     async def answer(self, arrival: Arrival) -> Reply:
@@ -99,8 +100,9 @@ class Door:
 
     async def _answer(self, asked: "_Asked") -> Reply:
         arrival, house = asked.arrival, self._house
+        spoken = await self._spoken()
         signed = signer.read(arrival.request)
-        speakers = self._speakers(signed.service)
+        speakers = spoken.get(signed.service, [])
         asked.protocol = speakers[0][0] if speakers else None
         scope = house.scope()
         sigv4.check_scope(signed, scope.region, signed.service)
@@ -146,15 +148,12 @@ class Door:
         result = await function(caller, **_named(function, operation, parameters))
         return protocol.write(operation, result or {}, asked.request_id)
 
-    def _speakers(self, signing_name: str) -> list[tuple[Protocol, Api]]:
-        """The APIs whose requests are signed for a service of that name."""
-        if not self._protocols:
-            for api in self._apis:
-                protocol = protocol_of(api.service)
-                metadata = protocol.model.metadata
-                name = metadata.get("signingName", metadata["endpointPrefix"])
-                self._protocols.setdefault(name, []).append((protocol, api))
-        return self._protocols.get(signing_name, [])
+    async def _spoken(self) -> "_Speaking":
+        """The APIs, by the name of the service that their requests are signed for. Their models are read by the first
+        request, in a thread: that takes a quarter of a second, and megabytes that a node need not spend before."""
+        if self._speaking is None or (self._speaking.done() and self._speaking.exception() is not None):
+            self._speaking = asyncio.ensure_future(asyncio.to_thread(_read_models, self._apis))
+        return await asyncio.shield(self._speaking)
 
     def _decide(self, asked: "_Asked", credential: Credential) -> None:
         """Raises AccessDeniedError unless all that is needed is allowed."""
@@ -215,6 +214,20 @@ class Door:
         return Told({"status": reply.status, "headers": headers}, reply.body)
 
 
+_Speaking = dict[str, list[tuple[Protocol, Api]]]
+
+
+def _read_models(apis: Iterable[Api]) -> _Speaking:
+    found: _Speaking = {}
+    for api in apis:
+        protocol = protocol_of(api.service)
+        metadata = protocol.model.metadata
+        found.setdefault(metadata.get("signingName", metadata["endpointPrefix"]), []).append((protocol, api))
+    for service in _ANY:
+        protocol_of(service)
+    return found
+
+
 class _Asked:
     """One request on its way through the door, and what was found out about it."""
 
@@ -263,18 +276,17 @@ class _Asked:
         )
 
 
-@lru_cache(8)
-def _protocol(service: str) -> Protocol:
-    return protocol_of(service)
+_ANY = ("dynamodb", "sts", "lambda")
+"""One service of each protocol, in whose ways clients are told what they do wrong whose service is not known."""
 
 
 def _speaks_like(request: Request) -> Protocol:
     """A protocol in which a client is told what it does wrong whose service is not known."""
     names = dict(request.headers)
     if b"x-amz-target" in names:
-        return _protocol("dynamodb")
+        return protocol_of("dynamodb")
     form = names.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
-    return _protocol("sts" if form or b"Action=" in request.query else "lambda")
+    return protocol_of("sts" if form or b"Action=" in request.query else "lambda")
 
 
 def _status_of(code: str) -> int:

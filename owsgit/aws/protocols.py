@@ -5,12 +5,13 @@ JSON 1.0 and 1.1 (X-Amz-Target), query (forms and XML), and REST with JSON.
 https://smithy.io/2.0/aws/protocols/index.html
 """
 
+import base64
 import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -118,17 +119,17 @@ class JsonProtocol(Protocol):
     def read(self, operation: OperationModel, incoming: Incoming) -> dict[str, Any]:
         if operation.input_shape is None:
             return {}
-        return check(self._readers.reader(operation.input_shape), _parsed(incoming.body))
+        return check(self._readers.of(operation.input_shape), _parsed(incoming.body))
 
     def write(self, operation: OperationModel, result: Mapping[str, Any], request_id: str) -> Reply:
         shape = operation.output_shape
-        body = orjson.dumps(self._writers.writer(shape)(result)) if shape is not None else b"{}"
+        body = orjson.dumps(self._writers.of(shape)(result)) if shape is not None else b"{}"
         return self._reply(200, body, request_id)
 
     def refuse(self, error: ServiceError, request_id: str) -> Reply:
         space = _SPACES.get(error.code, self._space)
         shape = self.model.shape_for(error.code) if error.code in self.model.shape_names else None
-        more = self._writers.writer(shape)(error.fields) if isinstance(shape, StructureShape) else {}
+        more = self._writers.of(shape)(error.fields) if isinstance(shape, StructureShape) else {}
         named = "Message" if error.code in _CAPITAL or _has(shape, "Message") else "message"
         body = orjson.dumps({"__type": f"{space}{error.code}", named: error.message, **more})
         return self._reply(error.status, body, request_id)
@@ -189,7 +190,7 @@ class QueryProtocol(Protocol):
             return {}
         fields = {name: value for name, value in _form(incoming).items() if name not in ("Action", "Version")}
         tree = _grown(fields)
-        return check(self._readers.reader(operation.input_shape), _shaped(operation.input_shape, tree))
+        return check(self._readers.of(operation.input_shape), _shaped(operation.input_shape, tree))
 
     def write(self, operation: OperationModel, result: Mapping[str, Any], request_id: str) -> Reply:
         root = Element(f"{operation.name}Response", xmlns=self._space)
@@ -315,7 +316,7 @@ def _into(parent: Element, shape: Shape, value: Any) -> None:
     elif shape.type_name == "timestamp":
         parent.text = str(written_time(value, shape.serialization.get("timestampFormat", "iso8601")))
     elif shape.type_name == "blob":
-        parent.text = Writers().writer(shape)(value)
+        parent.text = base64.b64encode(value).decode("ascii")
     else:
         parent.text = str(value).lower() if isinstance(value, bool) else _CONTROLS.sub("?", str(value))
 
@@ -472,7 +473,7 @@ class RestJsonProtocol(Protocol):
             body = Encoded(EventStream(member, self._dump), streamed.events)
             headers.append((b"content-type", streamed.content_type.encode()))
         elif payload is None:
-            body = orjson.dumps(self._writers.writer(shape)(inside))
+            body = orjson.dumps(self._writers.of(shape)(inside))
         else:
             body = self._payload(shape.members[payload], inside.get(payload))
         if not any(name == b"content-type" for name, _ in headers):
@@ -480,16 +481,14 @@ class RestJsonProtocol(Protocol):
         return Reply(status, headers, body)
 
     def _dump(self, shape: Shape, value: Any) -> bytes:
-        return orjson.dumps(self._writers.writer(shape)(value))
+        return orjson.dumps(self._writers.of(shape)(value))
 
     def _payload(self, shape: Shape, value: Any) -> bytes:
         if value is None:
             return b""
         if shape.type_name == "blob":
             return bytes(value)
-        return (
-            value.encode("utf-8") if shape.type_name == "string" else orjson.dumps(self._writers.writer(shape)(value))
-        )
+        return value.encode("utf-8") if shape.type_name == "string" else orjson.dumps(self._writers.of(shape)(value))
 
     def refuse(self, error: ServiceError, request_id: str) -> Reply:
         shape = self.model.shape_for(error.code) if error.code in self.model.shape_names else None
@@ -530,7 +529,7 @@ def _checked(
         reader = texts if name in outside else objects
         value = outside.get(name, inside.get(name))
         if value is not None:
-            found[name] = reader.reader(member)(value, member_of(None, name), problems)
+            found[name] = reader.of(member)(value, member_of(None, name), problems)
         elif name in shape.required_members:
             problems.add(None, member_of(None, name), "not be null")
     problems.check()
@@ -558,6 +557,7 @@ _PROTOCOLS: Mapping[str, type[Protocol]] = {
 }
 
 
+@cache
 def protocol_of(service: str) -> Protocol:
     """How a service (in botocore's name) is spoken to. Raises KeyError if it is in none of the ways that are built."""
     model = ServiceModel(Loader().load_service_model(service, "service-2"), service)

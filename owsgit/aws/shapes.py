@@ -10,10 +10,11 @@ import base64
 import binascii
 import itertools
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
@@ -100,29 +101,52 @@ def _deeper(place: Place) -> int:
     return depth
 
 
-class Readers:
-    """The readers of one service. `text`: scalars come as texts, as in queries and headers, not as JSON's."""
+Made = TypeVar("Made")
 
-    def __init__(self, *, text: bool = False, wire_names: bool = False) -> None:
-        """`wire_names`: members are called as the model's locationName says, where it says one."""
-        self._text, self._wire_names = text, wire_names
-        self._made: dict[int, Reader] = {}
+
+class _ByShape(ABC, Generic[Made]):
+    """What is made of a shape, once: shapes hold themselves, so it is made as it is asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Made] = {}
         self._kept: list[Shape] = []  # so that ids stay those of these shapes
 
-    def reader(self, shape: Shape) -> Reader:
+    def of(self, shape: Shape) -> Made:
         found = self._made.get(id(shape))
         if found is None:
             self._kept.append(shape)
             found = self._made[id(shape)] = self._make(shape)
         return found
 
-    def _make(self, shape: Shape) -> Reader:
+    def _make(self, shape: Shape) -> Made:
         if isinstance(shape, StructureShape):
             return self._structure(shape)
         if isinstance(shape, ListShape):
             return self._list(shape)
-        if isinstance(shape, MapShape):
-            return self._map(shape)
+        return self._map(shape) if isinstance(shape, MapShape) else self._scalar(shape)
+
+    @abstractmethod
+    def _structure(self, shape: StructureShape) -> Made: ...
+
+    @abstractmethod
+    def _list(self, shape: ListShape) -> Made: ...
+
+    @abstractmethod
+    def _map(self, shape: MapShape) -> Made: ...
+
+    @abstractmethod
+    def _scalar(self, shape: Shape) -> Made: ...
+
+
+class Readers(_ByShape[Reader]):
+    """The readers of one service. `text`: scalars come as texts, as in queries and headers, not as JSON's."""
+
+    def __init__(self, *, text: bool = False, wire_names: bool = False) -> None:
+        """`wire_names`: members are called as the model's locationName says, where it says one."""
+        super().__init__()
+        self._text, self._wire_names = text, wire_names
+
+    def _scalar(self, shape: Shape) -> Reader:
         scalars = {
             "string": self._string,
             "character": self._string,
@@ -158,7 +182,7 @@ class Readers:
                     if wire not in names:
                         continue  # of a newer model: AWS takes no notice of it either
                     name, member = names[wire]
-                    known = readers[wire] = name, self.reader(member)
+                    known = readers[wire] = name, self.of(member)
                 name, reader = known
                 found[name] = reader(given, (place, name, depth, False) if not union else place, problems)
             for name in required:
@@ -176,7 +200,7 @@ class Readers:
             if type(value) is not list:
                 raise _wrong(value, "list")
             if not made:
-                made.append(self.reader(shape.member))
+                made.append(self.of(shape.member))
             reader, depth = made[0], _deeper(place)
             found = [
                 reader(each, (place, index, depth, True), problems)
@@ -197,7 +221,7 @@ class Readers:
             if type(value) is not dict:
                 raise _wrong(value, "map")
             if not made:
-                made.extend((self.reader(shape.key), self.reader(shape.value)))
+                made.extend((self.of(shape.key), self.of(shape.value)))
             (key, reader), depth = made, _deeper(place)
             found = {
                 key(name, place, problems): reader(each, (place, name, depth, True), problems)
@@ -385,29 +409,15 @@ def _pattern(shape: Shape) -> re.Pattern[str] | None:
         return None
 
 
-class Writers:
+class Writers(_ByShape[Writer]):
     """The writers of one service, for JSON."""
 
     def __init__(self, times: str = "unixTimestamp", *, wire_names: bool = False) -> None:
         """`times`: the form of timestamps for which the model says none."""
+        super().__init__()
         self._times, self._wire_names = times, wire_names
-        self._made: dict[int, Writer] = {}
-        self._kept: list[Shape] = []
 
-    def writer(self, shape: Shape) -> Writer:
-        found = self._made.get(id(shape))
-        if found is None:
-            self._kept.append(shape)
-            found = self._made[id(shape)] = self._make(shape)
-        return found
-
-    def _make(self, shape: Shape) -> Writer:
-        if isinstance(shape, StructureShape):
-            return self._structure(shape)
-        if isinstance(shape, ListShape):
-            return self._list(shape)
-        if isinstance(shape, MapShape):
-            return self._map(shape)
+    def _scalar(self, shape: Shape) -> Writer:
         if shape.type_name == "blob":
             return lambda value: base64.b64encode(value).decode("ascii")
         if shape.type_name == "timestamp":
@@ -429,7 +439,7 @@ class Writers:
                 if known is None:
                     member = shape.members[name]
                     wire = member.serialization.get("name", name) if self._wire_names else name
-                    known = members[name] = wire, self.writer(member)
+                    known = members[name] = wire, self.of(member)
                 wire, writer = known
                 found[wire] = given if writer is _same else writer(given)
             return found
@@ -439,11 +449,11 @@ class Writers:
     def _list(self, shape: ListShape) -> Writer:
         if shape.member.type_name not in ("structure", "list", "map", "blob", "timestamp"):
             return _same
-        return lambda value: list(map(self.writer(shape.member), value))
+        return lambda value: list(map(self.of(shape.member), value))
 
     def _map(self, shape: MapShape) -> Writer:
         def write(value: Any) -> Any:
-            writer = self.writer(shape.value)
+            writer = self.of(shape.value)
             return {name: writer(each) for name, each in value.items()}
 
         return write

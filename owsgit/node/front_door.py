@@ -9,14 +9,12 @@ from owsgit.aws.audit import Audit
 from owsgit.aws.door import BODY_BYTES_MAX, Arrival, Door, House
 from owsgit.aws.eventstream import Encoded
 from owsgit.aws.sigv4 import Request
-from owsgit.gateway.app import Api as HttpApi
-from owsgit.gateway.exchange import ClientGoneError, Exchange, Mount, RefusedError, Response
-from owsgit.gateway.hosts import ANY_HOST, Binding
+from owsgit.gateway.exchange import ClientGoneError, Exchange, RefusedError, Response
 from owsgit.gateway.limits import Limits
-from owsgit.gateway.listener import Listener, Place
-from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Site
 from owsgit.node.home import AUDIT_FOLDER
+from owsgit.node.own_port import OwnPort
+from owsgit.runtime import logs
 
 OWNER = "aws"
 REQUEST_ID = b"x-amzn-requestid"
@@ -36,23 +34,17 @@ class FrontDoor:
         """`file` is where the port is set."""
         self._audit = Audit(site.home / AUDIT_FOLDER, site.neighbours.own)
         self._door = Door(apis, House(site.scope, site.credential, site.decide, site.neighbours, self._audit))
-        self._port, self._file = port, file
-        self._listener = Listener(address, port)
+        self._port = OwnPort(address, port, file, "$.awsPort")
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Raises UnavailableError that names the setting."""
         limits = Limits(body_bytes=BODY_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
-        api = HttpApi(Mount(OWNER, ""), [("$default", self._answer)], limits=limits)
-        self._listener.serve(OWNER, Place((Binding(ANY_HOST, (), api),)))
-        try:
-            await self._listener.open()
-        except UnavailableError as error:
-            raise UnavailableError(
-                str(error.problems[0].message),
-                file=self._file,
-                path="$.awsPort",
-                remedy="choose another port, or stop the program that has it (ss -ltnp shows which)",
-            ) from None
+        await self._port.open(OWNER, {"$default": self._answer}, limits)
+        self._sweeping = asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs))
+
+    def _logs(self) -> dict[str, logs.Swept]:
+        return {self._audit.folder.name: self._audit}
 
     async def _answer(self, exchange: Exchange) -> Response:
         async def body() -> bytes:
@@ -81,12 +73,10 @@ class FrontDoor:
         )
         return Response(reply.status, headers, reply.body)
 
-    def sweep(self) -> None:
-        """Remove what the audit log need not keep any more."""
-        self._audit.sweep()
-
     async def close(self) -> None:
-        await self._listener.close()
+        await self._port.close()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self._audit.close()
 
 

@@ -262,7 +262,7 @@ def test_a_number_in_a_text_is_one_of_the_models(text: str) -> None:
     shape = ServiceModel({"metadata": {}, "shapes": shapes}, "x").shape_for("D")
     problems = Problems()
     try:
-        Readers(text=True).reader(shape)({"d": text}, None, problems)
+        Readers(text=True).of(shape)({"d": text}, None, problems)
     except ServiceError:
         return
     assert problems.count  # NaN is neither large nor small enough
@@ -332,7 +332,7 @@ def test_no_pattern_of_the_models_takes_long_whatever_it_is_given() -> None:
     heads = ("", "arn:aws:iam::123456789012:role/", "arn:aws:lambda:us-east-1:123456789012:")
     slow = {}
     for name, shape in hostile():
-        reader = Readers().reader(shape)
+        reader = Readers().of(shape)
         length = shape.metadata.get("max", PATTERN_CHARACTERS_MAX)
         for text in (head + (seed * length)[: length - len(head) - 1] + "!" for head in heads for seed in seeds):
             began = time.process_time()

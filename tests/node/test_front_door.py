@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -13,18 +14,15 @@ import boto3
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
-from botocore.exceptions import ClientError
 
 from owsgit.cli.configure import check_own, with_profile
 from owsgit.model.errors import InvalidError
 from owsgit.model.names import account_id
-from tests.support import projects
-from tests.support.nodes import Node, free_port, owsgit, push
+from tests.support.nodes import Node, owsgit, until
 from tests.support.people import Person
 from tests.support.projects import Project
-from tests.support.sdk import session
+from tests.support.sdk import ONCE, endpoint, node_for_sdks, refused, serving, session
 
 TRUST = {
     "Version": "2012-10-17",
@@ -39,20 +37,18 @@ CAREFUL = {
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[tuple[Project, Node]]:
     folder = tmp_path_factory.mktemp("door")
-    node = Node(folder / "node", alice, aws_port=free_port())
+    node = node_for_sdks(folder, alice)
     files = {
-        "nodes/a.json": node.init(),
         "users/bob.json": {"keys": [bob.public]},
         "roles/clerk.json": {"trust": TRUST},
         "roles/careful.json": {"trust": CAREFUL},
     }
-    project = projects.create(folder / "shop", alice, files=files)
-    node.start()
-    pushed = push(project, node)
-    assert pushed.status == 0, pushed.text
-    project.git("remote", "add", "origin", node.url())
-    yield project, node
-    node.stop()
+    outlived = node.home / "logs/aws/audit/1.jsonl"
+    outlived.parent.mkdir(parents=True)
+    outlived.write_text("{}\n")
+    os.utime(outlived, (0, 0))
+    with serving(folder, node, files) as project:
+        yield project, node
 
 
 @pytest.fixture
@@ -61,17 +57,9 @@ def client(shop: tuple[Project, Node], bob: Person, tmp_path: Path, monkeypatch:
     found = session(tmp_path, project, bob, monkeypatch)
 
     def make(service: str, **options: Any) -> Any:
-        once = Config(retries={"total_max_attempts": 1})
-        return found.client(service, endpoint_url=f"http://127.0.0.1:{node.aws_port}", config=once, **options)
+        return found.client(service, endpoint_url=endpoint(node), config=ONCE, **options)
 
     return make
-
-
-def refused(call: Any, **parameters: Any) -> tuple[str, str, int]:
-    with pytest.raises(ClientError) as caught:
-        call(**parameters)
-    response = caught.value.response
-    return response["Error"]["Code"], response["Error"]["Message"], response["ResponseMetadata"]["HTTPStatusCode"]
 
 
 def test_who_am_i(shop: tuple[Project, Node], client: Any) -> None:
@@ -269,6 +257,10 @@ def test_every_call_is_in_the_audit_log(shop: tuple[Project, Node], client: Any)
     )
     told = owsgit("audit", "--failed", "--filter", "sqs", by=project.owner, cwd=project.folder).text
     assert "user/bob" in told and bad[0] in told and wanted not in told
+
+
+def test_records_of_calls_are_not_kept_for_ever(shop: tuple[Project, Node]) -> None:
+    until(lambda: not (shop[1].home / "logs/aws/audit/1.jsonl").exists())
 
 
 def test_the_audit_log_is_for_who_may_read_it(shop: tuple[Project, Node], bob: Person) -> None:

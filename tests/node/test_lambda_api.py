@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.config import Config
-from botocore.exceptions import ClientError
 
 from owsgit.model.names import account_id
 from tests.support import projects
-from tests.support.nodes import Node, free_port, push
+from tests.support.nodes import Node
 from tests.support.people import Person
 from tests.support.projects import Project
-from tests.support.sdk import session
+from tests.support.sdk import ONCE, endpoint, node_for_sdks, refused, serving, session
 
 TRUST = {
     "Version": "2012-10-17",
@@ -49,7 +47,7 @@ def rights(*statements: tuple[str, str, str]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[tuple[Project, Node]]:
     folder = tmp_path_factory.mktemp("door")
-    node = Node(folder / "node", alice, aws_port=free_port())
+    node = node_for_sdks(folder, alice)
     bobs = rights(
         ("Allow", "lambda:InvokeFunction", f"{FUNCTIONS}caller"),
         ("Allow", "lambda:InvokeFunction", f"{FUNCTIONS}twice:*"),
@@ -59,7 +57,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -
         ("Allow", "lambda:GetFunction*", f"{FUNCTIONS}*"),
     )
     files = {
-        "nodes/a.json": node.init(),
         "users/bob.json": {"keys": [bob.public], "inlinePolicies": bobs},
         "roles/clerk.json": {
             "trust": TRUST,
@@ -68,32 +65,19 @@ def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -
         "functions/caller/function.json": projects.function(role="clerk", timeout=20, memorySize=256),
         "functions/twice/function.json": projects.function(),
         "functions/secret/function.json": projects.function(),
+        "functions/caller/app.py": CODE,
+        "functions/twice/app.py": TWICE,
+        "functions/secret/app.py": TWICE,
     }
-    project = projects.create(folder / "shop", alice, files=files)
-    node.start()
-    for name, code in (("caller", CODE), ("twice", TWICE), ("secret", TWICE)):
-        project.write(f"functions/{name}/app.py", code)
-    project.commit("Code")
-    pushed = push(project, node)
-    assert pushed.status == 0, pushed.text
-    project.git("remote", "add", "origin", node.url())
-    yield project, node
-    node.stop()
+    with serving(folder, node, files) as project:
+        yield project, node
 
 
 @pytest.fixture
 def client(shop: tuple[Project, Node], bob: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     project, node = shop
     found = session(tmp_path, project, bob, monkeypatch)
-    once = Config(retries={"total_max_attempts": 1})
-    return found.client("lambda", endpoint_url=f"http://127.0.0.1:{node.aws_port}", config=once)
-
-
-def refused(call: Any, **parameters: Any) -> tuple[str, int]:
-    with pytest.raises(ClientError) as caught:
-        call(**parameters)
-    response = caught.value.response
-    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+    return found.client("lambda", endpoint_url=endpoint(node), config=ONCE)
 
 
 def test_a_function_with_a_role_signs_as_it_from_its_sandbox(shop: tuple[Project, Node], client: Any) -> None:
@@ -112,19 +96,19 @@ def test_answers_errors_and_streams_are_lambdas(client: Any) -> None:
     events = list(client.invoke_with_response_stream(FunctionName="caller", Payload=b'"fail"')["EventStream"])
     assert events[-1]["InvokeComplete"]["ErrorCode"] == "Unhandled"
     wrong = refused(client.invoke, FunctionName="caller", Payload=b"{")
-    assert wrong == ("InvalidRequestContentException", 400)
+    assert wrong[::2] == ("InvalidRequestContentException", 400)
     large = refused(client.invoke, FunctionName="caller", Payload=b"1" * (6 * 1024 * 1024 + 1))
-    assert large == ("RequestTooLargeException", 413)
-    assert refused(client.create_alias, FunctionName="caller", Name="live", FunctionVersion="1")[1] == 400
+    assert large[::2] == ("RequestTooLargeException", 413)
+    assert refused(client.create_alias, FunctionName="caller", Name="live", FunctionVersion="1").status == 400
 
 
 def test_versions_need_rights_of_their_own(shop: tuple[Project, Node], client: Any) -> None:
     head = shop[0].git("rev-parse", "HEAD").strip()
     answer = client.invoke(FunctionName="twice", Qualifier=head, Payload=b"4")
     assert answer["Payload"].read() == b"8" and answer["ExecutedVersion"] == head
-    assert refused(client.invoke, FunctionName="twice", Payload=b"4") == ("AccessDeniedException", 403)
-    assert refused(client.invoke, FunctionName="secret", Qualifier=head) == ("AccessDeniedException", 403)
-    assert refused(client.invoke, FunctionName="twice", Qualifier="live") == ("ResourceNotFoundException", 404)
+    assert refused(client.invoke, FunctionName="twice", Payload=b"4")[::2] == ("AccessDeniedException", 403)
+    assert refused(client.invoke, FunctionName="secret", Qualifier=head)[::2] == ("AccessDeniedException", 403)
+    assert refused(client.invoke, FunctionName="twice", Qualifier="live")[::2] == ("ResourceNotFoundException", 404)
 
 
 def test_functions_are_listed_and_described(shop: tuple[Project, Node], client: Any) -> None:
@@ -135,4 +119,4 @@ def test_functions_are_listed_and_described(shop: tuple[Project, Node], client: 
     assert told["Role"] == f"arn:aws:iam::{account}:role/clerk" and told["State"] == "Active"
     waiter = client.get_waiter("function_active_v2")
     waiter.wait(FunctionName="caller")
-    assert refused(client.get_function, FunctionName="none") == ("ResourceNotFoundException", 404)
+    assert refused(client.get_function, FunctionName="none")[::2] == ("ResourceNotFoundException", 404)

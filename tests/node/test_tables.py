@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 from boto3.dynamodb.conditions import Attr, Key
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from owsgit.model.names import account_id
-from tests.support import clusters, projects
+from tests.support import clusters
 from tests.support.nodes import Node, free_port, push, until
 from tests.support.people import Person
 from tests.support.projects import Project
-from tests.support.sdk import session
+from tests.support.sdk import ONCE, endpoint, node_for_sdks, refused, serving, session
 
 ORDERS = {
     "attributeDefinitions": [
@@ -56,34 +55,20 @@ BOB = {
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[tuple[Project, Node]]:
     folder = tmp_path_factory.mktemp("tables")
-    node = Node(folder / "node", alice, aws_port=free_port())
+    node = node_for_sdks(folder, alice)
     files = {
-        "nodes/a.json": node.init(),
         "users/bob.json": {"keys": [bob.public], "inlinePolicies": {"tables": BOB}},
         "tables/orders.json": ORDERS,
     }
-    project = projects.create(folder / "shop", alice, files=files)
-    node.start()
-    pushed = push(project, node)
-    assert pushed.status == 0, pushed.text
-    project.git("remote", "add", "origin", node.url())
-    yield project, node
-    node.stop()
+    with serving(folder, node, files) as project:
+        yield project, node
 
 
 @pytest.fixture
 def resource(shop: tuple[Project, Node], bob: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     project, node = shop
-    once = Config(retries={"total_max_attempts": 1})
     found = session(tmp_path, project, bob, monkeypatch)
-    return found.resource("dynamodb", endpoint_url=f"http://127.0.0.1:{node.aws_port}", config=once)
-
-
-def refused(call: Any, **parameters: Any) -> tuple[str, str]:
-    with pytest.raises(ClientError) as caught:
-        call(**parameters)
-    error = caught.value.response["Error"]
-    return error["Code"], error["Message"]
+    return found.resource("dynamodb", endpoint_url=endpoint(node), config=ONCE)
 
 
 def test_items_come_and_go(resource: Any) -> None:
@@ -140,7 +125,7 @@ def test_statements_are_executed(resource: Any) -> None:
     client = resource.meta.client
     insert = "INSERT INTO \"orders\" VALUE {'shop': ?, 'number': 1, 'photo': ?}"
     assert client.execute_statement(Statement=insert, Parameters=["partiql", b"\x00"])["Items"] == []
-    code, _ = refused(client.execute_statement, Statement=insert, Parameters=["partiql", b"\x00"])
+    code, _, _ = refused(client.execute_statement, Statement=insert, Parameters=["partiql", b"\x00"])
     assert code == "DuplicateItemException"
     select = "SELECT \"number\", photo FROM orders WHERE shop = 'partiql'"
     page = client.execute_statement(Statement=select, Limit=1)
@@ -151,21 +136,21 @@ def test_statements_are_executed(resource: Any) -> None:
     assert [answer.get("Error", {}).get("Code") for answer in answers] == [None, "ValidationError"]
     update = "UPDATE orders SET seen = 1 WHERE shop = 'partiql' AND number = 1"
     assert client.execute_transaction(TransactStatements=[{"Statement": update}])["Responses"] == []
-    code, message = refused(client.execute_statement, Statement="SELECT * FROM orders")
+    code, message, _ = refused(client.execute_statement, Statement="SELECT * FROM orders")
     assert code == "AccessDeniedException" and "dynamodb:PartiQLSelect" in message
 
 
 def test_policies_see_the_keys(resource: Any) -> None:
-    code, message = refused(resource.Table("orders").put_item, Item={"shop": "theirs", "number": 1})
+    code, message, _ = refused(resource.Table("orders").put_item, Item={"shop": "theirs", "number": 1})
     assert code == "AccessDeniedException" and "dynamodb:PutItem on resource: arn:aws:dynamodb:us-east-1:" in message
-    code, _ = refused(
+    code, _, _ = refused(
         resource.Table("orders").query, IndexName="secret", KeyConditionExpression=Key("state").eq("open")
     )
     assert code == "AccessDeniedException"
 
 
 def test_a_table_is_made_by_a_commit(resource: Any) -> None:
-    code, message = refused(
+    code, message, _ = refused(
         resource.meta.client.create_table,
         TableName="more",
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
@@ -175,7 +160,7 @@ def test_a_table_is_made_by_a_commit(resource: Any) -> None:
     assert code == "ValidationException" and "commit this as tables/more.json" in message
     told = json.loads(message.partition("\n")[2])
     assert told["keySchema"] == [{"attributeName": "id", "keyType": "HASH"}] and "tableName" not in told
-    assert refused(resource.Table("none").scan) == ("ResourceNotFoundException", "Requested resource not found")
+    assert refused(resource.Table("none").scan) == ("ResourceNotFoundException", "Requested resource not found", 400)
     assert resource.meta.client.list_tables()["TableNames"] == ["orders"]
 
 
@@ -230,22 +215,18 @@ def test_any_node_answers_for_a_table_of_another(
         cluster.project.git("remote", "add", "origin", made["a"].url())
         cluster.all_at(cluster.project.head())
         found = session(tmp_path, cluster.project, bob, monkeypatch)
-        once = Config(retries={"total_max_attempts": 1})
-        here, there = (
-            found.resource("dynamodb", endpoint_url=f"http://127.0.0.1:{node.aws_port}", config=once)
-            for node in made.values()
-        )
+        here, there = (found.resource("dynamodb", endpoint_url=endpoint(node), config=ONCE) for node in made.values())
         there.Table("orders").put_item(Item={"shop": "far", "number": 1})
         assert here.Table("orders").scan()["Items"] == [{"shop": "far", "number": 1}]
         assert there.Table("orders").item_count == 1
-        code, _ = refused(there.Table("orders").put_item, Item={"shop": "theirs", "number": 1})
+        code, _, _ = refused(there.Table("orders").put_item, Item={"shop": "theirs", "number": 1})
         assert code == "AccessDeniedException"
         items = [{"Put": {"TableName": name, "Item": {"shop": "x", "number": 1}}} for name in ("orders", "others")]
         cluster.project.git("rm", "-q", "tables/orders.json")
         cluster.project.commit("gone")
         gone = cluster.push("b")
         assert gone.status == 1 and "the table has 1 items, and is not deleted with them" in gone.text, gone.text
-        _, message = refused(here.meta.client.transact_write_items, TransactItems=items)
+        _, message, _ = refused(here.meta.client.transact_write_items, TransactItems=items)
         assert message.startswith("the table orders is on this node and the table others on node b")
     finally:
         clusters.stop(made)

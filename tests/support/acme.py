@@ -62,7 +62,7 @@ def pebble(folder: Path, http: int, tls: int) -> Iterator[Pebble]:
         ["pebble-challtestsrv", "-management", f"127.0.0.1:{names}", "-dns01", f"127.0.0.1:{dns}", *nowhere],
         ["pebble", "-config", str(file), "-dnsserver", f"127.0.0.1:{dns}"],
     ]
-    settings = {"PEBBLE_VA_NOSLEEP": "1", "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    settings = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "30", "PATH": "/usr/local/bin:/usr/bin:/bin"}
     with (folder / "pebble.log").open("wb") as log:
         running = [subprocess.Popen(each, env=settings, stdout=log, stderr=log) for each in commands]
     made = Pebble(f"https://127.0.0.1:{listens}/dir", own.pem, f"http://127.0.0.1:{names}")

@@ -1,11 +1,18 @@
 """boto3 as its users set it up."""
 
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import boto3
 import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
+from tests.support import projects
+from tests.support.nodes import Node, free_port, push
 from tests.support.people import Person
 from tests.support.projects import Project
 
@@ -24,3 +31,50 @@ def session(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(folder / "none"))
     return boto3.Session(profile_name="shop")
+
+
+ONCE = Config(retries={"total_max_attempts": 1})
+"""An error is told at once."""
+
+
+def node_for_sdks(folder: Path, owner: Person) -> Node:
+    return Node(folder / "node", owner, aws_port=free_port())
+
+
+@contextmanager
+def serving(folder: Path, node: Node, files: Mapping[str, Any]) -> Iterator[Project]:
+    """A project whose only node answers SDKs, and runs meanwhile; texts among `files` are committed as they are."""
+    documents = {path: content for path, content in files.items() if not isinstance(content, str)}
+    project = projects.create(folder / "shop", node.owner, files={"nodes/a.json": node.init(), **documents})
+    texts = {path: content for path, content in files.items() if isinstance(content, str)}
+    for path, text in texts.items():
+        project.write(path, text)
+    if texts:
+        project.commit("Code")
+    node.start()
+    try:
+        pushed = push(project, node)
+        assert pushed.status == 0, pushed.text
+        project.git("remote", "add", "origin", node.url())
+        yield project
+    finally:
+        node.stop()
+
+
+def endpoint(node: Node) -> str:
+    return f"http://127.0.0.1:{node.aws_port}"
+
+
+class Refusal(NamedTuple):
+    code: str
+    message: str
+    status: int
+
+
+def refused(call: Callable[..., Any], **parameters: Any) -> Refusal:
+    """What a call is refused with."""
+    with pytest.raises(ClientError) as caught:
+        call(**parameters)
+    response = caught.value.response
+    error = response["Error"]
+    return Refusal(error["Code"], error["Message"], response["ResponseMetadata"]["HTTPStatusCode"])

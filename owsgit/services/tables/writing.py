@@ -1,5 +1,6 @@
 """One item's change, as PutItem, UpdateItem, DeleteItem and transactions make it, inside of a transaction."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Write:
+class Write(ABC):
     """A change of the item with a key. `condition` has to hold of what is there, or ConditionFailedError is raised.
 
     `looks`: whether the result has to know what was there. `shows`: whether the error does.
@@ -46,27 +47,49 @@ class Write:
     shows: bool = False
     looks: bool = True
 
+    @abstractmethod
     def make(self, transaction: Transaction, *, by_service: bool = False) -> Written:
         """`by_service`: nobody asked for it, but the table's time to live."""
-        table = self.table
-        old: Item | None = None
-        if self.looks or self.condition is not None or table.view is not None:
-            stored = transaction.get(table.name, self.key)
-            old = load(stored) if stored is not None else None
+
+    def _met(self, transaction: Transaction, *, reads: bool) -> Item | None:
+        """What is there, if it is to be read or the condition asks. Raises ConditionFailedError."""
+        if not reads and self.condition is None:
+            return None
+        stored = transaction.get(self.table.name, self.key)
+        old = load(stored) if stored is not None else None
         if self.condition is not None and not self.condition.holds(old or {}):
             raise ConditionFailedError(old if self.shows else None)
+        return old
+
+
+@dataclass(frozen=True)
+class Check(Write):
+    """Changes nothing: the condition of a transaction."""
+
+    def make(self, transaction: Transaction, *, by_service: bool = False) -> Written:
+        old = self._met(transaction, reads=True)
+        return Written(old, old)
+
+
+@dataclass(frozen=True)
+class Changing(Write):
+    """What leaves another item there, or none, and a record in the table's stream."""
+
+    def make(self, transaction: Transaction, *, by_service: bool = False) -> Written:
+        table = self.table
+        old = self._met(transaction, reads=self.looks or table.view is not None)
         new = self._change(transaction, old)
         if table.view is not None and (record := records.record(table, old, new, by_service=by_service)):
             transaction.log(table.name, record)
         return Written(old, new)
 
+    @abstractmethod
     def _change(self, transaction: Transaction, old: Item | None) -> Item | None:
         """The item after the change, which was made."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Put(Write):
+class Put(Changing):
     """Whatever can be wrong with an item is found when this is made: see `put`."""
 
     item: Item = field(default_factory=dict)
@@ -87,26 +110,14 @@ def put(
 
 
 @dataclass(frozen=True)
-class Delete(Write):
+class Delete(Changing):
     def _change(self, transaction: Transaction, old: Item | None) -> Item | None:
         transaction.delete(self.table.name, self.key)
         return None
 
 
 @dataclass(frozen=True)
-class Check(Write):
-    """Changes nothing: the condition of a transaction."""
-
-    def make(self, transaction: Transaction, *, by_service: bool = False) -> Written:
-        stored = transaction.get(self.table.name, self.key)
-        old = load(stored) if stored is not None else None
-        if self.condition is not None and not self.condition.holds(old or {}):
-            raise ConditionFailedError(old if self.shows else None)
-        return Written(old, old)
-
-
-@dataclass(frozen=True)
-class Change(Write):
+class Change(Changing):
     """`named`: the key's attributes. `creates`: whether there is an item afterwards where none was."""
 
     named: Item = field(default_factory=dict)
