@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -12,10 +13,11 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from owsgit.aws import door
 from owsgit.aws.api import Caller, Need
 from owsgit.aws.audit import Audit
 from owsgit.aws.door import TOPIC, Arrival, Door, House
-from owsgit.aws.protocols import Reply
+from owsgit.aws.protocols import Reply, protocol_of
 from owsgit.aws.sigv4 import Request
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision
@@ -115,6 +117,18 @@ def asked(node: Node, body: bytes = b"{}", *, passed_on: bool = False) -> Reply:
         return body
 
     return asyncio.run(node.door.answer(Arrival(request(body), read, "192.0.2.1", False, passed_on=passed_on)))
+
+
+def test_models_are_not_read_where_gateways_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    readers: list[threading.Thread] = []
+
+    def read(service: str) -> Any:
+        readers.append(threading.current_thread())
+        return protocol_of(service)
+
+    monkeypatch.setattr(door, "protocol_of", read)
+    assert asked(node).status == asked(node).status == 200
+    assert readers and threading.main_thread() not in readers
 
 
 def passed(node: Node, **forged: Any) -> Told:
