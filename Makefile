@@ -3,16 +3,20 @@
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 BIN     := $(VENV)/bin
-SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns
-TESTED  := docker.io gcc libc6-dev nodejs npm pebble wrk
+SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns gcc libc6-dev python3-dev
+TESTED  := docker.io nodejs npm pebble wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tested demo test check format soak bench docs lock oracle names clean
+.PHONY: help setup pure system tested demo test check format soak bench docs lock oracle names clean
 
 help:           ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 12
 
-setup: $(VENV)/.ready   ## make .venv with everything that is pinned in requirements.lock
+setup: $(VENV)/.ready   ## make .venv with everything that is pinned in requirements.lock; compile what is hot, if there is a C compiler
+	@$(BIN)/python hatch_build.py
+
+pure: $(VENV)/.ready    ## take away what was compiled: everything is interpreted, as it stands in the sources
+	@$(BIN)/python hatch_build.py --pure
 
 $(VENV)/.ready: requirements.lock pyproject.toml owsgit/__init__.py
 	@test -n "$(PYTHON)" || { echo "owsgit needs Python 3.11 or newer: install python3 and python3-venv" >&2; exit 1; }
@@ -31,7 +35,7 @@ system:         ## system packages: installed when root on Debian or Ubuntu, els
 tested: system  ## what the tests try functions with, besides: Docker, Node.js, a C compiler
 	@sh tests/system-packages $(TESTED)
 
-demo: setup system   ## the main job end to end; KEEP=1 leaves it running
+demo: system setup   ## the main job end to end; KEEP=1 leaves it running
 	@$(BIN)/python -m demo
 
 check: setup    ## ruff, mypy, import-linter
@@ -40,10 +44,10 @@ check: setup    ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: check system tested   ## all checks and tests
+test: system tested check   ## all checks and tests
 	$(BIN)/python -m pytest
 
-soak: setup system tested   ## longer fuzzing and load than make test
+soak: system tested setup   ## longer fuzzing and load than make test
 	OWSGIT_SOAK=1 $(BIN)/python -m pytest --timeout 3600
 
 format: setup   ## rewrite the code in the one style
@@ -53,7 +57,7 @@ format: setup   ## rewrite the code in the one style
 docs: setup     ## generate docs/reference and schemas from the models
 	$(BIN)/python -m docs.generate
 
-bench: setup system tested  ## all benchmarks, quick
+bench: system tested setup  ## all benchmarks, quick
 	@for name in policies verify push nodes catch_up simulation idle coldstart invoke async_queue tables_engine gateway; do $(BIN)/python -m bench.$$name --quick || exit 1; done
 
 lock: setup     ## pin the newest versions in requirements.lock
@@ -76,4 +80,5 @@ oracle/node_modules/.ready: oracle/package-lock.json
 	@touch $@
 
 clean:          ## forget what make made
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules
+	find owsgit -name '*.so' -delete
+	rm -rf $(VENV) .mypyc owsgit__mypyc.*.so .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules

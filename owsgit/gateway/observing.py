@@ -30,32 +30,35 @@ class Watcher(Protocol):
 
 def watched(watchers: Sequence[Watcher]) -> Step:
     """A step that tells `watchers` of every request, also of those whose body is streamed, or that break off."""
+    return partial(_Observed, watchers)
 
-    def end(exchange: Exchange, status: int, sent: int) -> None:
+
+class _Observed:
+    """A handler that is watched. (A class: mypyc takes no coroutine in a function in a function.)"""
+
+    def __init__(self, watchers: Sequence[Watcher], handler: Handler) -> None:
+        self._watchers, self._handler = watchers, handler
+
+    async def __call__(self, exchange: Exchange) -> Response:
+        for watcher in self._watchers:
+            watcher.began(exchange)
+        try:
+            response = await self._handler(exchange)
+        except BaseException as error:
+            self.end(exchange, _status_of(error), 0)
+            raise
+        body = response.body
+        if isinstance(body, bytes):
+            self.end(exchange, response.status, 0 if exchange.method == "HEAD" else len(body))
+        else:
+            response.body = _Watched(body, response.status, partial(self.end, exchange))
+        return response
+
+    def end(self, exchange: Exchange, status: int, sent: int) -> None:
         now = monotonic()
         outcome = Outcome(status, now - exchange.began, sent, now)
-        for watcher in watchers:
+        for watcher in self._watchers:
             watcher.ended(exchange, outcome)
-
-    def step(handler: Handler) -> Handler:
-        async def answer(exchange: Exchange) -> Response:
-            for watcher in watchers:
-                watcher.began(exchange)
-            try:
-                response = await handler(exchange)
-            except BaseException as error:
-                end(exchange, _status_of(error), 0)
-                raise
-            body = response.body
-            if isinstance(body, bytes):
-                end(exchange, response.status, 0 if exchange.method == "HEAD" else len(body))
-            else:
-                response.body = _Watched(body, response.status, partial(end, exchange))
-            return response
-
-        return answer
-
-    return step
 
 
 def _status_of(error: BaseException) -> int:

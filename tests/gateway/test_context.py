@@ -6,14 +6,12 @@ import pytest
 
 from owsgit.gateway import context
 from owsgit.gateway.exchange import Client, Exchange
-from owsgit.gateway.protocol import Incoming
 
 
 @pytest.fixture
 def exchange() -> Exchange:
-    made = Exchange(
-        "GET", b"/", [(b"user-agent", b"a\xff")], Incoming.__new__(Incoming), Client("::1"), "http", "HTTP/1.1"
-    )
+    headers = [(b"user-agent", b"a\xff")]
+    made = Exchange("GET", b"/", headers, None, Client("::1"), "http", "HTTP/1.1")  # type: ignore[arg-type]
     made.identity = {"apiKeyId": "alice"}
     made.facts = {"authorizer.error": "expired", "isCanaryRequest": "true"}
     return made

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from owsgit.gateway import access_log, traces
 from owsgit.gateway.access_log import AccessLog, Line
-from owsgit.gateway.exchange import ClientGoneError, Exchange, Mount, RefusedError, Response
+from owsgit.gateway.exchange import Client, ClientGoneError, Exchange, Mount, RefusedError, Response
 from owsgit.gateway.metrics import UNMATCHED, GatewayMetrics, StageMetrics
 from owsgit.gateway.observing import Outcome, timed, watched
 from owsgit.services.gateways.access_logs import AccessLogSpec
@@ -151,7 +151,7 @@ def test_percentiles_are_of_the_last_minutes(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("owsgit.gateway.metrics.time.monotonic", lambda: now[0])
     metrics = GatewayMetrics(None)
     stage: StageMetrics = metrics.stage("shop", "prod")
-    exchange = Exchange("GET", b"/", [], None, None, "http", "HTTP/1.1")  # type: ignore[arg-type]
+    exchange = Exchange("GET", b"/", [], None, Client("127.0.0.1"), "http", "HTTP/1.1")  # type: ignore[arg-type]
     for milliseconds in range(1, 1001):
         stage.began(exchange)
         stage.ended(exchange, Outcome(200, milliseconds / 1000, 0, now[0]))
@@ -240,7 +240,7 @@ def test_samples_and_floods_are_bounded(gateway: Served, monkeypatch: pytest.Mon
     gateway.handle(ROUTES, observers=[watched([log.log])])
 
     async def flood() -> None:
-        exchange = Exchange("GET", b"/", [], None, None, "http", "HTTP/1.1")  # type: ignore[arg-type]
+        exchange = Exchange("GET", b"/", [], None, Client("127.0.0.1"), "http", "HTTP/1.1")  # type: ignore[arg-type]
         for _ in range(5):
             log.log.ended(exchange, Outcome(200, 0.0, 0))
 
@@ -317,7 +317,7 @@ def test_a_watcher_of_a_stream_is_told_though_nobody_reads_it() -> None:
     ended = Ended()
 
     async def run() -> None:
-        exchange = Exchange("GET", b"/", [], None, None, "http", "HTTP/1.1")  # type: ignore[arg-type]
+        exchange = Exchange("GET", b"/", [], None, Client("127.0.0.1"), "http", "HTTP/1.1")  # type: ignore[arg-type]
         response = await watched([ended])(streamed)(exchange)
         await response.drop()
         await response.drop()
