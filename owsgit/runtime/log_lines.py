@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import orjson
+
 from owsgit.model import strictjson
 from owsgit.model.errors import InvalidError
 
@@ -107,8 +109,15 @@ def dump(entry: Entry, now: str, request_id: str, source: Source) -> bytes:
         f'"message": {_quoted(entry.message)}'
     )
     if entry.record is not None:
-        text += f', "record": {_encode(entry.record)}'
+        text += f', "record": {_object(entry.record)}'
     return f"{text}}}\n".encode("utf-8", "backslashreplace")
+
+
+def _object(record: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(record).decode()
+    except orjson.JSONEncodeError:  # halves of surrogate pairs, or integers that only JSON has no bound for
+        return _encode(record)
 
 
 def dump_platform(lines: Iterable[Dated], request_id: str, source: Source) -> bytes:

@@ -101,7 +101,12 @@ def _is_private(address: str) -> bool:
 
 def iso(seconds: float) -> str:
     """A time in seconds since 1970, as policies write it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    return _iso(int(seconds))
+
+
+@lru_cache(maxsize=1024)
+def _iso(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
 
 
 def all_of(answers: Iterable[bool | None]) -> bool | None:
