@@ -5,11 +5,12 @@ Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-de
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ANY = "ANY"
+_METHODS_AND_ANY = (*METHODS, ANY)
 DEFAULT = "$default"
 CONNECT, DISCONNECT = "$connect", "$disconnect"
 """Of WebSocket APIs, whose messages are routed by what they say."""
@@ -54,8 +55,8 @@ def parse_key(text: str) -> RouteKey:
     if text == DEFAULT:
         return RouteKey(ANY, DEFAULT, (), (), False)
     method, _, path = text.partition(" ")
-    if method not in (*METHODS, ANY) or not path.startswith("/"):
-        raise RouteKeyError(f"not 'METHOD /path' with a method of {', '.join((*METHODS, ANY))}, and not '{DEFAULT}'")
+    if method not in _METHODS_AND_ANY or not path.startswith("/"):
+        raise RouteKeyError(f"not 'METHOD /path' with a method of {', '.join(_METHODS_AND_ANY)}, and not '{DEFAULT}'")
     parts = path[1:].split("/") if path != "/" else []
     if len(path) > ROUTE_CHARACTERS_MAX or len(parts) > SEGMENTS_MAX:
         raise RouteKeyError(f"longer than {ROUTE_CHARACTERS_MAX} characters or {SEGMENTS_MAX} segments")
@@ -79,12 +80,12 @@ def parse_key(text: str) -> RouteKey:
     return RouteKey(method, path, tuple(segments), tuple(names), greedy)
 
 
-@dataclass
 class _Node(Generic[Item]):
-    literal: "dict[str, _Node[Item]]" = field(default_factory=dict)
-    parameter: "_Node[Item] | None" = None
-    here: dict[str, tuple[RouteKey, Item]] = field(default_factory=dict)  # by method
-    rest: dict[str, tuple[RouteKey, Item]] = field(default_factory=dict)  # greedy, by method
+    def __init__(self) -> None:
+        self.literal: dict[str, _Node[Item]] = {}
+        self.parameter: _Node[Item] | None = None
+        self.here: dict[str, tuple[RouteKey, Item]] = {}  # by method
+        self.rest: dict[str, tuple[RouteKey, Item]] = {}  # greedy, by method
 
 
 class Match(NamedTuple, Generic[Item]):
