@@ -75,6 +75,7 @@ class Document(BaseModel):
     """A JSON object with known fields, in lower camel case unless a field says otherwise."""
 
     model_config = ConfigDict(
+        defer_build=True,  # most processes, the hook's above all, meet few kinds of documents
         extra="forbid",
         frozen=True,
         strict=True,
