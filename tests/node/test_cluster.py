@@ -25,6 +25,19 @@ def three(tmp_path: Path, alice: Person) -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory, alice: Person) -> Iterator[Cluster]:
+    with clusters.running(tmp_path_factory.mktemp("lasting"), alice, 3, loopback="127.0.1") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def shared(lasting: Cluster) -> Cluster:
+    """For tests that leave the nodes, and who they are, as they were; what they serve is another test's."""
+    lasting.mend()
+    return lasting
+
+
 def connected(cluster: Cluster, folder: Path, by: Person) -> Project:
     """A clone by `owsgit clone`, which trusts the project id alone."""
     project_id = cluster["a"].status()["project"]["id"]
@@ -33,68 +46,68 @@ def connected(cluster: Cluster, folder: Path, by: Person) -> Project:
     return Project(folder, by)
 
 
-def test_any_node_takes_the_push_and_all_serve_it(three: Cluster) -> None:
+def test_any_node_takes_the_push_and_all_serve_it(shared: Cluster) -> None:
     for word, name in (("one", "a"), ("two", "b"), ("three", "c")):
-        commit = three.change(word)
-        done = three.push(name, "-o", "acks=all")
+        commit = shared.change(word)
+        done = shared.push(name, "-o", "acks=all")
         assert done.status == 0, done.text
         assert re.search(r"decided by \w, \w(, \w)? \([23] of 3 nodes\)", done.text)
         assert "applied on all 3 nodes" in done.text
-        assert [three.get(each) for each in "abc"] == [f"{word} you"] * 3
-        assert {node.main() for node in three.nodes.values()} == {commit}
+        assert [shared.get(each) for each in "abc"] == [f"{word} you"] * 3
+        assert {node.main() for node in shared.nodes.values()} == {commit}
 
 
-def test_a_killed_node_is_not_missed_and_catches_up_by_itself(three: Cluster) -> None:
-    three["a"].kill()
-    first = three.change("one")
-    done = three.push("b", "-o", "acks=majority")
+def test_a_killed_node_is_not_missed_and_catches_up_by_itself(shared: Cluster) -> None:
+    shared["a"].kill()
+    first = shared.change("one")
+    done = shared.push("b", "-o", "acks=majority")
     assert done.status == 0 and "decided by b, c (2 of 3 nodes)" in done.text, done.text
-    second = three.change("two")
-    assert three.push("c").status == 0
+    second = shared.change("two")
+    assert shared.push("c").status == 0
     assert first != second
-    three["a"].start()
-    three.all_at(second)
-    assert three.get("a") == "two you"
+    shared["a"].start()
+    shared.all_at(second)
+    assert shared.get("a") == "two you"
 
 
-def test_without_a_majority_a_push_is_refused_and_the_rest_goes_on_serving(three: Cluster) -> None:
-    before = three["a"].main()
-    three["b"].kill()
-    three["c"].kill()
-    commit = three.change("alone")
-    refused = three.push("a")
+def test_without_a_majority_a_push_is_refused_and_the_rest_goes_on_serving(shared: Cluster) -> None:
+    before, said = shared["a"].main(), shared.get("a")
+    shared["b"].kill()
+    shared["c"].kill()
+    commit = shared.change("alone")
+    refused = shared.push("a")
     assert refused.status != 0
     assert "1 of 3 nodes answered (a), 2 are needed; no answer from b, c" in refused.text
     assert "your clone" in refused.text
-    assert three["a"].main() == before and three.get("a") == "hello you"
-    three["c"].start()
-    again = three.push("a")
+    assert shared["a"].main() == before and shared.get("a") == said
+    shared["c"].start()
+    again = shared.push("a")
     assert again.status == 0, again.text
-    three["b"].start()
-    three.all_at(commit)
-    assert three.get("b") == "alone you"
+    shared["b"].start()
+    shared.all_at(commit)
+    assert shared.get("b") == "alone you"
 
 
-def test_a_node_that_hangs_slows_nobody_down(three: Cluster) -> None:
-    assert three["c"].process is not None
-    os.kill(three["c"].process.pid, signal.SIGSTOP)
+def test_a_node_that_hangs_slows_nobody_down(shared: Cluster) -> None:
+    assert shared["c"].process is not None
+    os.kill(shared["c"].process.pid, signal.SIGSTOP)
     try:
-        three.change("one")
+        shared.change("one")
         began = time.monotonic()
-        done = three.push("a")
+        done = shared.push("a")
         assert done.status == 0 and "decided by a, b (2 of 3 nodes)" in done.text, done.text
         assert time.monotonic() - began < 10
-        commit = three.change("two")
-        assert three.push("b").status == 0
+        commit = shared.change("two")
+        assert shared.push("b").status == 0
     finally:
-        os.kill(three["c"].process.pid, signal.SIGCONT)
-    three.all_at(commit)
+        os.kill(shared["c"].process.pid, signal.SIGCONT)
+    shared.all_at(commit)
 
 
-def test_of_pushes_at_once_one_wins_and_the_others_fetch_first(three: Cluster, tmp_path: Path, alice: Person) -> None:
+def test_of_pushes_at_once_one_wins_and_the_others_fetch_first(shared: Cluster, tmp_path: Path, alice: Person) -> None:
     clones = []
     for name in "abc":
-        three.project.git("clone", "-q", three[name].url(), str(tmp_path / f"clone-{name}"))
+        shared.project.git("clone", "-q", shared[name].url(), str(tmp_path / f"clone-{name}"))
         clones.append(Project(tmp_path / f"clone-{name}", alice))
     for round_ in range(4):
         outcomes: dict[str, projects.Done] = {}
@@ -114,7 +127,7 @@ def test_of_pushes_at_once_one_wins_and_the_others_fetch_first(three: Cluster, t
         assert len(won) == 1, {name: done.text for name, done in outcomes.items()}
         assert all("fetch first" in done.text for name, done in outcomes.items() if name not in won), outcomes
         winner = clones["abc".index(won[0])].head()
-        nodes.until(lambda winner=winner: {node.main() for node in three.nodes.values()} == {winner})
+        nodes.until(lambda winner=winner: {node.main() for node in shared.nodes.values()} == {winner})
         for clone in clones:
             clone.git("-c", "commit.gpgSign=true", "pull", "-q", "--rebase", "origin", "main")
     history = clones[0].git("log", "--first-parent", "--format=%s").splitlines()
@@ -131,16 +144,16 @@ def test_of_pushes_at_once_one_wins_and_the_others_fetch_first(three: Cluster, t
         ["--force-with-lease=main:{main}"],
     ],
 )
-def test_gits_own_ways_to_push_work(three: Cluster, options: list[str]) -> None:
-    three.change("again")
-    done = three.push("b", *(option.format(main=three["b"].main()) for option in options))
+def test_gits_own_ways_to_push_work(shared: Cluster, options: list[str]) -> None:
+    shared.change("again")
+    done = shared.push("b", *(option.format(main=shared["b"].main()) for option in options))
     assert done.status == 0, done.text
 
 
-def test_status_shows_all_nodes_from_any_of_them(three: Cluster, tmp_path: Path, alice: Person) -> None:
-    commit = three.change("one")
-    assert three.push("a", "-o", "acks=all").status == 0
-    clone = connected(three, tmp_path / "clone", alice)
+def test_status_shows_all_nodes_from_any_of_them(shared: Cluster, tmp_path: Path, alice: Person) -> None:
+    commit = shared.change("one")
+    assert shared.push("a", "-o", "acks=all").status == 0
+    clone = connected(shared, tmp_path / "clone", alice)
     for name in "abc":
         nodes.until(
             lambda name=name: all(
@@ -148,15 +161,15 @@ def test_status_shows_all_nodes_from_any_of_them(three: Cluster, tmp_path: Path,
                 and row["head"] == row["applied"] == commit
                 and row["behind"] == 0
                 and row["lastContact"]
-                for row in three[name].status()["nodes"]
+                for row in shared[name].status()["nodes"]
             )
         )
     assert owsgit("status", "--node", "b", by=alice, cwd=clone.folder).status == 0
-    three["c"].kill()
-    three.change("two")
-    assert three.push("a").status == 0
-    nodes.until(lambda: not three["a"].status()["nodes"][2]["reachable"])
-    row = three["a"].status()["nodes"][2]
+    shared["c"].kill()
+    shared.change("two")
+    assert shared.push("a").status == 0
+    nodes.until(lambda: not shared["a"].status()["nodes"][2]["reachable"])
+    row = shared["a"].status()["nodes"][2]
     assert row["node"] == "c" and row["behind"] == 1 and row["problem"]
     shown = owsgit("status", by=alice, cwd=clone.folder)
     assert shown.status == 1
@@ -458,20 +471,20 @@ def test_when_all_are_restored_the_roots_have_them_go_on(three: Cluster, tmp_pat
     assert "abstains" not in json.dumps(three["a"].status()["warnings"])
 
 
-def test_a_recovery_is_not_for_everyday_losses(three: Cluster, tmp_path: Path, alice: Person) -> None:
-    clone = connected(three, tmp_path / "clone", alice)
-    three["b"].kill()
+def test_a_recovery_is_not_for_everyday_losses(shared: Cluster, tmp_path: Path, alice: Person) -> None:
+    clone = connected(shared, tmp_path / "clone", alice)
+    shared["b"].kill()
     refused = owsgit("node", "recover", "--lost", "b", by=alice, cwd=clone.folder)
     assert refused.status == 1 and "they decide without a recovery" in refused.text
     unknown = owsgit("node", "recover", "--lost", "z", by=alice, cwd=clone.folder)
     assert unknown.status == 1 and "names no node 'z'" in unknown.text
 
 
-def test_to_wait_for_a_node_that_is_away_does_not_take_long(three: Cluster) -> None:
-    three["c"].kill()
-    three.change("one")
+def test_to_wait_for_a_node_that_is_away_does_not_take_long(shared: Cluster) -> None:
+    shared["c"].kill()
+    shared.change("one")
     began = time.monotonic()
-    done = three.push("a", "-o", "acks=all")
+    done = shared.push("a", "-o", "acks=all")
     assert done.status == 0 and "not yet on c" in done.text
     assert time.monotonic() - began < 20
 

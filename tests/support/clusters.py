@@ -45,6 +45,19 @@ class Cluster:
     def push(self, name: str, *options: str, by: Person | None = None) -> projects.Done:
         return push(self.project, self.nodes[name], "HEAD:main", *options, by=by)
 
+    def mend(self) -> None:
+        """Have it whole for the next test: every node runs, and they, and the clone, are at one commit."""
+        for node in self.nodes.values():
+            if node.process is None or node.process.poll() is not None:
+                node.start()
+        heads = {node.main() for node in self.nodes.values()}
+        self.project.git("fetch", "-q", next(iter(self.nodes.values())).url(), "main")
+        if len(heads) > 1:
+            nodes.until(lambda: len({node.main() for node in self.nodes.values()}) == 1)
+            self.project.git("fetch", "-q", next(iter(self.nodes.values())).url(), "main")
+        self.project.git("reset", "-q", "--hard", "FETCH_HEAD")
+        self.all_at(self.project.head())
+
     def all_at(self, commit: str, seconds: float = 60) -> None:
         """Wait until every running node has applied `commit`."""
         for node in self.nodes.values():
@@ -86,19 +99,21 @@ def stop(made: dict[str, Node]) -> None:
             node.stop()
 
 
-def on_loopback(folder: Path, alice: Person, count: int) -> dict[str, Node]:
+def on_loopback(folder: Path, alice: Person, count: int, network: str = "127.0.0") -> dict[str, Node]:
     """Nodes that are not made yet, each with an address of its own."""
     port = free_port()
     return {
-        name: Node(folder / f"node-{name}", alice, name, port=port, address=f"127.0.0.{index}")
+        name: Node(folder / f"node-{name}", alice, name, port=port, address=f"{network}.{index}")
         for index, name in enumerate(NAMES[:count], start=1)
     }
 
 
 @contextmanager
-def running(folder: Path, alice: Person, count: int, network: Network | None = None) -> Iterator[Cluster]:
+def running(
+    folder: Path, alice: Person, count: int, network: Network | None = None, loopback: str = "127.0.0"
+) -> Iterator[Cluster]:
     """A cluster that serves the same everywhere, and has ended when the test has."""
-    made = on_loopback(folder, alice, count)
+    made = on_loopback(folder, alice, count, loopback)
     for name, node in made.items() if network is not None else ():
         node.address, node.prefix = network.addresses[name], network.prefix(name)
     try:
