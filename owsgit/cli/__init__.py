@@ -42,6 +42,7 @@ COMMANDS = {
     "secret": "Set, read and seal anew the secrets of the project.",
     "show": "Show a proposal: its plan, what is missing, what was said, its diff.",
     "status": "Show all nodes, what runs, and how it is.",
+    "tables": "Move the items of tables: to files, from files, from DynamoDB.",
     "up": "Run the working tree on this machine, applying it at every save.",
     "validate": "Check the working tree against all rules; no node is needed.",
     "verify": "Check a whole history: signatures, permissions, rules, votes.",

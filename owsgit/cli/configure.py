@@ -42,14 +42,14 @@ def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
     other settings of this one, stay as they are. The file is ~/.aws/config, or what AWS_CONFIG_FILE names.
     """
     clone = Clone(Path().absolute())
-    state = _state(clone)
+    state = state_of(clone)
     name = profile or state.project.name
     if PROFILE.fullmatch(name) is None:
         raise InvalidError(f"{name!r} is no name of a profile", remedy="use letters, digits and _ . @ + - in --profile")
-    node, spec = _node(clone, state, wanted)
+    node, spec = node_of(clone, state, wanted)
     settings = {
         "region": state.scope.region,
-        "endpoint_url": f"http://{_host(spec.address)}:{spec.ports.aws}",
+        "endpoint_url": endpoint(spec),
         "credential_process": _process(clone.folder, role),
     }
     file = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
@@ -79,14 +79,15 @@ def check_own(text: str, name: str, file: Path) -> None:
         )
 
 
-def _state(clone: Clone) -> State:
+def state_of(clone: Clone) -> State:
+    """The ledger as this clone has it."""
     head = clone.head()
     if head is None:
         raise InvalidError("this folder has no commits", remedy="run it in a clone of the ledger")
     return verify.load(clone.objects(), KINDS, clone.genesis(head), head).state
 
 
-def _node(clone: Clone, state: State, wanted: str | None) -> tuple[str, NodeSpec]:
+def node_of(clone: Clone, state: State, wanted: str | None) -> tuple[str, NodeSpec]:
     """The node to talk to. Raises InvalidError if it answers no SDKs."""
     nodes = {node.name: node.spec for node in state.of_kind("node") if isinstance(node.spec, NodeSpec)}
     able = {name: spec for name, spec in nodes.items() if spec.ports.aws is not None}
@@ -111,8 +112,10 @@ def _node(clone: Clone, state: State, wanted: str | None) -> tuple[str, NodeSpec
     return next(iter(sorted(able.items())))
 
 
-def _host(address: str) -> str:
-    return f"[{address}]" if ":" in address else address
+def endpoint(spec: NodeSpec) -> str:
+    """Where a node answers SDKs."""
+    host = f"[{spec.address}]" if ":" in spec.address else spec.address
+    return f"http://{host}:{spec.ports.aws}"
 
 
 def _process(folder: Path, role: str | None) -> str:

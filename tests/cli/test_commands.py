@@ -17,6 +17,7 @@ from owsgit.cli import COMMANDS, EXIT_USAGE
 from owsgit.cli import owsgit as group
 from owsgit.model.names import project_id
 from tests.conftest import gateway_url, serve
+from tests.services.tables.api import document
 from tests.support import nodes, people, projects
 from tests.support.nodes import Node, owsgit, push
 from tests.support.people import Person
@@ -48,7 +49,11 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
     node = Node(folder / "node", alice, aws_port=nodes.free_port())
-    yield Place(serve(folder / "shop", alice, bob, node), node)
+    project = serve(folder / "shop", alice, bob, node)
+    project.write("tables/notes.json", document())
+    project.commit("Notes")
+    assert push(project, node).status == 0
+    yield Place(project, node)
     node.stop()
 
 
@@ -80,6 +85,7 @@ def calls(place: Place, tmp_path: Path) -> dict[str, list[str]]:
         "schema": ["function"],
         "secret": ["list"],
         "status": [],
+        "tables": ["export", "notes", str(tmp_path / "notes.json.gz")],
         "validate": [],
         "verify": [],
         "why": ["bob", "lambda:UpdateFunctionCode", "functions/hello"],
