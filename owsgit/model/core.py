@@ -4,7 +4,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
@@ -44,6 +44,25 @@ Address = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+class TableEngine(Document):
+    """What keeps the items of tables."""
+
+    type: Literal["sqlite"] = Field("sqlite", description="sqlite: a file for each table, on its node.")
+    durability: Literal["full", "relaxed"] = Field(
+        "full",
+        description="What a write that was answered survives. full: the loss of power. relaxed: the end of the node's "
+        "process by whatever it is; the loss of power may take the last seconds of writes, and damages nothing.",
+    )
+
+
+class Engines(Document):
+    """What keeps the data of services."""
+
+    tables: TableEngine = Field(
+        default_factory=lambda: TableEngine.model_validate({}), description="What keeps the items of tables."
+    )
+
+
 class ProjectSpec(Spec):
     """The project: `project.json`."""
 
@@ -73,6 +92,9 @@ class ProjectSpec(Spec):
         max_length=16,
         description="SSH keys whose certificates stand for the users that they name as principals (ssh-keygen -s KEY "
         "-n USER). Only roots may change this list. A root is never spoken for by a certificate.",
+    )
+    engines: Engines = Field(
+        default_factory=lambda: Engines.model_validate({}), description="What keeps the data of services."
     )
 
     def references(self) -> Iterator[Reference]:

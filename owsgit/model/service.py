@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from owsgit.model.core import Engines
 from owsgit.model.errors import OwsgitError, Problem, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy, Session
@@ -276,6 +277,9 @@ class Site:
     role_credentials: Callable[[str, str, str], Mapping[str, str]] = no_role_credentials
     """Credentials for a function, by name and commit ("" at the head), of its role: as the SDKs' container provider
     takes them. Raises OwsgitError."""
+
+    engines: Callable[[], Engines] = lambda: Engines.model_validate({})
+    """What keeps data, as the project says now."""
 
     neighbours: Neighbours = field(default_factory=Alone)
     report: Callable[[str, str], None] = lambda key, text: None

@@ -31,7 +31,7 @@ from owsgit.ledger.repository import Repository
 from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verify import Report
 from owsgit.model import keys
-from owsgit.model.core import NodeSpec, UserSpec
+from owsgit.model.core import Engines, NodeSpec, UserSpec
 from owsgit.model.errors import InvalidError, OwsgitError, RefusedError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy
@@ -227,7 +227,12 @@ class Node:
             registry=self._registry,
             report=self._report,
             neighbours=self._neighbours,
+            engines=self._engines,
         )
+
+    def _engines(self) -> Engines:
+        state = self._state()
+        return state.project.engines if state is not None else Engines.model_validate({})
 
     def _decide_call(
         self, who: str | RoleSession | None, action: str, arn: str, context: Context, policy: ResourcePolicy | None

@@ -13,6 +13,7 @@ from watchdog.observers import Observer
 from owsgit.ledger import ledger, verify
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import Clone
+from owsgit.model.core import Engines
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy, Session
@@ -91,7 +92,12 @@ class WorkingTree:
             unseal=self._unseal,
             decide=self._decide,
             report=report,
+            engines=self._engines,
         )
+
+    def _engines(self) -> Engines:
+        assert self.state is not None
+        return self.state.project.engines
 
     def _decide(
         self, who: str | Session | None, action: str, arn: str, context: Context, policy: ResourcePolicy | None

@@ -76,7 +76,9 @@ class TableHandler:
             from owsgit.services.tables.sqlite import SqliteEngine  # noqa: PLC0415 - for nodes that have tables
 
             self._catalog.opened = SqliteEngine(self._folder)
-        return self._catalog.opened
+        engine: Any = self._catalog.opened
+        engine.relaxed = self._site.engines().tables.durability == "relaxed"
+        return engine
 
     async def _is_empty(self, name: str) -> bool:
         return (await self._catalog.engine.facts(name)).items == 0
@@ -166,6 +168,8 @@ class TableHandler:
         assert isinstance(resource.spec, TableSpec)
         if table.home != self._home(resource.spec):
             return "the table is on another node than it was"
+        if table.home is None:
+            self._engine()  # whose settings may have changed
         failed = [index for place, index in self._failed if place == name]
         return f"the index {failed[0]} is not built" if failed else None
 

@@ -1,8 +1,8 @@
 """The embedded engine of tables: SQLite files, one for each table, of one folder of a node.
 
-What is answered is on the disk (`relaxed`: survives a crash of the node, but maybe not a loss of power; a transaction
-over several tables does even then). See `sqlite_file` for how a table lies in its file, `sqlite_writer` for commits,
-`sqlite_journal` for transactions over several tables, `sqlite_reader` for reads.
+What is answered is on the disk (`relaxed`: survives a crash of the node, but a loss of power may take the last seconds;
+not of a transaction over several tables). See `sqlite_file` for how a table lies in its file, `sqlite_writer` for
+commits, `sqlite_journal` for transactions over several tables, `sqlite_reader` for reads.
 """
 
 import asyncio
@@ -36,6 +36,15 @@ class SqliteEngine(Engine):
         self._generations: dict[str, int] = {}
         self._writer = Writer(folder, relaxed=relaxed, generation=self._generation)
         self._reader = Reader(folder, self._writer, self._generation)
+
+    @property
+    def relaxed(self) -> bool:
+        return self._writer.relaxed
+
+    @relaxed.setter
+    def relaxed(self, value: bool) -> None:
+        """For what is written from now on."""
+        self._writer.relaxed = value
 
     def _generation(self, table: str) -> int:
         return self._generations.get(table, 0)

@@ -90,7 +90,7 @@ def connect(path: Path, *, relaxed: bool = False, cache_bytes: int, create: bool
         if create:
             database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute(f"PRAGMA synchronous = {'NORMAL' if relaxed else 'FULL'}")
+        set_durability(database, relaxed=relaxed)
         database.execute("PRAGMA secure_delete = OFF")
         database.execute("PRAGMA temp_store = MEMORY")
         database.execute(f"PRAGMA cache_size = -{cache_bytes // 1024}")
@@ -100,6 +100,13 @@ def connect(path: Path, *, relaxed: bool = False, cache_bytes: int, create: bool
         database.close()
         raise
     return database
+
+
+def set_durability(database: sqlite3.Connection, *, relaxed: bool) -> bool:
+    """For commits from now on; `relaxed`. With NORMAL a loss of power takes the last commits, and damages nothing: OFF
+    would save no more than the flushes of checkpoints, and leave a file that may be no database any more."""
+    database.execute(f"PRAGMA synchronous = {'NORMAL' if relaxed else 'FULL'}")
+    return relaxed
 
 
 def open_table(

@@ -53,6 +53,7 @@ class TableFile:
     def __init__(self, table: str, database: sqlite3.Connection) -> None:
         self.table = table
         self.database = database
+        self.relaxed: bool | None = None  # not known yet
         self.changes: list[Change] = []
         self._marked: tuple[Counts, int] | None = None
         self.load()

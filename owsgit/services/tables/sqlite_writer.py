@@ -20,6 +20,7 @@ from owsgit.model.errors import UnavailableError
 from owsgit.services.tables import sqlite_file
 from owsgit.services.tables.engine import Entry, Key, Row, Span, Transaction
 from owsgit.services.tables.sqlite_file import Connections, open_table, path_of, unavailable
+from owsgit.services.tables.sqlite_flushing import Flusher
 from owsgit.services.tables.sqlite_journal import Decided, Journal
 from owsgit.services.tables.sqlite_table import TableFile, force
 
@@ -176,6 +177,8 @@ class _Group:
             if table not in self.together:
                 file.commit()
                 self.done.add(table)
+                if file.relaxed:
+                    self._writer.flusher.note(table)
 
     def is_done(self, asked: Asked) -> bool:
         """Whether a work must not be run again after `commit` has failed: it is committed or decided, or has failed
@@ -214,7 +217,8 @@ class Writer:
     def __init__(self, folder: Path, *, relaxed: bool, generation: Callable[[str], int]) -> None:
         """Makes what was decided before a crash. Raises UnavailableError for a journal that cannot be used."""
         self.folder = folder
-        self._relaxed = relaxed
+        self.relaxed = relaxed  # may change at any time, for the commits that begin then
+        self.flusher = Flusher(folder)
         try:
             self.journal = Journal(folder)
         except sqlite3.Error as error:
@@ -290,6 +294,7 @@ class Writer:
         with suppress(sqlite3.Error):  # it is known by then, or is found out at the next start
             self.journal.forget_made(self.behind)
         self._files.clear()
+        self.flusher.close()
         self._connections.close()
         self.journal.close()
 
@@ -356,7 +361,7 @@ class Writer:
     # -- files -----------------------------------------------------------------------------------------------------
 
     def _open(self, table: str) -> sqlite3.Connection:
-        return open_table(self.folder, table, relaxed=self._relaxed, cache_bytes=CACHE_BYTES)
+        return open_table(self.folder, table, relaxed=self.relaxed, cache_bytes=CACHE_BYTES)
 
     def file(self, table: str) -> TableFile:
         """Raises sqlite3.Error, or UnavailableError if it is not there."""
@@ -364,6 +369,8 @@ class Writer:
         found = self._files.get(table)
         if found is None or found.database is not database:
             found = self._files[table] = TableFile(table, database)
+        if found.relaxed is not self.relaxed and not database.in_transaction:
+            found.relaxed = sqlite_file.set_durability(database, relaxed=self.relaxed)
         return found
 
     def _forget(self, table: str) -> None:
@@ -372,7 +379,8 @@ class Writer:
 
     def force(self, table: str) -> None:
         """What is committed is on the disk by then, also where the durability is relaxed."""
-        if self._relaxed:
+        file = self._files.get(table)
+        if file is None or file.relaxed:
             force(path_of(self.folder, table))
 
     def make(self, table: str, indexes: Collection[str]) -> None:
@@ -383,7 +391,7 @@ class Writer:
             for rest in ("-wal", "-shm"):  # of one that was dropped, or SQLite would take them for this one's
                 Path(f"{path}{rest}").unlink(missing_ok=True)
         with closing(
-            open_table(self.folder, table, relaxed=self._relaxed, cache_bytes=CACHE_BYTES, create=True)
+            open_table(self.folder, table, relaxed=self.relaxed, cache_bytes=CACHE_BYTES, create=True)
         ) as database:
             if database.execute("SELECT name FROM meta").fetchone()[0] != table:
                 database.execute("UPDATE meta SET name = ?", (table,))

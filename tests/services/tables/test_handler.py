@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from owsgit.model.core import Engines
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.services.tables.handler import TableHandler
 from owsgit.services.tables.values import load
@@ -161,3 +163,13 @@ def test_many_writes_at_once_are_all_there(services: Services) -> None:
 
     services.run(all_of_them())
     assert call(services, "get_item", table_name="orders", key={"id": value(1)})["Item"]["seen"] == value(100)
+
+
+def test_the_project_says_how_durable_tables_are_and_may_change_that(services: Services) -> None:
+    apply(services, document())
+    engine, table = handler(services)._catalog.engine, services.resource("table", "orders", document())
+    assert not engine.relaxed
+    relaxed = Engines.model_validate({"tables": {"durability": "relaxed"}})
+    handler(services)._site = replace(services.site, engines=lambda: relaxed)
+    assert services.run(handler(services).observe(table)) is None
+    assert engine.relaxed

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from owsgit.model.errors import UnavailableError
-from owsgit.services.tables import sqlite_table
+from owsgit.services.tables import sqlite_flushing, sqlite_table
 from owsgit.services.tables.engine import Entry, Key, Snapshot, Span, Transaction
 from owsgit.services.tables.sqlite import SqliteEngine
 from owsgit.services.tables.sqlite_file import path_of
@@ -266,3 +266,33 @@ def test_relaxed_is_the_same_but_for_the_flush(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert not list(tmp_path.glob("*-wal"))
+
+
+def test_durability_may_change_while_the_engine_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written without a flush is flushed soon after, without anybody asking."""
+    flushed: list[Path] = []
+    force = sqlite_flushing.force
+    monkeypatch.setattr(sqlite_flushing, "SECONDS", 0.01)
+    monkeypatch.setattr(sqlite_flushing, "force", lambda path: (force(path), flushed.append(path)))
+
+    async def main() -> None:
+        engine = SqliteEngine(tmp_path)
+        await engine.create("a", [])
+
+        async def written(value: bytes) -> int:
+            await engine.write(["a"], lambda t: t.put("a", Key(b"k"), value, []))
+            found = await engine._writer.do(["a"], lambda work: work.file("a").database.execute("PRAGMA synchronous"))
+            return int(found.fetchone()[0])
+
+        full, normal = 2, 1
+        assert await written(b"1") == full and not flushed
+        engine.relaxed = True
+        assert await written(b"2") == normal
+        while not flushed:
+            await asyncio.sleep(0.01)
+        assert flushed[0].name == "a.table"
+        engine.relaxed = False
+        assert await written(b"3") == full
+        await engine.close()
+
+    asyncio.run(main())
