@@ -1,5 +1,6 @@
 """`owsgit backup`: a node's whole home as one file."""
 
+import resource
 from pathlib import Path
 
 import click
@@ -19,7 +20,9 @@ from owsgit.node.home import Home
 @home_option
 @click.option("--key/--no-key", default=True, show_default=True, help="Whether the node's private key goes into it.")
 def command(file: Path, home: Path, key: bool) -> Result:
-    """Write the node's ledger, votes, state and key into FILE. The node may be running.
+    """Write the node's ledger, votes, state, tables and key into FILE. The node may be running.
+
+    Tables are in it as they were at one moment. Beside FILE there has to be room for all of them, for a while.
 
     Keep FILE as safe as the key in it. With --no-key, a restore makes a new node, with a new key to be committed.
     """
@@ -29,8 +32,11 @@ def command(file: Path, home: Path, key: bool) -> Result:
     head = Repository(node.ledger).head() if node.settings() else None
     if head is None:
         raise UnavailableError("this node is still empty: there is nothing to back up", file=str(node.folder))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each table takes three
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     made = backup.write(node, file, project_id(genesis(node.ledger, head, NODE_ENVIRONMENT)), key=key)
     size = file.stat().st_size
     line = f"backed up the node {made.node} at {made.head[:10]} into {file} ({size:,} bytes)"
+    line += f", with {made.tables} tables" if made.tables else ""
     line += "" if key else ", without its key"
     return Result({**made.document(), "file": str(file), "bytes": size}, Table(lines=[line]))

@@ -1,18 +1,20 @@
 """A node's home as one file, and back: its ledger with the votes, its state, and its key if wanted.
 
 The file is a compressed tar: `manifest.json` (what it is, and the SHA-256 of every other member), `node.json`, `key`,
-`votes.db`, `node.db`, `ledger.bundle` (git bundle(1)). Code and logs are left out: code is in the ledger.
+`votes.db`, `node.db`, `ledger.bundle` (git bundle(1)), and in `tables/` what the node keeps of tables. Code and logs
+are left out: code is in the ledger.
 """
 
 import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,18 @@ from owsgit.peers.notes import FOLDER
 from owsgit.peers.store import RESTORED, STOPPED, Store
 from owsgit.peers.transfer import HELD
 from owsgit.reconcile.inventory import now
+from owsgit.services import tables
+from owsgit.services.tables import sqlite_backup
+from owsgit.services.tables.sqlite_file import SUFFIX
 
 FORMAT = 1
 MEMBER_BYTES_MAX = 64 << 30
 MANIFEST_BYTES_MAX = 1 << 20
 MANIFEST = "manifest.json"
 MEMBERS = ("node.json", "key", "votes.db", "node.db", "ledger.bundle")
+TABLES = "tables"
+_TABLES_FILE = re.compile(rf"{TABLES}/[A-Za-z0-9_%~-][A-Za-z0-9._%~-]{{0,250}}")
+"""Names that the engine of tables gives."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Backup:
     head: str
     time: str
     key: bool
+    tables: int
 
     def document(self) -> dict[str, Any]:
         return {
@@ -53,6 +62,7 @@ class Backup:
             "head": self.head,
             "time": self.time,
             "key": self.key,
+            "tables": self.tables,
         }
 
 
@@ -66,7 +76,6 @@ def write(home: Home, file: Path, project_id: str, *, key: bool) -> Backup:
     head = repository.head()
     if head is None:
         raise UnavailableError("this node is still empty: there is nothing to back up", file=str(home.folder))
-    made = Backup(settings.name, project_id, head, now(), key)
     with tempfile.TemporaryDirectory(prefix=".backup-", dir=file.absolute().parent) as scratch:
         folder = Path(scratch)
         shutil.copyfile(home.settings_file, folder / "node.json")
@@ -85,7 +94,10 @@ def write(home: Home, file: Path, project_id: str, *, key: bool) -> Backup:
             *globs,
             env=NODE_ENVIRONMENT,
         )
-        _pack(folder, made, folder / "made")
+        (folder / TABLES).mkdir()
+        kept = sqlite_backup.copy(home.folder / tables.FOLDER, folder / TABLES)
+        made = Backup(settings.name, project_id, head, now(), key, sum(name.endswith(SUFFIX) for name in kept))
+        _pack(folder, made, [*MEMBERS, *(f"{TABLES}/{name}" for name in kept)], folder / "made")
         (folder / "made").replace(file)
     return made
 
@@ -98,12 +110,12 @@ def _copy_database(source: Path, target: Path) -> None:
         copy.close()
 
 
-def _pack(folder: Path, made: Backup, target: Path) -> None:
+def _pack(folder: Path, made: Backup, members: Iterable[str], target: Path) -> None:
     sums = {}
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it may hold the node's key
     with os.fdopen(fd, "wb") as file:
         with tarfile.open(fileobj=file, mode="w:gz") as tar:
-            for name in MEMBERS:
+            for name in members:
                 if (folder / name).exists():
                     sums[name] = _sum(folder / name)
                     tar.add(folder / name, name)
@@ -138,7 +150,7 @@ def _unpack(file: Path, scratch: Path) -> tuple[Backup, Mapping[str, Path]]:
     try:
         with tarfile.open(file, "r:gz") as tar:
             for entry in tar:
-                if not entry.isreg() or entry.name not in (*MEMBERS, MANIFEST) or entry.size > MEMBER_BYTES_MAX:
+                if not entry.isreg() or not _belongs(entry.name) or entry.size > MEMBER_BYTES_MAX:
                     raise InvalidError(f"{entry.name!r:.100} does not belong in a backup", file=str(file))
                 tar.extract(entry, scratch, filter="data")
         if (scratch / MANIFEST).stat().st_size > MANIFEST_BYTES_MAX:
@@ -146,19 +158,23 @@ def _unpack(file: Path, scratch: Path) -> tuple[Backup, Mapping[str, Path]]:
         text = (scratch / MANIFEST).read_bytes()
         manifest = json.loads(text)
         sums = manifest["sha256"]
-        made = Backup(*(manifest[name] for name in ("node", "project", "head", "time", "key")))
+        made = Backup(*(manifest[name] for name in ("node", "project", "head", "time", "key", TABLES)))
         known = manifest["format"]
     except (tarfile.TarError, OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise InvalidError(f"this is not a backup of a node: {error}", file=str(file)) from None
     if known != FORMAT:
         raise InvalidError(f"a backup of format {known!r:.20}", file=str(file), remedy="use a newer owsgit")
     for name, wanted in sums.items():
-        if name not in MEMBERS or not (scratch / name).exists() or _sum(scratch / name) != wanted:
+        if name == MANIFEST or not _belongs(name) or not (scratch / name).exists() or _sum(scratch / name) != wanted:
             raise InvalidError(f"{name!r:.50} in the backup is damaged", file=str(file), remedy="use another backup")
     for name in ("node.json", "votes.db", "ledger.bundle"):
         if name not in sums:
             raise InvalidError(f"{name} is missing in the backup", file=str(file), remedy="use another backup")
     return made, {name: scratch / name for name in sums}
+
+
+def _belongs(name: str) -> bool:
+    return name in (*MEMBERS, MANIFEST) or _TABLES_FILE.fullmatch(name) is not None
 
 
 def _put_in_place(home: Home, made: Backup, files: Mapping[str, Path], changes: Mapping[str, Any], only: bool) -> None:
@@ -168,6 +184,11 @@ def _put_in_place(home: Home, made: Backup, files: Mapping[str, Path], changes: 
     shutil.copyfile(files["votes.db"], home.votes)
     if "node.db" in files:
         shutil.copyfile(files["node.db"], home.database)
+    kept = [path for name, path in files.items() if name.startswith(f"{TABLES}/")]
+    if kept:
+        (home.folder / tables.FOLDER).mkdir(parents=True)
+    for path in kept:
+        path.replace(home.folder / tables.FOLDER / path.name)
     install(home, str(files["ledger.bundle"]), {}, made.project, [f"+{HELD}/*:{HELD}/*"])
     store = Store(home.votes)
     try:

@@ -1,6 +1,7 @@
 """Tables through the front door: real boto3 against a real node."""
 
 import json
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from owsgit.model.names import account_id
 from tests.support import clusters
-from tests.support.nodes import Node, free_port, push, until
+from tests.support.nodes import Node, free_port, owsgit, push, until
 from tests.support.people import Person
 from tests.support.projects import Project
 from tests.support.sdk import ONCE, endpoint, node_for_sdks, refused, serving, session
@@ -199,6 +200,43 @@ def test_indexes_grow_items_are_never_lost_and_a_restart_changes_nothing(
     assert gone.status == 1 and "items, and is not deleted with them" in gone.text
     assert "remedy: delete the items first, then the file" in gone.text
     assert table.get_item(Key={"shop": "grown", "number": 1})["Item"]["colour"] == "red"
+
+
+def test_a_restored_node_has_its_tables(shop: tuple[Project, Node], resource: Any, tmp_path: Path) -> None:
+    """The last one of `shop`, whose node is another one after it."""
+    node, table, file = shop[1], resource.Table("orders"), tmp_path / "a.backup"
+    stop, answered = threading.Event(), [0]
+
+    def write() -> None:
+        while not stop.is_set():
+            table.put_item(Item={"shop": "kept", "number": answered[0] + 1, "state": "kept"})
+            answered[0] += 1
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        until(lambda: answered[0] > 5)
+        before = answered[0]
+        done = owsgit("backup", str(file), "--home", str(node.home), "--output", "json", by=node.owner)
+        assert done.status == 0, done.text
+        assert json.loads(done.text)["tables"] == 1
+        until(lambda: answered[0] > before + 5)
+    finally:
+        stop.set()
+        writing.join()
+    node.stop()
+    done = owsgit("restore", str(file), "--home", str(tmp_path / "again"), "--only-node", by=node.owner)
+    assert done.status == 0, done.text
+    again = Node(tmp_path / "again", node.owner, port=node.port, aws_port=node.aws_port).start()
+    try:
+        until(lambda: again.status()["applied"] == again.main())
+        kept = table.query(IndexName="by-state", KeyConditionExpression=Key("state").eq("kept"))["Items"]
+        assert {item["number"] for item in kept} == set(range(1, len(kept) + 1))
+        assert before <= len(kept) < answered[0], "of the time of the backup"
+        assert len(table.query(KeyConditionExpression=Key("shop").eq("kept"))["Items"]) == len(kept)
+        table.put_item(Item={"shop": "kept", "number": 0})
+    finally:
+        again.stop()
 
 
 def test_any_node_answers_for_a_table_of_another(

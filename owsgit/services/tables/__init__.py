@@ -4,6 +4,9 @@ from owsgit.model.resource import Actions, Kind
 from owsgit.model.service import Service
 from owsgit.services.tables.spec import TableSpec
 
+FOLDER = "data/tables"
+"""Where the embedded engine's files lie, below the home of a node."""
+
 KIND = Kind(
     "table",
     "tables",

@@ -14,7 +14,7 @@ from owsgit.model.errors import InvalidError, OwsgitError, Problem, UnavailableE
 from owsgit.model.housing import home_of
 from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site, Told
-from owsgit.services.tables import KIND
+from owsgit.services.tables import FOLDER, KIND
 from owsgit.services.tables.catalog import Catalog, Table, table_of
 from owsgit.services.tables.dynamodb import DynamoDb
 from owsgit.services.tables.expiry import Expiry
@@ -31,7 +31,7 @@ class TableHandler:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._folder = site.home / "data" / "tables"
+        self._folder = site.home / FOLDER
         self._catalog = Catalog(site.scope, KIND.arn)
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._failed: set[tuple[str, str]] = set()

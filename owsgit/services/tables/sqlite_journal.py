@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from owsgit.model.errors import UnavailableError
 from owsgit.services.tables.sqlite_file import connect
 
+FILE = "journal.db"
 VERSION = 1
 CACHE_BYTES = 2 << 20
 EXPIRED_MAX = 16
@@ -56,7 +57,7 @@ class Journal:
     """The file, of the writing thread alone. Methods raise sqlite3.Error."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "journal.db"
+        self.path = folder / FILE
         self.database = connect(self.path, cache_bytes=CACHE_BYTES, create=True)
         try:
             version = self.database.execute("PRAGMA user_version").fetchone()[0]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from owsgit.model.errors import UnavailableError
-from owsgit.services.tables import sqlite_file
+from owsgit.services.tables import sqlite_file, sqlite_journal
 from owsgit.services.tables.engine import Entry, Key, Row, Span, Transaction
 from owsgit.services.tables.sqlite_file import Connections, open_table, path_of, unavailable
 from owsgit.services.tables.sqlite_flushing import Flusher
@@ -222,7 +222,7 @@ class Writer:
         try:
             self.journal = Journal(folder)
         except sqlite3.Error as error:
-            raise unavailable(error, folder / "journal.db") from None
+            raise unavailable(error, folder / sqlite_journal.FILE) from None
         self._connections = Connections(self._open, generation)
         self._files: dict[str, TableFile] = {}
         self.publishing = threading.Lock()
