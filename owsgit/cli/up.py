@@ -29,18 +29,24 @@ secrets_option = click.option(
 @output.command("up")
 @sandbox_option
 @secrets_option
-def command(sandbox: str, secrets: Path | None) -> Result:
+@click.option(
+    "--aws-port",
+    type=click.IntRange(0, 65535),
+    help="Port on which AWS's SDKs are answered, 0 for none; by default 8000, if it is free.",
+)
+def command(sandbox: str, secrets: Path | None, aws_port: int | None) -> Result:
     """Run the working tree on this machine, applying it at every save, until interrupted.
 
-    A private one-node network: nothing is committed, signed or pushed. Gateways listen on 127.0.0.1. What happens and
-    what the functions write is shown on standard error.
+    A private one-node network: nothing is committed, signed or pushed. Gateways listen on 127.0.0.1, and so does what
+    answers AWS's SDKs, as nodes do; but operations such as CreateTable write the table's file into the working tree.
+    What happens and what the functions write is shown on standard error.
     """
     import uvloop  # noqa: PLC0415 - the world, needed only here
 
     from owsgit.node.local import LocalNode  # noqa: PLC0415
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    node = LocalNode(Clone(Path()), sandbox, secrets, output.note)
+    node = LocalNode(Clone(Path()), sandbox, secrets, aws_port, output.note)
     output.note("owsgit: applying the working tree at every save; stop with Ctrl-C")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(node.serve())

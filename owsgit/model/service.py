@@ -246,6 +246,15 @@ Decide = Callable[[str | Session | None, str, str, Context, ResourcePolicy | Non
 """Whether somebody (None: nobody that is known) may do an action on an ARN, given the policy of what it is done to."""
 
 
+Document = Mapping[str, Any]
+
+Edit = Callable[[str, str, Callable[[Document | None], Document | None]], Awaitable[None]]
+"""Changes the file of a resource, by kind and name: from what it says (None: it is not there) to what it is to say.
+
+Returns when that is applied. Raises OwsgitError, and what the change raises; what is not valid is not written.
+"""
+
+
 @dataclass(frozen=True)
 class Site:
     """What a node gives to every handler: where it may keep things, how it reads the ledger, whom it may call."""
@@ -277,6 +286,9 @@ class Site:
     role_credentials: Callable[[str, str, str], Mapping[str, str]] = no_role_credentials
     """Credentials for a function, by name and commit ("" at the head), of its role: as the SDKs' container provider
     takes them. Raises OwsgitError."""
+
+    edit: Edit | None = None
+    """None where commits alone change what there is; `owsgit up` has a working tree to write."""
 
     engines: Callable[[], Engines] = lambda: Engines.model_validate({})
     """What keeps data, as the project says now."""

@@ -6,12 +6,14 @@ The same reconciler and services as a node's; only the desired state comes from 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from owsgit.ledger.repository import Clone
-from owsgit.model.errors import OwsgitError
+from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.model.service import Document, Handler, Site
+from owsgit.node.editing import Editor
 from owsgit.node.node import handlers_of
 from owsgit.node.working_tree import WorkingTree
 from owsgit.reconcile import story
@@ -21,15 +23,24 @@ from owsgit.runtime import log_lines
 from owsgit.runtime.log_reader import Reader
 from owsgit.services import KINDS
 
+if TYPE_CHECKING:
+    from owsgit.node.local_door import LocalDoor
+
+AWS_PORT = 8000
+"""DynamoDB Local's: programs may have it in their settings for development."""
+
 LOG_SECONDS = 0.2
 
 
 class LocalNode:
     """Runs the working tree of a clone. `say` is told every line for the terminal."""
 
-    def __init__(self, clone: Clone, sandbox: str, secrets: Path | None, say: Callable[[str], None]) -> None:
-        """`secrets` is a folder with a file for each secret, named as it is: nobody but the nodes can open the real."""
-        self._sandbox = sandbox
+    def __init__(
+        self, clone: Clone, sandbox: str, secrets: Path | None, aws_port: int | None, say: Callable[[str], None]
+    ) -> None:
+        """`secrets` is a folder with a file for each secret, named as it is: nobody but the nodes can open the real.
+        `aws_port`: where AWS's SDKs are answered; 0 for nowhere, None for AWS_PORT if it is free."""
+        self._clone, self._sandbox, self._aws_port = clone, sandbox, aws_port
         self._say = say
         self._home = clone.git_folder / "owsgit" / "up"
         self._working = WorkingTree(clone, self._home, secrets, "owsgit up")
@@ -38,18 +49,25 @@ class LocalNode:
     async def serve(self) -> None:
         """Serve until interrupted. Raises OwsgitError for what is missing on this machine."""
         targets: dict[str, Any] = {}
-        handlers = handlers_of(self._working.site(targets, self._report, sandbox=self._sandbox))
+        site = self._working.site(targets, self._report, self._edit, sandbox=self._sandbox)
+        handlers = handlers_of(site)
         targets.update({name: handler for name, handler in handlers.items() if hasattr(handler, "invoke")})
         inventory = Inventory(self._home / "node.db", KINDS)
         self._reconciler = Reconciler(handlers, inventory, self._desired)
+        self._editor = Editor(self._clone.folder, self._working, self._reconciler, inventory)
+        door = self._door(site, handlers.values())
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         tasks = [asyncio.ensure_future(work) for work in (self._reconciler.run(), self._tell(), self._show_logs())]
         try:
+            if door is not None and await self._opened(door):
+                tasks.append(asyncio.ensure_future(self._tell_of(door)))
             with self._working.watching(self._reconciler.wake):
                 await asyncio.wait([asyncio.ensure_future(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
+            if door is not None:
+                await door.close()
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -59,6 +77,39 @@ class LocalNode:
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    def _door(self, site: Site, handlers: Iterable[Handler]) -> "LocalDoor | None":
+        if self._aws_port == 0:
+            return None
+        from owsgit.node.local_door import LocalDoor  # noqa: PLC0415 - botocore, for those who want it
+
+        apis = [api for handler in handlers for api in getattr(handler, "apis", ())]
+        return LocalDoor(site, apis, self._aws_port or AWS_PORT, lambda: self._working.state)
+
+    async def _opened(self, door: "LocalDoor") -> bool:
+        """Raises UnavailableError if a port that was asked for is taken."""
+        try:
+            await door.open()
+        except UnavailableError as error:
+            if self._aws_port is not None:
+                raise
+            for line in ("owsgit: AWS's SDKs are not answered:", *error.problems[0].lines()):
+                self._say(line)
+            return False
+        return True
+
+    async def _tell_of(self, door: "LocalDoor") -> None:
+        """Once it is known which project this is."""
+        async with self._reconciler.events() as events:
+            while self._working.state is None:
+                await events.get()
+        self._say("owsgit: AWS's SDKs and CLI are answered where these are set:")
+        for name, value in door.settings(self._working.state.scope.region).items():
+            self._say(f"  export {name}={value}")
+        await asyncio.Event().wait()
+
+    async def _edit(self, kind: str, name: str, change: Callable[[Document | None], Document | None]) -> None:
+        await self._editor.edit(kind, name, change)
 
     def _report(self, key: str, text: str) -> None:
         self._reconciler.report(key, text)

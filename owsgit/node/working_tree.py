@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy, Session
 from owsgit.model.names import Scope
 from owsgit.model.resource import Resource
-from owsgit.model.service import CodeFile, SecretValue, Site
+from owsgit.model.service import CodeFile, Edit, SecretValue, Site
 from owsgit.model.state import GENESIS_UNKNOWN, State
 from owsgit.services import KINDS
 
@@ -47,6 +48,7 @@ class WorkingTree:
         self._clone = clone
         self._secrets = secrets
         self._command = command
+        self._reading = threading.Lock()
         (home / "objects").mkdir(parents=True, exist_ok=True)
         self._objects = Objects([home / "objects", clone.git_folder / "objects"])
 
@@ -71,15 +73,18 @@ class WorkingTree:
                 return state
 
     def _load(self, without: tuple[str, ...]) -> State:
-        tree = self._clone.write_tree(self.home, without)
-        if tree != self.tree or self.state is None:
-            head = self._clone.head()
-            genesis = self._clone.genesis(head) if head else GENESIS_UNKNOWN
-            self.state = verify.load_tree(self._objects, KINDS, genesis, tree)
-            self.tree = tree
-        return self.state
+        with self._reading:
+            tree = self._clone.write_tree(self.home, without)
+            if tree != self.tree or self.state is None:
+                head = self._clone.head()
+                genesis = self._clone.genesis(head) if head else GENESIS_UNKNOWN
+                self.state = verify.load_tree(self._objects, KINDS, genesis, tree)
+                self.tree = tree
+            return self.state
 
-    def site(self, targets: dict[str, Any], report: Callable[[str, str], None], **settings: Any) -> Site:
+    def site(
+        self, targets: dict[str, Any], report: Callable[[str, str], None], edit: Edit | None = None, **settings: Any
+    ) -> Site:
         """What handlers get instead of a node's."""
         instance = hashlib.sha256(str(self.home).encode()).hexdigest()[:12]
         return Site(
@@ -93,6 +98,7 @@ class WorkingTree:
             decide=self._decide,
             report=report,
             engines=self._engines,
+            edit=edit,
         )
 
     def _engines(self) -> Engines:
@@ -106,7 +112,8 @@ class WorkingTree:
         return self.state.decide_call(who, action, arn, context, policy)
 
     def _scope(self) -> Scope:
-        assert self.state is not None
+        if self.state is None:
+            raise UnavailableError("the working tree is not valid yet", remedy="see what owsgit up says of it")
         return self.state.scope
 
     def _unseal(self, resource: Resource) -> SecretValue:

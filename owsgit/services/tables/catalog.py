@@ -7,6 +7,7 @@ from typing import Any
 
 from owsgit.aws.api import ServiceError
 from owsgit.model.names import Scope
+from owsgit.model.service import Edit
 from owsgit.services.tables.engine import Engine, Entry
 from owsgit.services.tables.keys import Attribute, KeySchema, entry_of
 from owsgit.services.tables.spec import GlobalIndexSpec, KeyElement, LocalIndexSpec, TableSpec
@@ -116,6 +117,10 @@ class Catalog:
     building: dict[tuple[str, str], int] = field(default_factory=dict)
     """Indexes that are being built: by table and index, how many items are done."""
     opened: Engine | None = None
+    edit: Edit | None = None
+    """None where tables are changed by commits alone."""
+    dropping: set[str] = field(default_factory=set)
+    """Tables that somebody has asked to be deleted with their items."""
 
     @property
     def engine(self) -> Engine:

@@ -10,7 +10,6 @@ from owsgit.aws.api import Need
 from owsgit.services.tables import permissions
 from owsgit.services.tables.batches import Batches
 from owsgit.services.tables.controlling import Controlling
-from owsgit.services.tables.describing import Describing
 from owsgit.services.tables.errors import ValidationError
 from owsgit.services.tables.items import Items
 from owsgit.services.tables.partiql_operations import Statements
@@ -18,7 +17,7 @@ from owsgit.services.tables.searching import Searches
 from owsgit.services.tables.transactions import Transactions
 
 
-class DynamoDb(Items, Statements, Searches, Batches, Transactions, Describing, Controlling):
+class DynamoDb(Items, Statements, Searches, Batches, Transactions, Controlling):
     """The API."""
 
     service = "dynamodb"

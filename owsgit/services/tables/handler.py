@@ -32,7 +32,7 @@ class TableHandler:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._folder = site.home / FOLDER
-        self._catalog = Catalog(site.scope, KIND.arn)
+        self._catalog = Catalog(site.scope, KIND.arn, edit=site.edit)
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._failed: set[tuple[str, str]] = set()
         self._expiry = Expiry(self._catalog)
@@ -119,7 +119,7 @@ class TableHandler:
             return
         engine = self._engine()
         items = (await engine.facts(name)).items
-        if items:
+        if items and name not in self._catalog.dropping:
             raise InvalidError(
                 f"the table {name} has {items:,} items, and is not deleted with them; nobody can reach them now",
                 remedy=f"put tables/{name}.json back to have the table with its items again; "
