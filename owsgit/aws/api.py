@@ -88,8 +88,18 @@ class Streamed:
     content_type: str = "application/vnd.amazon.eventstream"
 
 
+def data_events(api: "Api") -> frozenset[str]:
+    """See Api."""
+    found: frozenset[str] = getattr(api, "data_events", frozenset())
+    return found
+
+
 class Api(Protocol):
-    """A service of AWS, as far as this node answers for it."""
+    """A service of AWS, as far as this node answers for it.
+
+    `data_events`, where there are any, are the operations (by AWS's names) that read and write data: as CloudTrail has
+    them, they stand apart in the audit log.
+    """
 
     @property
     def service(self) -> str:

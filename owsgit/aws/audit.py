@@ -1,9 +1,12 @@
 """The audit log: who called what, on what, and what became of it. JSON lines, as CloudTrail has records.
 
-Bounded in size and age as all logs are. Written soon after the answer, not before: a crash costs the last milliseconds.
+Bounded in size and age as all logs are. What reads and writes data stands in a log of its own, as CloudTrail has data
+events apart from management events: it is most of what is called, and must not drive the rest out. What was denied
+stands with the rest. Written soon after the answer, not before: a crash costs the last milliseconds.
 """
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,15 @@ RETENTION_DAYS = 90
 
 NAMELESS_PER_SECOND, NAMELESS_BURST = 1 / 30, 100
 """Of calls without good credentials, which anybody can make: they must not drive all others out of the log."""
+
+DENIED_PER_SECOND, DENIED_BURST = 1 / 10, 1000
+"""Of data events of one caller that were denied; more stand with the other data events."""
+
+CALLERS_MAX = 1000
+"""Of whom it is known how much they were denied."""
+
+DATA = "data"
+"""The folder of the log of data events, below the other one's."""
 
 MESSAGE_CHARACTERS_MAX = 1024
 RESOURCES_MAX = 100
@@ -41,6 +53,7 @@ class Record:
     message: str
     reason: str  # of a denial
     milliseconds: float
+    is_data: bool = False  # whether the operation reads or writes data
 
     def document(self) -> dict[str, Any]:
         """In the names that it has on the disk."""
@@ -90,7 +103,10 @@ class Audit:
     def __init__(self, folder: Path, node: str) -> None:
         self.folder = folder
         self._log = FunctionLog(folder)
-        self._log.configure(LogSettings(Source("aws", node, "audit"), retention_days=RETENTION_DAYS))
+        self._data = FunctionLog(folder / DATA)
+        for log in (self._log, self._data):
+            log.configure(LogSettings(Source("aws", node, "audit"), retention_days=RETENTION_DAYS))
+        self._denied: OrderedDict[str, Allowance] = OrderedDict()
         self._nameless = Allowance(NAMELESS_PER_SECOND, NAMELESS_BURST)
         self._left_out = 0
 
@@ -105,11 +121,23 @@ class Audit:
                 document["leftOut"] = self._left_out  # calls like this one, before it
                 self._left_out = 0
         level = "WARN" if record.error else "INFO"
-        self._log.append(record.request_id, [Entry(record.text(), level, document, platform=True)])
+        log = self._data if self._is_among_data(record) else self._log
+        log.append(record.request_id, [Entry(record.text(), level, document, platform=True)])
+
+    def _is_among_data(self, record: Record) -> bool:
+        if not record.is_data or not record.reason:
+            return record.is_data
+        allowance = self._denied.pop(record.who, None) or Allowance(DENIED_PER_SECOND, DENIED_BURST)
+        self._denied[record.who] = allowance  # the last one again
+        if len(self._denied) > CALLERS_MAX:
+            self._denied.popitem(last=False)
+        return not allowance.take(1)
 
     def sweep(self) -> None:
         """Remove what is older than it is kept."""
         self._log.sweep()
+        self._data.sweep()
 
     def close(self) -> None:
         self._log.close()
+        self._data.close()

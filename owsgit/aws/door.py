@@ -19,7 +19,7 @@ from botocore import xform_name
 from botocore.model import OperationModel
 
 from owsgit.aws import signer, sigv4
-from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError
+from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, data_events
 from owsgit.aws.audit import Audit, Record
 from owsgit.aws.protocols import Incoming, Protocol, Reply, protocol_of
 from owsgit.aws.sigv4 import Request, SignatureError
@@ -242,6 +242,7 @@ class _Asked:
         self.credential: Credential | None = None
         self.error: ServiceError | None = None
         self.reason = ""
+        self.is_data = False
         self.elsewhere = False
 
     def find(self, speakers: list[tuple[Protocol, Api]], incoming: Incoming) -> tuple[Api, OperationModel]:
@@ -250,6 +251,7 @@ class _Asked:
             operation = protocol.find(incoming)
             if operation is not None:
                 self.protocol, self.operation = protocol, operation.name
+                self.is_data = operation.name in data_events(api)
                 return api, operation
         raise ServiceError("UnknownOperationException", "The requested operation is not known.", status=404)
 
@@ -273,6 +275,7 @@ class _Asked:
             message=self.error.message if self.error is not None else "",
             reason=self.reason,
             milliseconds=round(seconds * 1000, 2),
+            is_data=self.is_data,
         )
 
 

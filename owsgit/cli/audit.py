@@ -20,6 +20,9 @@ LINES = 100
 @click.option("--lines", "-l", type=click.IntRange(0, logs.LINES_MAX), help="How many calls; 100 by default.")
 @click.option("--since", metavar="TIME", help="Only calls since then: 10m (or s, h, d), or 2026-01-31T10:00:00Z.")
 @click.option("--filter", "text", metavar="TEXT", help="Only calls that contain TEXT: a user, an operation, an ARN.")
+@click.option(
+    "--data", is_flag=True, help="Calls that read and write data, such as GetItem and Invoke, not the others."
+)
 @click.option("--failed", is_flag=True, help="Only calls that were refused or failed.")
 @click.option("--request", metavar="ID", help="Only the call with this request id.")
 @remote.role_option
@@ -29,6 +32,7 @@ def command(
     lines: int | None,
     since: str | None,
     text: str | None,
+    data: bool,
     failed: bool,
     request: str | None,
     role: str | None,
@@ -36,11 +40,14 @@ def command(
 ) -> Result:
     """Show the calls of AWS's APIs on all nodes, merged by time: who, what, on what, what became of it.
 
+    Calls that read and write data are kept apart, as CloudTrail does, and shown with --data; those of them that were
+    denied are among the others.
+
     Needs cloudtrail:LookupEvents on the project.
     """
     clone = Clone(Path())
     given = {
-        "kind": "audit",
+        "kind": "audit-data" if data else "audit",
         "since": logs.moment(since) if since else None,
         "filter": text,
         "level": "WARN" if failed else None,

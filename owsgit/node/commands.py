@@ -94,7 +94,7 @@ async def _payload(process: Process) -> bytearray:
     return payload
 
 
-LOGS = ("kind=gateway", "kind=audit")
+LOGS = ("kind=gateway", "kind=audit", "kind=audit-data")
 """Logs that are not a function's."""
 
 
@@ -342,14 +342,14 @@ class Commands:
         return 0
 
     async def _logs(self, session: Session, words: list[str], process: Process) -> int:
-        """Words: a name, what of its log is wanted (see log_stream.Wanted), kind=gateway or kind=audit (without a name)
-        unless it is a function's, and role=NAME if wanted.
+        """Words: a name, what of its log is wanted (see log_stream.Wanted), one of LOGS unless it is a function's (the
+        audit log's name is not looked at), and role=NAME if wanted.
         """
         name, role = words[0] if words else "", _role(words[1:])
         kind = next((word.removeprefix("kind=") for word in words[1:] if word in LOGS), "function")
 
         def check() -> None:  # rights may be taken away meanwhile
-            if kind == "audit":
+            if kind.startswith("audit"):
                 self._decide(session, AUDIT_ACTION, project_arn(self._state().scope), process, role)
             else:
                 self._allow(session, "logs:GetLogEvents", kind, name, process, role)

@@ -405,8 +405,8 @@ class Node:
 
     def _logs(self, kind: str, name: str) -> Path:
         """The folder of a log."""
-        if kind == "audit":
-            return self.home.folder / AUDIT_FOLDER
+        if kind.startswith("audit"):
+            return self.home.folder / AUDIT_FOLDER / kind.removeprefix("audit").removeprefix("-")
         folder: Path = self._handlers[kind].logs(name)  # type: ignore[attr-defined]
         return folder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from owsgit.aws.audit import MESSAGE_CHARACTERS_MAX, NAMELESS_BURST, RESOURCES_MAX, Audit, Record
+from owsgit.aws.audit import DATA, DENIED_BURST, MESSAGE_CHARACTERS_MAX, NAMELESS_BURST, RESOURCES_MAX, Audit, Record
 from owsgit.cli.audit import shown
 
 
@@ -31,6 +31,22 @@ def test_who_has_no_credentials_does_not_drive_the_others_out(tmp_path: Path) ->
     records = written(tmp_path)
     assert sum("accessKey" in each for each in records) == NAMELESS_BURST * 3
     assert NAMELESS_BURST <= sum("accessKey" not in each for each in records) <= NAMELESS_BURST + 2
+
+
+def test_data_events_stand_apart_and_what_was_denied_with_the_rest(tmp_path: Path) -> None:
+    audit, known = Audit(tmp_path, "a"), {"access_key": "ASIA", "who": "bob", "error": ""}
+    audit.write(record(**known, operation="ListTables"))
+    for _ in range(DENIED_BURST * 2):
+        audit.write(record(**known, operation="PutItem", is_data=True))
+        audit.write(record(**known, operation="GetItem", is_data=True, reason="no policy"))
+    audit.write(record(**known | {"who": "carol"}, operation="Scan", is_data=True, reason="no policy"))
+    audit.close()
+    others, data = written(tmp_path), written(tmp_path / DATA)
+    assert others[0]["operation"] == "ListTables" and others[-1]["who"] == "carol"
+    assert len(others) + len(data) == DENIED_BURST * 4 + 2, "nothing is lost"
+    denied = sum(each["operation"] == "GetItem" for each in others)
+    assert DENIED_BURST <= denied < DENIED_BURST * 2, "who is denied much drives nobody out"
+    assert not any(each["operation"] == "PutItem" for each in others)
 
 
 def test_a_record_is_short_whatever_the_client_says(tmp_path: Path) -> None:

@@ -150,6 +150,23 @@ def test_policies_see_the_keys(resource: Any) -> None:
     assert code == "AccessDeniedException"
 
 
+def test_calls_that_write_data_are_told_apart_but_for_those_that_were_denied(
+    shop: tuple[Project, Node], resource: Any
+) -> None:
+    project, table = shop[0], resource.Table("orders")
+    done = table.put_item(Item={"shop": "told", "number": 1})["ResponseMetadata"]["RequestId"]
+    with pytest.raises(ClientError) as caught:
+        table.put_item(Item={"shop": "theirs", "number": 1})
+    denied = caught.value.response["ResponseMetadata"]["RequestId"]
+
+    def told(*options: str) -> str:
+        return owsgit("audit", "-o", "json", *options, by=project.owner, cwd=project.folder).text
+
+    data, others = told("--data"), told()
+    assert done in data and done not in others
+    assert denied in others and denied not in data
+
+
 def test_a_table_is_made_by_a_commit(resource: Any) -> None:
     code, message, _ = refused(
         resource.meta.client.create_table,

@@ -66,6 +66,7 @@ class LambdaApi:
     """The operations. What is said of one function is said by the node that was asked: every node has them all."""
 
     service = "lambda"
+    data_events = frozenset({"Invoke", "InvokeAsync", "InvokeWithResponseStream"})
 
     def __init__(self, site: Site, functions: Functions) -> None:
         self._site, self._functions = site, functions

@@ -16,11 +16,33 @@ from owsgit.services.tables.partiql_operations import Statements
 from owsgit.services.tables.searching import Searches
 from owsgit.services.tables.transactions import Transactions
 
+DATA_EVENTS = frozenset(
+    {
+        "BatchExecuteStatement",
+        "BatchGetItem",
+        "BatchWriteItem",
+        "DeleteItem",
+        "ExecuteStatement",
+        "ExecuteTransaction",
+        "GetItem",
+        "GetRecords",
+        "GetShardIterator",
+        "PutItem",
+        "Query",
+        "Scan",
+        "TransactGetItems",
+        "TransactWriteItems",
+        "UpdateItem",
+    }
+)
+"""https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/logging-using-cloudtrail.html"""
+
 
 class DynamoDb(Items, Statements, Searches, Batches, Transactions, Controlling):
     """The API."""
 
     service = "dynamodb"
+    data_events = DATA_EVENTS
 
     def needs(self, operation: str, parameters: Mapping[str, Any]) -> Iterable[Need]:
         return permissions.needs(self._catalog, operation, parameters)
