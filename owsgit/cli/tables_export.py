@@ -5,7 +5,7 @@ import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -19,7 +19,7 @@ from owsgit.model.errors import InvalidError, UnavailableError
 
 if TYPE_CHECKING:
     from owsgit.cli.dynamodb import Table
-    from owsgit.cli.item_files import Compression
+    from owsgit.cli.item_files import Compression, Writing
 
 SEGMENTS, SEGMENTS_MAX = 4, 64
 
@@ -87,7 +87,7 @@ class _Export:
         self.reached = reached if reached is not None else [None] * segments
         self.items = items
 
-    def run(self, writing: Any, wrote: Any) -> None:
+    def run(self, writing: "Writing", wrote: Callable[[], None]) -> None:
         """`wrote` is called after what was written whenever it may be kept. At most a page of each segment is held."""
         progress = Progress(self._table.name, self._table.items, self.items, bytes_=False)
         threads = ThreadPoolExecutor(len(self.reached))
@@ -114,7 +114,7 @@ class _Export:
         segment: int,
         running: "dict[Future[dict[str, Any]], int]",
         threads: ThreadPoolExecutor,
-        writing: Any,
+        writing: "Writing",
     ) -> None:
         page = future.result()
         last = page.get("LastEvaluatedKey")

@@ -22,9 +22,9 @@ from tests.services.tables.api import document
 from tests.support.nodes import OWSGIT, Node
 from tests.support.people import Person
 from tests.support.projects import Project
-from tests.support.sdk import node_for_sdks, serving
+from tests.support.sdk import endpoint, node_for_sdks, serving, session
 
-NAMES = ("orders", "copy", "other", "again", "wide", "moved", "bad", "piped")
+NAMES = ("orders", "copy", "other", "again", "wide", "moved", "bad", "piped", "profiled")
 EVERY_TYPE = {
     "pk": {"S": 'Ω\u2028\n"'},
     "sk": {"S": "all"},
@@ -283,6 +283,18 @@ def test_a_table_that_is_not_there_has_to_be_committed(shop: Shop, tmp_path: Pat
         shop("export", "orders", "-", "--profile", "aws", "--node", "a")
     with pytest.raises(InvalidError, match="the profile 'nowhere' cannot be used"):
         shop("export", "orders", "-", "--profile", "nowhere")
+
+
+def test_a_profile_of_the_aws_cli_says_where_and_as_whom(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session(tmp_path, shop.project, shop.project.owner, monkeypatch)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint(shop.node))
+    source, file = tmp_path / "given", tmp_path / "profiled.zst"
+    source.write_bytes(lines(item(1), item(2)))
+    shop("import", "profiled", str(source), "--profile", "shop")
+    shop("export", "profiled", str(file), "--profile", "shop")
+    assert exported(file) == ordered([item(1), item(2)])
 
 
 def test_a_table_goes_through_a_pipe(shop: Shop, tmp_path: Path) -> None:
