@@ -59,7 +59,7 @@ class Engines(Document):
     """What keeps the data of services."""
 
     tables: TableEngine = Field(
-        default_factory=lambda: TableEngine.model_validate({}), description="What keeps the items of tables."
+        default_factory=lambda: TableEngine.model_validate({}), description="Of tables: what keeps their items."
     )
 
 
@@ -94,7 +94,7 @@ class ProjectSpec(Spec):
         "-n USER). Only roots may change this list. A root is never spoken for by a certificate.",
     )
     engines: Engines = Field(
-        default_factory=lambda: Engines.model_validate({}), description="What keeps the data of services."
+        default_factory=lambda: Engines.model_validate({}), description="What keeps data, by service."
     )
 
     def references(self) -> Iterator[Reference]:
