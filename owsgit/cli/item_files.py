@@ -58,10 +58,15 @@ class Part:
     items: int | None = None
 
 
+def is_stream(path: Path) -> bool:
+    """Whether it can be read once: standard input, or a pipe."""
+    return str(path) == STDIO or (path.exists() and not path.is_file() and not path.is_dir())
+
+
 def parts(path: Path) -> list[Part]:
     """The files of what is imported: one, or those of the folder of an export. Raises InvalidError."""
-    if str(path) == STDIO:
-        return [Part(path, "standard input")]
+    if is_stream(path):
+        return [Part(path, "standard input" if str(path) == STDIO else str(path))]
     if path.is_dir():
         found = list(_of_export(path))
         if not found:

@@ -141,6 +141,8 @@ def _to_file(table: "Table", file: Path, form: "Compression", segments: int, *, 
         found = checkpoint.read() or {"bytes": 0, "items": 0, "segments": [None] * segments}
         if found["items"]:
             output.note(f"goes on behind {found['items']:,} items that were exported before")
+        if part.stat().st_size < found["bytes"]:
+            raise InvalidError("what was exported before is gone", file=str(part), remedy="--restart begins anew")
         export = _Export(table, segments, found["segments"], found["items"])
         writing, saved = Writing(raw, form), time.monotonic()
         raw.truncate(found["bytes"])

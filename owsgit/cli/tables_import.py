@@ -64,7 +64,7 @@ def command(
 
     parts = item_files.parts(file)
     table = dynamodb.Table(tables.reached(directory, node, role, profile), name)
-    checkpoint = None if str(file) == item_files.STDIO else _checkpoint(table, file, parts)
+    checkpoint = None if item_files.is_stream(file) else _checkpoint(table, file, parts)
     if checkpoint is not None and restart:
         checkpoint.remove()
     reached = (checkpoint.read() if checkpoint is not None else None) or {"part": 0, "line": 0, "items": 0}

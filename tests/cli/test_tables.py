@@ -155,6 +155,11 @@ def test_an_export_that_was_interrupted_goes_on(shop: Shop, tmp_path: Path, line
     part.write_bytes(part.read_bytes() + b"what a crash leaves")
     with pytest.raises(InvalidError, match="compression differs"):
         shop("export", "wide", str(file), "--compression", "none")
+    kept = part.read_bytes()
+    part.unlink()
+    with pytest.raises(InvalidError, match="before is gone"):
+        shop("export", "wide", str(file))
+    part.write_bytes(kept)
     line.breaks_after("Scan", 100)
     shop("export", "wide", str(file))
     assert exported(file) == ordered(items)
@@ -308,7 +313,7 @@ def test_a_table_goes_through_a_pipe(shop: Shop, tmp_path: Path) -> None:
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     second = subprocess.run(
-        [*OWSGIT, "tables", "import", "other", "-"],
+        [*OWSGIT, "tables", "import", "other", "/dev/stdin"],
         cwd=folder,
         env=environment,
         stdin=first.stdout,
@@ -317,7 +322,7 @@ def test_a_table_goes_through_a_pipe(shop: Shop, tmp_path: Path) -> None:
     assert first.stderr is not None
     assert first.stderr.read() == b"exported 40 items of piped\n" and first.wait() == 0
     assert second.returncode == 0, second.stderr
-    assert second.stdout.decode().startswith("imported 40 items of - into other") and not second.stderr
+    assert second.stdout.decode().startswith("imported 40 items of /dev/stdin into other") and not second.stderr
     assert [each for each in shop.items("other") if "times" not in each] == items
 
 
