@@ -80,12 +80,16 @@ def command(
 
 
 class _Export:
-    """Reads a table in segments at the same time. `reached`: the last key of each that was written."""
+    """Reads a table in segments at the same time. `reached`: the last key of each that was written.
+
+    That, `items` and the file are of one moment while it `is_whole`: an interruption may come within a write.
+    """
 
     def __init__(self, table: "Table", segments: int, reached: list[Any] | None = None, items: int = 0) -> None:
         self._table = table
         self.reached = reached if reached is not None else [None] * segments
         self.items = items
+        self.is_whole = True
 
     def run(self, writing: "Writing", wrote: Callable[[], None]) -> None:
         """`wrote` is called after what was written whenever it may be kept. At most a page of each segment is held."""
@@ -120,9 +124,11 @@ class _Export:
         last = page.get("LastEvaluatedKey")
         if last is not None:  # the next page is read while this one is written
             running[threads.submit(self._page, segment, last)] = segment
+        self.is_whole = False
         writing.write(page["Items"])
         self.items += len(page["Items"])
         self.reached[segment] = _DONE if last is None else last
+        self.is_whole = True
 
     def _page(self, segment: int, after: Any) -> dict[str, Any]:
         parameters = {"TableName": self._table.name, "Segment": segment, "TotalSegments": len(self.reached)}
@@ -168,7 +174,8 @@ def _to_file(table: "Table", file: Path, form: "Compression", segments: int, *, 
                 remedy="free some space, and run this again: it goes on where it was",
             ) from None
         except BaseException:
-            save()
+            if export.is_whole:
+                save()
             raise
         os.fsync(raw.fileno())
         size = raw.tell()

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
 
+import click
 import pytest
 import zstandard
 from botocore.credentials import Credentials
@@ -24,7 +25,7 @@ from tests.support.people import Person
 from tests.support.projects import Project
 from tests.support.sdk import endpoint, node_for_sdks, serving, session
 
-NAMES = ("orders", "copy", "other", "again", "wide", "moved", "bad", "piped", "profiled")
+NAMES = ("orders", "copy", "other", "again", "wide", "moved", "bad", "piped", "profiled", "cut")
 EVERY_TYPE = {
     "pk": {"S": 'Ω\u2028\n"'},
     "sk": {"S": "all"},
@@ -166,6 +167,26 @@ def test_an_export_that_was_interrupted_goes_on(shop: Shop, tmp_path: Path, line
     assert any("ExclusiveStartKey" in each for each in line.requests[:2]), "not from the beginning"
     assert {each["TotalSegments"] for each in line.requests} == {2}, "in the segments that it was begun in"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["given", "wide.json.gz"]
+
+
+def test_an_export_may_be_interrupted_within_a_line(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, file = tmp_path / "given", tmp_path / "orders"
+    source.write_bytes(lines(item(1), item(2)))
+    shop("import", "cut", str(source))
+    write = item_files.Writing.write
+
+    def cut(self: item_files.Writing, items: Any) -> None:
+        self._raw.write(b'{"Item": {"pk"')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(item_files.Writing, "write", cut)
+    with pytest.raises(click.Abort):
+        shop("export", "cut", str(file))
+    monkeypatch.setattr(item_files.Writing, "write", write)
+    shop("export", "cut", str(file))
+    assert exported(file) == ordered([item(1), item(2)])
 
 
 def test_an_import_that_was_interrupted_goes_on(shop: Shop, tmp_path: Path, line: Line) -> None:
