@@ -5,6 +5,7 @@ import shutil
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,7 @@ _made: dict[tuple[str, str], tuple[Path, int]] = {}
 """Where what `served` copies is, which is never started itself, and its node's port."""
 
 
-def serve(folder: Path, alice: Person, bob: Person, node: Node) -> Project:
+def serve(folder: Path, alice: Person, bob: Person, node: Node, more: dict[str, Any] | None = None) -> Project:
     spec = node.init()
     files = {
         "nodes/a.json": spec,
@@ -114,6 +115,7 @@ def serve(folder: Path, alice: Person, bob: Person, node: Node) -> Project:
         "functions/hello/function.json": projects.function(),
         "functions/hello/app.py": projects.HELLO,
         "gateways/api.json": {"port": free_port(), "routes": {"GET /hello/{name}": {"function": "hello"}}},
+        **(more or {}),
     }
     made = projects.create(folder, alice, files=files)
     node.start()

@@ -49,11 +49,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
     node = Node(folder / "node", alice, aws_port=nodes.free_port())
-    project = serve(folder / "shop", alice, bob, node)
-    project.write("tables/notes.json", document())
-    project.commit("Notes")
-    assert push(project, node).status == 0
-    yield Place(project, node)
+    yield Place(serve(folder / "shop", alice, bob, node, {"tables/notes.json": document()}), node)
     node.stop()
 
 
