@@ -35,13 +35,13 @@ _TABLE = re.compile(r"arn:aws:dynamodb:[a-z0-9-]+:[0-9]{12}:table/(?P<name>[A-Za
 class Mappings(Protocol):
     """What the API asks of the handler of mappings."""
 
-    def mapping(self, name: str) -> Resource | None: ...
+    def mapping(self, uuid: str) -> Resource | None: ...
 
     def home(self, name: str) -> str | None: ...
 
     def described(self, name: str) -> dict[str, Any]: ...
 
-    async def listed(self) -> list[dict[str, Any]]: ...
+    async def listed(self) -> dict[str, dict[str, Any]]: ...
 
 
 class EventSources:
@@ -54,28 +54,30 @@ class EventSources:
 
     def needs(self, operation: str, parameters: Mapping[str, Any]) -> Iterable[Need]:
         if operation in _WRITES:  # nothing is done, whoever asks: there is nothing to allow
-            raise _refusal(operation, parameters)
+            raise self._refusal(operation, parameters)
         if operation == "ListEventSourceMappings":
             return (Need("lambda:ListEventSourceMappings", "*"),)
-        name, scope = str(parameters["UUID"]), self._site.scope()
-        context = {}
-        if (resource := self._mappings.mapping(name)) is not None:
-            assert isinstance(resource.spec, EventSourceSpec)
-            context["lambda:FunctionArn"] = scope.arn(FUNCTION_ARN, unqualified(resource.spec.function))
-        return (Need(f"lambda:{operation}", scope.arn(KIND.arn, name), context),)
+        scope, resource = self._site.scope(), self._mappings.mapping(parameters["UUID"])
+        if resource is None:
+            return (Need(f"lambda:{operation}", scope.arn(KIND.arn, parameters["UUID"])),)
+        assert isinstance(resource.spec, EventSourceSpec)
+        context = {"lambda:FunctionArn": scope.arn(FUNCTION_ARN, unqualified(resource.spec.function))}
+        return (Need(f"lambda:{operation}", resource.arn(scope), context),)
 
     def home(self, operation: str, parameters: Mapping[str, Any]) -> str | None:
-        return self._mappings.home(str(parameters["UUID"])) if "UUID" in parameters else None
+        resource = self._mappings.mapping(parameters.get("UUID", ""))
+        return self._mappings.home(resource.name) if resource is not None else None
 
     async def get_event_source_mapping(self, caller: Caller, *, uuid: str) -> dict[str, Any]:
-        if self._mappings.mapping(uuid) is None:
+        resource = self._mappings.mapping(uuid)
+        if resource is None:
             raise ServiceError(
                 "ResourceNotFoundException",
                 "The resource you requested does not exist.",
                 status=404,
                 fields={"Type": "User"},
             )
-        return _output(self._mappings.described(uuid))
+        return _output(self._mappings.described(resource.name))
 
     async def list_event_source_mappings(
         self,
@@ -90,17 +92,33 @@ class EventSources:
         after = _marked(marker)
         function = _function(function_name) if function_name is not None else None
         left = [
-            each
-            for each in await self._mappings.listed()
-            if each["UUID"] > after
+            (name, each)
+            for name, each in (await self._mappings.listed()).items()
+            if name > after
             and (event_source_arn is None or each["EventSourceArn"] == event_source_arn)
             and (function is None or _function(each["FunctionArn"]) == function)
         ]
         most = min(max(max_items, 1), PAGE_MAX)
-        page: dict[str, Any] = {"EventSourceMappings": [_output(each) for each in left[:most]]}
+        page: dict[str, Any] = {"EventSourceMappings": [_output(each) for _, each in left[:most]]}
         if len(left) > most:
-            page["NextMarker"] = base64.urlsafe_b64encode(left[most - 1]["UUID"].encode()).decode()
+            page["NextMarker"] = base64.urlsafe_b64encode(left[most - 1][0].encode()).decode()
         return page
+
+    def _refusal(self, operation: str, given: Mapping[str, Any]) -> ServiceError:
+        """What to commit instead; of a new mapping, whole."""
+        resource = self._mappings.mapping(given.get("UUID", ""))
+        name, text = resource.name if resource is not None else "NAME", ""
+        if operation == "CreateEventSourceMapping":
+            document = _document(given)
+            function = unqualified(document["function"])
+            name = function if is_name(function) else name
+            text = ":\n" + orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
+        return ServiceError(
+            "InvalidParameterValueException",
+            f"{operation} changes nothing here: event source mappings are made by signed commits. "
+            f"{_WRITES[operation]} {KIND.file(name)}, commit, and push it{text}",
+            fields={"Type": "User"},
+        )
 
     async def _refused(self, caller: Caller, **parameters: Any) -> None:
         raise AssertionError("refused by what it needs")
@@ -131,22 +149,6 @@ def _marked(marker: str) -> str:
             fields={"Type": "User"},
         )
     return name
-
-
-def _refusal(operation: str, given: Mapping[str, Any]) -> ServiceError:
-    """What to commit instead; of a new mapping, whole."""
-    file, text = f"event-sources/{given.get('UUID', 'NAME')}.json", ""
-    if operation == "CreateEventSourceMapping":
-        document = _document(given)
-        if is_name(function := unqualified(document["function"])):
-            file = f"event-sources/{function}.json"
-        text = ":\n" + orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
-    return ServiceError(
-        "InvalidParameterValueException",
-        f"{operation} changes nothing here: event source mappings are made by signed commits. "
-        f"{_WRITES[operation]} {file}, commit, and push it{text}",
-        fields={"Type": "User"},
-    )
 
 
 _SAME = {

@@ -3,7 +3,9 @@
 https://docs.aws.amazon.com/lambda/latest/api/API_EventSourceMappingConfiguration.html
 """
 
+import hashlib
 import json
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +15,10 @@ from owsgit.services.event_sources.feed import Feed
 
 
 def configuration(resource: Resource, feed: Feed, scope: Scope, function_arn: Callable[[str], str]) -> dict[str, Any]:
-    """In AWS's names, as JSON values; LastModified in seconds since 1970. What AWS calls the UUID is the name here."""
+    """In AWS's names, as JSON values; LastModified in seconds since 1970. The ARN ends with the name."""
     spec = feed.spec
     found: dict[str, Any] = {
-        "UUID": resource.name,
+        "UUID": uuid_of(resource, scope),
         "EventSourceMappingArn": resource.arn(scope),
         "EventSourceArn": feed.source.arn(feed.of),
         "FunctionArn": function_arn(spec.function),
@@ -40,3 +42,8 @@ def configuration(resource: Resource, feed: Feed, scope: Scope, function_arn: Ca
     if spec.on_failure is not None:
         found["DestinationConfig"] = {"OnFailure": {"Destination": function_arn(spec.on_failure.function)}}
     return found
+
+
+def uuid_of(resource: Resource, scope: Scope) -> str:
+    """What the API calls a mapping: it follows from the ARN, so that every node says the same."""
+    return str(uuid.UUID(bytes=hashlib.sha256(resource.arn(scope).encode()).digest()[:16]))

@@ -12,7 +12,7 @@ from owsgit.model.service import Applied, Site, Told
 from owsgit.services.event_sources import FUNCTION_ARN
 from owsgit.services.event_sources.api import EventSources
 from owsgit.services.event_sources.checkpoints import Checkpoints
-from owsgit.services.event_sources.described import configuration
+from owsgit.services.event_sources.described import configuration, uuid_of
 from owsgit.services.event_sources.feed import Feed, Surroundings
 from owsgit.services.event_sources.metrics import Metrics
 from owsgit.services.event_sources.spec import EventSourceSpec
@@ -85,8 +85,9 @@ class EventSourceHandler:
 
     # -- for the API -----------------------------------------------------------------------------------------------
 
-    def mapping(self, name: str) -> Resource | None:
-        return self._mappings.get(name)
+    def mapping(self, uuid: str) -> Resource | None:
+        scope = self._site.scope()
+        return next((each for each in self._mappings.values() if uuid_of(each, scope) == uuid), None)
 
     def home(self, name: str) -> str | None:
         """The node that has a mapping at work; None for this one, and for one that is not there."""
@@ -103,18 +104,18 @@ class EventSourceHandler:
             raise UnavailableError(f"the event source {name} is not applied here", remedy="owsgit status shows why")
         return configuration(resource, feed, self._site.scope(), self._function_arn)
 
-    async def listed(self) -> list[dict[str, Any]]:
-        """All mappings of the project, by name. Raises OwsgitError if a node does not answer."""
+    async def listed(self) -> dict[str, dict[str, Any]]:
+        """All mappings of the project, by name and in that order. Raises OwsgitError if a node does not answer."""
         homes = {name: self.home(name) for name in sorted(self._mappings)}
         found = {name: self.described(name) for name, home in homes.items() if home is None and name in self._feeds}
         for node in sorted({home for home in homes.values() if home is not None}):
             answer = await self._site.neighbours.ask(node, TOPIC, Told({}))
-            found |= {str(each["UUID"]): each for each in answer.fields["mappings"]}
-        return [found[name] for name in sorted(found)]
+            found |= {str(name): each for name, each in answer.fields["mappings"].items()}
+        return {name: found[name] for name in sorted(found)}
 
     async def _answer_neighbour(self, node: str, told: Told) -> Told:
         """How the mappings stand that are at work here."""
-        return Told({"mappings": [self.described(name) for name in sorted(self._feeds)]})
+        return Told({"mappings": {name: self.described(name) for name in self._feeds}})
 
     def _function_arn(self, named: str) -> str:
         name = unqualified(named)
