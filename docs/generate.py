@@ -137,7 +137,7 @@ def permissions() -> Iterator[str]:
     for kind in KINDS:
         for key in (*kind.condition_keys, *kind.condition_arns):
             several = "several" if key.lower() in lint.MULTIVALUED else "one"
-            yield f"| `{key}` | changes of a {kind.name} | {several} |"
+            yield f"| `{key}` | changes of {kind.name} resources | {several} |"
     yield ""
     yield "## Calls\n"
     yield "What the client's commands, and calls of other kinds, need. Resources of some kinds may have a `policy` of their own, which"
