@@ -195,9 +195,11 @@ def test_a_node_that_is_killed_loses_no_record_and_keeps_their_order(shop: Shop)
         with orders.batch_writer() as batch:
             for key in keys:
                 batch.put_item(Item={"id": key, "n": number})
-    shop.commit("event-sources/copy.json", mapping("copy", "orders", batchSize=5, parallelizationFactor=3))
+    written = [{"eventName": ["INSERT", "MODIFY"]}]
+    fields = mapping("copy", "orders", batchSize=5, parallelizationFactor=3, filters=written)
+    shop.commit("event-sources/copy.json", fields)
     shop.push()
-    until(lambda: seen.scan(Select="COUNT")["Count"] >= 20)
+    until(lambda: seen.scan(Select="COUNT")["Count"] >= 20, 60)
     shop.node.kill()
     shop.node.start()
     until(lambda: shop.node.status()["applied"] == shop.project.head())
@@ -206,7 +208,7 @@ def test_a_node_that_is_killed_loses_no_record_and_keeps_their_order(shop: Shop)
         return sorted(seen.scan(ConsistentRead=True)["Items"], key=lambda item: int(item["id"]))
 
     everything = {(key, number) for key in keys for number in range(last + 1)}
-    until(lambda: {(item["key"], int(item["number"])) for item in copied()} == everything)
+    until(lambda: {(item["key"], int(item["number"])) for item in copied()} == everything, 60)
     for key in keys:
         numbers = [int(item["number"]) for item in copied() if item["key"] == key]
         assert list(dict.fromkeys(numbers)) == list(range(last + 1))  # a batch may have come again

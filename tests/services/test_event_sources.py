@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import random
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -10,8 +12,13 @@ from typing import Any
 
 import pytest
 
+from owsgit.model.change import Change
 from owsgit.model.errors import InvalidError, UnavailableError
+from owsgit.model.names import Scope
+from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Invocation, SourceRecord
+from owsgit.services import KINDS
+from owsgit.services.event_sources import KIND
 from owsgit.services.event_sources import feed as feeds
 from owsgit.services.event_sources import lane as lanes
 from owsgit.services.event_sources.checkpoints import Checkpoints
@@ -129,6 +136,53 @@ class Fed:
 def spec(**fields: Any) -> EventSourceSpec:
     document = {"function": "f", "source": {"table": "t"}, "startingPosition": "TRIM_HORIZON", **fields}
     return EventSourceSpec.parse(json.dumps(document).encode(), "event-sources/m.json")
+
+
+def test_whoever_maps_a_table_may_do_it_with_this_function_and_read_this_table() -> None:
+    scope = Scope("us-east-1", "1" * 12)
+
+    def resource(**fields: Any) -> Resource:
+        return Resource(KIND, "m", spec(**fields), "0" * 40)
+
+    def needs(before: Resource | None, after: Resource | None) -> list[tuple[str, str, Any]]:
+        found = Change(before, after).needs(scope, KINDS)
+        return [(need.action, need.arn.split(":", 5)[5], need.keys["lambda:FunctionArn"]) for need in found]
+
+    function = "arn:aws:lambda:us-east-1:111111111111:function:"
+    first = resource(function="f:live", onFailure={"function": "g"})
+    assert needs(None, first) == [
+        ("lambda:CreateEventSourceMapping", "event-source-mapping:m", f"{function}f"),
+        ("dynamodb:GetRecords", "table/t/stream/*", f"{function}f"),
+        ("lambda:AddPermission", "function:g", f"{function}f"),
+    ]
+    other = resource(function="h", onFailure={"function": "g"})
+    assert needs(first, other) == [("lambda:UpdateEventSourceMapping", "event-source-mapping:m", f"{function}h")]
+    [need] = Change(first, other).needs(scope, KINDS)
+    assert need.former_keys is not None and need.former_keys["lambda:FunctionArn"] == f"{function}f"
+    assert needs(other, None) == [("lambda:DeleteEventSourceMapping", "event-source-mapping:m", f"{function}h")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "words"),
+    [
+        ({"function": "f:live:x"}, "$.function", "what belongs here: The function that is invoked"),
+        ({"startingPosition": "NOW"}, "$.startingPosition", "TRIM_HORIZON"),
+        ({"batchSize": 10_001}, "$.batchSize", "write 10000 or less"),
+        ({"maximumRecordAge": 59}, "$.maximumRecordAge", "it is -1, or 60 seconds and more"),
+        ({"parallelizationFactor": 0}, "$.parallelizationFactor", "write 1 or more"),
+        ({"functionResponseTypes": ["All"]}, "$.functionResponseTypes[0]", "ReportBatchItemFailures"),
+        ({"filters": [{"a": ["x"]}, {"a": []}]}, "$.filters[1].a", "an empty list fits nothing"),
+        ({"filters": [{"a": ["x" * 5000]}]}, "$.filters[0]", "at most 4,096 characters"),
+        ({"filters": [{"a": ["x"]}] * 11}, "$.filters", "at most 10 are taken, not 11"),
+        ({"source": {"queue": "q"}}, "$.source.queue", "known fields: table"),
+        ({"onFailure": {"function": "?"}}, "$.onFailure.function", "does not have the form"),
+    ],
+)
+def test_a_file_that_says_something_else_is_told_where(fields: dict[str, Any], path: str, words: str) -> None:
+    with pytest.raises(InvalidError) as caught:
+        spec(**fields)
+    problem = next(each for each in caught.value.problems if each.path == path)
+    assert words in f"{problem.message} {problem.remedy}"
 
 
 @pytest.fixture(autouse=True)
@@ -294,10 +348,16 @@ def test_what_is_too_old_is_given_up_without_being_tried(tmp_path: Path) -> None
 
 
 def test_without_an_age_records_are_tried_until_the_source_forgets_them(tmp_path: Path) -> None:
-    row = Row(2)
-    row.retention_seconds = 0.3
-    function = dealt_with(Fed(tmp_path, row, Function(lambda batch: FAILED if 1 in batch else OK)))
-    assert function.calls and all(call == [1, 2] for call in function.calls)
+    function = Function(lambda _: FAILED)
+    fed = Fed(tmp_path, Row(2), function)
+
+    async def work() -> None:
+        await fed.until(lambda: len(function.calls) > 3)
+        fed.row.retention_seconds = -1.0
+        await fed.caught_up()
+
+    run(fed, work)
+    assert all(call == [1, 2] for call in function.calls) and fed.feed.counts.discarded == 2
 
 
 def test_a_function_that_cannot_be_invoked_is_waited_for(tmp_path: Path) -> None:
@@ -385,7 +445,7 @@ def test_a_mapping_that_is_off_does_nothing(tmp_path: Path) -> None:
 
 
 def test_a_change_counts_from_the_next_batch_on(tmp_path: Path) -> None:
-    function = Function(lambda _: FAILED if len(function.calls) < 3 else OK)
+    function = Function(lambda _: FAILED if fed.feed.spec.batch_size == 2 else OK)
     fed = Fed(tmp_path, Row(6), function, batchSize=2)
 
     async def work() -> None:
@@ -455,6 +515,48 @@ def test_closing_waits_for_a_batch_and_not_for_long(tmp_path: Path, monkeypatch:
 
     run(fed, work)
     assert function.calls == [[1], [2]]
+
+
+@pytest.mark.parametrize("seed", range(200 if os.environ.get("OWSGIT_SOAK") else 8))
+def test_ended_at_any_moment_it_loses_nothing(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+
+    def answers(batch: list[int]) -> Answer:
+        return chance.choice([OK, FAILED, reported(), reported(*batch[-1:]), reported(*batch[len(batch) // 2 :])])
+
+    function = Function(answers)
+    done: set[int] = set()
+    answered = function.answers
+
+    def told(batch: list[int]) -> Answer:
+        answer = answered(batch)
+        if answer.error is None:
+            done.update(batch[: done_of([SourceRecord(n, 0, b"", str(n), {}, b"") for n in batch], answer.payload)])
+        return answer
+
+    function.answers = told
+    fields = {
+        "functionResponseTypes": ["ReportBatchItemFailures"],
+        "bisectBatchOnFunctionError": True,
+        "parallelizationFactor": chance.choice([1, 3]),
+        "batchSize": chance.choice([1, 4, 100]),
+    }
+    function.seconds = 0.001
+    fed = Fed(tmp_path, Row(60, keys=5), function, **fields)
+
+    async def work() -> None:
+        for _ in range(10):
+            await asyncio.sleep(chance.uniform(0, 0.02))
+            await fed.feed.close(0)
+            function.under_way.clear()
+            await fed.again(**fields)
+        await fed.caught_up()
+
+    run(fed, work)
+    assert done == set(range(1, 61))
+    for key in range(5):
+        first = list(dict.fromkeys(n for n in function.delivered if n % 5 == key))
+        assert first == sorted(first)
 
 
 def test_checkpoints_that_cannot_be_used_are_told(tmp_path: Path) -> None:
