@@ -77,14 +77,13 @@ class SourceRecord:
     """A record of a Source: `number` rises from record to record, `at` is when it came, in seconds since 1970.
 
     Records with the same `partition` are handed on in their order. `identifier` is what a function calls it by
-    (itemIdentifier); `payload` is what the function gets of it, as JSON text, and `event` the same as a value.
+    (itemIdentifier); `payload` is what the function gets of it, a JSON object.
     """
 
     number: int
     at: float
     partition: bytes
     identifier: str
-    event: Mapping[str, Any] = field(repr=False)
     payload: bytes = field(repr=False)
 
 

@@ -44,10 +44,8 @@ class Row:
     def add(self, count: int, at: float | None = None) -> None:
         for number in range(len(self.records) + 1, len(self.records) + count + 1):
             event = {"n": number, "key": number % self.keys, "text": "x" * self.size}
-            found = SourceRecord(
-                number, at or time.time(), b"%d" % event["key"], str(number), event, json.dumps(event).encode()
-            )
-            self.records.append(found)
+            payload = json.dumps(event).encode()
+            self.records.append(SourceRecord(number, at or time.time(), b"%d" % event["key"], str(number), payload))
 
     def home(self, name: str) -> str | None:
         return None
@@ -531,7 +529,7 @@ def test_ended_at_any_moment_it_loses_nothing(tmp_path: Path, seed: int) -> None
     def told(batch: list[int]) -> Answer:
         answer = answered(batch)
         if answer.error is None:
-            done.update(batch[: done_of([SourceRecord(n, 0, b"", str(n), {}, b"") for n in batch], answer.payload)])
+            done.update(batch[: done_of([SourceRecord(n, 0, b"", str(n), b"") for n in batch], answer.payload)])
         return answer
 
     function.answers = told

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ class Checkpoints:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._database: sqlite3.Connection | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="owsgit-event-sources")  # one transaction at a time
 
     async def positions(self, mapping: str) -> list[int]:
         """By lane. Empty for a mapping that is new."""
@@ -64,8 +65,7 @@ class Checkpoints:
         await self._do(work)
 
     async def _do(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        async with self._one_at_a_time:
-            return await asyncio.to_thread(self._committed, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._committed, work)
 
     def _committed(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         try:
@@ -100,7 +100,7 @@ class Checkpoints:
         return self._database
 
     async def close(self) -> None:
-        async with self._one_at_a_time:
-            if self._database is not None:
-                await asyncio.to_thread(self._database.close)
-                self._database = None
+        await asyncio.to_thread(self._thread.shutdown)
+        if self._database is not None:
+            self._database.close()
+            self._database = None

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from owsgit.model.errors import OwsgitError
 from owsgit.model.event_pattern import Pattern
 from owsgit.model.service import Invocation, Source, SourceRecord, Target
@@ -152,7 +154,10 @@ class Feed:
                 await self._stop.wait()
 
     def wants(self, record: SourceRecord) -> bool:
-        return not self._patterns or any(pattern.matches(record.event) for pattern in self._patterns)
+        if not self._patterns:
+            return True
+        event = orjson.loads(record.payload)
+        return any(pattern.matches(event) for pattern in self._patterns)
 
     def filtered(self) -> None:
         """A record that is not wanted was passed over."""

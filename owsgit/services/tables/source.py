@@ -73,9 +73,7 @@ class TableSource:
         told["eventSourceARN"] = arn
         payload = orjson.dumps(told, default=_base64)
         partition = len(key.hash).to_bytes(4) + key.hash + key.range
-        return SourceRecord(
-            logged.number, logged.at, partition, told["dynamodb"]["SequenceNumber"], orjson.loads(payload), payload
-        )
+        return SourceRecord(logged.number, logged.at, partition, told["dynamodb"]["SequenceNumber"], payload)
 
 
 def _of(table: Table, number: int) -> Stream | None:

@@ -118,6 +118,40 @@ def test_a_view_shows_no_more(orders: Streamed, view: str, shown: set[str], size
     assert record["SizeBytes"] == size
 
 
+def test_who_ended_an_item_is_told_to_readers_and_to_functions(orders: Streamed) -> None:
+    fields = {"streamSpecification": {"streamEnabled": True}, "timeToLive": {"attributeName": "ends"}}
+    orders.services.apply(orders.services.resource("table", "orders", document(**fields)))
+    orders.put("over", ends=int(time.time()) - 10, photo=b"\xff")
+    handler = orders.handler
+    orders.services.run(handler._expiry.sweep(handler._catalog.table("orders"), "ends"))
+    put, removed = orders.read()["Records"]
+    assert "userIdentity" not in put
+    assert removed["userIdentity"] == {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}
+    source = orders.services.site.sources["table"]
+    records = orders.services.run(source.read("orders", 0, 10, 1 << 20))
+    event = json.loads(records[1].payload)
+    assert event["userIdentity"] == {"type": "Service", "principalId": "dynamodb.amazonaws.com"}
+    assert event["eventSourceARN"] == orders.arn and event["eventID"] == removed["eventID"]
+    assert event["dynamodb"]["OldImage"]["photo"] == {"B": "/w=="}
+    assert event["dynamodb"]["ApproximateCreationDateTime"] == int(records[1].at)
+    assert records[0].partition == records[1].partition
+    assert orders.services.run(source.newest("orders")) == 2
+
+
+def test_a_source_goes_on_from_one_stream_to_the_next(orders: Streamed) -> None:
+    first = orders.arn
+    orders.put("a")
+    orders.show("KEYS_ONLY")
+    orders.put("b")
+    source = orders.services.site.sources["table"]
+    records = orders.services.run(source.read("orders", 0, 10, 1 << 20))
+    assert [json.loads(record.payload)["eventSourceARN"] for record in records] == [first, orders.arn]
+    info = source.batch("orders", records[:1])["DDBStreamBatchInfo"]
+    assert info["streamArn"] == first and info["shardId"] == orders.described(first)["Shards"][0]["ShardId"]
+    with pytest.raises(UnavailableError, match="the table other is not served"):
+        source.home("other")
+
+
 def test_an_iterator_begins_where_it_says(orders: Streamed) -> None:
     latest = orders.iterator("LATEST")
     for name in "abcde":
@@ -200,7 +234,8 @@ def test_a_stream_is_the_same_after_a_restart(orders: Streamed) -> None:
     assert orders.described() == before and orders.sorts(iterator) == ["a"]
 
 
-def test_what_a_stream_is_told(orders: Streamed) -> None:
+def test_what_a_stream_is_told(shared: Streamed) -> None:
+    orders = shared
     told = orders.described()
     [shard] = told["Shards"]
     assert 28 <= len(shard["ShardId"]) <= 65
@@ -237,6 +272,15 @@ def test_what_is_gone_is_told(orders: Streamed) -> None:
     assert orders.sorts(horizon) == ["d"]
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streamed]:
+    """With one record; for tests that change nothing."""
+    made = Streamed(tmp_path_factory.mktemp("shared") / "home")
+    made.put("a")
+    yield made
+    made.services.close()
+
+
 NONE = f"{TABLE}/stream/2015-05-20T20:51:10.252"
 
 
@@ -271,9 +315,9 @@ NONE = f"{TABLE}/stream/2015-05-20T20:51:10.252"
     ],
 )
 def test_what_is_wrong_is_told(
-    orders: Streamed, operation: str, parameters: dict[str, Any], code: str, message: str
+    shared: Streamed, operation: str, parameters: dict[str, Any], code: str, message: str
 ) -> None:
-    orders.put("a")
+    orders = shared
     given: dict[str, Any] = dict(parameters)
     if operation in ("DescribeStream", "GetShardIterator"):
         given.setdefault("StreamArn", orders.arn)
@@ -286,7 +330,9 @@ def test_what_is_wrong_is_told(
     assert found[0] == code and message in found[1]
 
 
-def test_streams_need_rights_of_their_own(orders: Streamed) -> None:
+def test_streams_need_rights_of_their_own(shared: Streamed) -> None:
+    orders = shared
+
     def needed(operation: str, **given: str) -> tuple[str, str]:
         [need] = orders.streams.needs(operation, given)
         return need.action, need.arn
