@@ -106,6 +106,10 @@ class Source(Protocol):
         """What is read, as EventSourceArn tells it."""
         ...
 
+    def horizon(self, name: str) -> int:
+        """The number after which its records begin: those before it are of something else, or were never there."""
+        ...
+
     async def newest(self, name: str) -> int:
         """The number of the last record; 0 if there was none yet."""
         ...

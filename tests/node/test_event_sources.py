@@ -197,7 +197,7 @@ def test_a_node_that_is_killed_loses_no_record_and_keeps_their_order(shop: Shop)
             for key in keys:
                 batch.put_item(Item={"id": key, "n": number})
     written = [{"eventName": ["INSERT", "MODIFY"]}]
-    fields = mapping("copy", "orders", batchSize=5, parallelizationFactor=3, filters=written)
+    fields = mapping("copy", "orders", batchSize=5, parallelizationFactor=2, filters=written)
     shop.commit("event-sources/copy.json", fields)
     shop.push()
     until(lambda: seen.scan(Select="COUNT")["Count"] >= 20, 60)
@@ -275,6 +275,11 @@ def test_lambdas_api_tells_of_mappings_and_names_the_file_to_commit(shop: Shop) 
         "maximumBatchingWindow": 5,
         "filters": [{"eventName": ["INSERT"]}],
     }
+    queue = {"FunctionName": "show", "EventSourceArn": "arn:aws:sqs:us-east-1:111111111111:jobs"}
+    assert "Unrecognized event source: arn:aws:sqs" in refused(client.create_event_source_mapping, **queue).message
+    pattern = {"Filters": [{"Pattern": "{"}]}
+    bad = {"FunctionName": "show", "EventSourceArn": arn, "FilterCriteria": pattern}
+    assert refused(client.create_event_source_mapping, **bad).message == "Invalid filter pattern definition."
     for operation in (client.update_event_source_mapping, client.delete_event_source_mapping):
         assert "event-sources/picky.json" in refused(operation, UUID=listed["UUID"]).message
     assert refused(client.list_event_source_mappings, Marker="!").code == "InvalidParameterValueException"

@@ -37,6 +37,7 @@ class Row:
 
     def __init__(self, count: int = 0, keys: int = 1, size: int = 0) -> None:
         self.records: list[SourceRecord] = []
+        self.before = 0
         self.keys, self.size = keys, size
         self.problem: UnavailableError | None = None
         self.add(count)
@@ -52,6 +53,9 @@ class Row:
 
     def arn(self, name: str) -> str:
         return f"arn:row/{name}"
+
+    def horizon(self, name: str) -> int:
+        return self.before
 
     async def newest(self, name: str) -> int:
         return len(self.records)
@@ -387,6 +391,12 @@ def test_what_comes_later_is_delivered_and_latest_begins_with_it(tmp_path: Path)
 
     run(fed, work)
     assert fed.function.delivered == [6, 7]
+
+
+def test_the_oldest_record_is_the_first_of_the_stream(tmp_path: Path) -> None:
+    fed = Fed(tmp_path, Row(5), Function())
+    fed.row.before = 3
+    assert dealt_with(fed).calls == [[4, 5]]
 
 
 def test_after_a_start_it_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -113,11 +113,9 @@ class EventSources:
             function = unqualified(document["function"])
             name = function if is_name(function) else name
             text = ":\n" + orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
-        return ServiceError(
-            "InvalidParameterValueException",
+        return _invalid(
             f"{operation} changes nothing here: event source mappings are made by signed commits. "
-            f"{_WRITES[operation]} {KIND.file(name)}, commit, and push it{text}",
-            fields={"Type": "User"},
+            f"{_WRITES[operation]} {KIND.file(name)}, commit, and push it{text}"
         )
 
     async def _refused(self, caller: Caller, **parameters: Any) -> None:
@@ -143,12 +141,12 @@ def _marked(marker: str) -> str:
     except ValueError:
         name = "?"
     if name and not is_name(name):
-        raise ServiceError(
-            "InvalidParameterValueException",
-            "Invalid Marker: it has to be the NextMarker of an earlier answer",
-            fields={"Type": "User"},
-        )
+        raise _invalid("Invalid Marker: it has to be the NextMarker of an earlier answer")
     return name
+
+
+def _invalid(message: str) -> ServiceError:
+    return ServiceError("InvalidParameterValueException", message, fields={"Type": "User"})
 
 
 _SAME = {
@@ -166,11 +164,16 @@ _SAME = {
 
 
 def _document(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The file of a mapping that somebody asks for."""
-    table = _TABLE.fullmatch(given.get("EventSourceArn", ""))
+    """The file of a mapping that somebody asks for. Raises ServiceError if it can be none."""
+    arn = given.get("EventSourceArn", "")
+    table = _TABLE.fullmatch(arn)
+    if table is None:
+        raise _invalid(
+            f"Unrecognized event source: {arn or 'none'}. Functions are fed from the streams of tables here."
+        )
     found: dict[str, Any] = {
         "function": _function(given["FunctionName"]),
-        "source": {"table": table["name"] if table else "TABLE"},
+        "source": {"table": table["name"]},
         "startingPosition": "LATEST",
     }
     found |= {field: given[name] for name, field in _SAME.items() if name in given}
@@ -179,9 +182,7 @@ def _document(given: Mapping[str, Any]) -> dict[str, Any]:
         try:
             patterns.append(orjson.loads(each.get("Pattern", "")))
         except orjson.JSONDecodeError:
-            raise ServiceError(
-                "InvalidParameterValueException", "Invalid filter pattern definition.", fields={"Type": "User"}
-            ) from None
+            raise _invalid("Invalid filter pattern definition.") from None
     if patterns:
         found["filters"] = patterns
     destination = given.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")

@@ -84,7 +84,7 @@ class Feed:
         """
         if not await self.around.checkpoints.positions(self.name):
             latest = self.spec.starting_position == "LATEST"
-            position = await self.source.newest(self.of) if latest else 0
+            position = await self.source.newest(self.of) if latest else self.source.horizon(self.of)
             await self.around.checkpoints.replace(self.name, [position])
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._run())

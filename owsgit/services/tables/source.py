@@ -29,6 +29,10 @@ class TableSource:
     def arn(self, name: str) -> str:
         return self._stream_arn(self._table(name), None)
 
+    def horizon(self, name: str) -> int:
+        stream = self._table(name).stream
+        return stream.begins - 1 if stream is not None else 0
+
     async def newest(self, name: str) -> int:
         return await self._catalog.engine.last_logged(self._table(name).name)
 

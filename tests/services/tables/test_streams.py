@@ -144,6 +144,7 @@ def test_a_source_goes_on_from_one_stream_to_the_next(orders: Streamed) -> None:
     orders.show("KEYS_ONLY")
     orders.put("b")
     source = orders.services.site.sources["table"]
+    assert source.horizon("orders") == 1
     records = orders.services.run(source.read("orders", 0, 10, 1 << 20))
     assert [json.loads(record.payload)["eventSourceARN"] for record in records] == [first, orders.arn]
     info = source.batch("orders", records[:1])["DDBStreamBatchInfo"]
