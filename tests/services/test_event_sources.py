@@ -380,6 +380,35 @@ def test_only_what_fits_a_filter_is_delivered(tmp_path: Path) -> None:
     assert fed.feed.counts.filtered >= 17
 
 
+def test_what_is_wanted_does_not_wait_for_the_end_of_what_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "GATHER_SECONDS_MAX", 0.02)
+    fed = Fed(tmp_path, Row(1), Function(), filters=[{"n": [1]}])
+
+    async def read(name: str, after: int, most: int, bytes_max: int) -> Sequence[SourceRecord]:
+        fed.row.add(2)  # it never ends
+        return fed.row.records[after : after + 2]
+
+    monkeypatch.setattr(fed.row, "read", read)
+    run(fed, lambda: fed.until(lambda: fed.function.calls))
+    assert fed.function.calls[0] == [1]
+
+
+def test_passing_over_much_leaves_others_their_turn(tmp_path: Path) -> None:
+    fed = Fed(tmp_path, Row(5000), Function(), filters=[{"n": [0]}])
+    turns = 0
+
+    async def work() -> None:
+        nonlocal turns
+        while not fed.feed.lanes or fed.feed.lanes[0].position < 5000:
+            turns += 1
+            await asyncio.sleep(0)
+
+    run(fed, work)
+    assert turns >= 5000 // lanes.READ_RECORDS_MAX
+
+
 def test_what_comes_later_is_delivered_and_latest_begins_with_it(tmp_path: Path) -> None:
     fed = Fed(tmp_path, Row(5), Function(), startingPosition="LATEST")
 

@@ -4,6 +4,7 @@ At least once: how far a lane is, is written down after the function was invoked
 was killed is delivered again.
 """
 
+import asyncio
 import logging
 import time
 import zlib
@@ -24,6 +25,9 @@ READ_RECORDS_MAX = 100
 """At once: they are taken apart in the event loop, which takes some milliseconds."""
 
 READ_BYTES_MAX = 1024 * 1024
+GATHER_SECONDS_MAX = 1.0
+"""For which a batch is filled from a source that has more and more of which little is wanted, beside its window."""
+
 POLL_SECONDS = 0.2
 """After which a source that had nothing more is asked again; at AWS a shard is, four times a second."""
 
@@ -117,6 +121,7 @@ class Lane:
         while not feed.stopping:
             most = min(READ_RECORDS_MAX, spec.batch_size * self.lanes)
             found = await feed.read(through, most, READ_BYTES_MAX)
+            await asyncio.sleep(0)  # a source may answer at once, again and again: others have their turn
             for record in found:
                 if self._is_mine(record) and self._is_wanted(record):
                     size += len(record.payload) + 1
@@ -130,7 +135,7 @@ class Lane:
                 if len(records) == spec.batch_size:
                     return records, through
             left = ends - time.monotonic()
-            if not found and (not records or left <= 0):
+            if (not found and (not records or left <= 0)) or (records and left <= -GATHER_SECONDS_MAX):
                 return records, through
             if not found:
                 await feed.pause(min(left, POLL_SECONDS))

@@ -143,7 +143,8 @@ class Engine(Protocol):
     async def logged(self, table: str, after: int, most: int, bytes_max: int | None = None) -> list[Logged]:
         """Records of the table's stream with higher numbers than `after`: the first `most` of them.
 
-        If these would have more bytes than `bytes_max`, they are fewer, but one at least.
+        If these would have more bytes than `bytes_max`, they are fewer, but one at least. Readers go on behind the last
+        one that they saw: none may come to be seen later that has a lower number.
         """
         ...
 
