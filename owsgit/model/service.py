@@ -76,15 +76,22 @@ class Keeper(Protocol):
 class SourceRecord:
     """A record of a Source: `number` rises from record to record, `at` is when it came, in seconds since 1970.
 
-    Records with the same `partition` are handed on in their order. `identifier` is what a function calls it by
-    (itemIdentifier); `payload` is what the function gets of it, a JSON object.
+    `identifier` is what a function calls it by (itemIdentifier); `payload` is what the function gets of it, a JSON
+    object.
     """
 
     number: int
     at: float
-    partition: bytes
     identifier: str
     payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePage:
+    """Some records of a Source. `last` is the number of the last one that was looked at for them."""
+
+    records: Sequence[SourceRecord]
+    last: int
 
 
 class Source(Protocol):
@@ -114,9 +121,14 @@ class Source(Protocol):
         """The number of the last record; 0 if there was none yet."""
         ...
 
-    async def read(self, name: str, after: int, most: int, bytes_max: int) -> Sequence[SourceRecord]:
-        """The first `most` records with higher numbers than `after`, or fewer, but one at least, if these would have
-        more bytes than `bytes_max`. None: there are no more yet."""
+    async def read(
+        self, name: str, after: int, most: int, bytes_max: int, wanted: Callable[[bytes], bool]
+    ) -> SourcePage:
+        """Of the first `most` records with higher numbers than `after` those with a `wanted` key.
+
+        If the `most` would have more bytes than `bytes_max`, fewer are looked at, but one at least; where there are no
+        more yet, the last one is `after`. Records with the same key are to be handed on in their order.
+        """
         ...
 
     def batch(self, name: str, records: Sequence[SourceRecord]) -> Mapping[str, Any]:

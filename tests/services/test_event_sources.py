@@ -16,7 +16,7 @@ from owsgit.model.change import Change
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.names import Scope
 from owsgit.model.resource import Resource
-from owsgit.model.service import Answer, Invocation, SourceRecord
+from owsgit.model.service import Answer, Invocation, SourcePage, SourceRecord
 from owsgit.services import KINDS
 from owsgit.services.event_sources import KIND
 from owsgit.services.event_sources import feed as feeds
@@ -46,7 +46,7 @@ class Row:
         for number in range(len(self.records) + 1, len(self.records) + count + 1):
             event = {"n": number, "key": number % self.keys, "text": "x" * self.size}
             payload = json.dumps(event).encode()
-            self.records.append(SourceRecord(number, at or time.time(), b"%d" % event["key"], str(number), payload))
+            self.records.append(SourceRecord(number, at or time.time(), str(number), payload))
 
     def home(self, name: str) -> str | None:
         return None
@@ -60,10 +60,14 @@ class Row:
     async def newest(self, name: str) -> int:
         return len(self.records)
 
-    async def read(self, name: str, after: int, most: int, bytes_max: int) -> Sequence[SourceRecord]:
+    async def read(
+        self, name: str, after: int, most: int, bytes_max: int, wanted: Callable[[bytes], bool]
+    ) -> SourcePage:
         if self.problem is not None:
             raise self.problem
-        return self.records[after : after + most]
+        found = self.records[after : after + most]
+        mine = [each for each in found if wanted(b"%d" % (each.number % self.keys))]
+        return SourcePage(mine, after + len(found))
 
     def batch(self, name: str, records: Sequence[SourceRecord]) -> Mapping[str, Any]:
         return {"Batch": [record.number for record in records]}
@@ -386,9 +390,9 @@ def test_what_is_wanted_does_not_wait_for_the_end_of_what_is_not(
     monkeypatch.setattr(lanes, "GATHER_SECONDS_MAX", 0.02)
     fed = Fed(tmp_path, Row(1), Function(), filters=[{"n": [1]}])
 
-    async def read(name: str, after: int, most: int, bytes_max: int) -> Sequence[SourceRecord]:
+    async def read(name: str, after: int, *_: Any) -> SourcePage:
         fed.row.add(2)  # it never ends
-        return fed.row.records[after : after + 2]
+        return SourcePage(fed.row.records[after : after + 2], after + 2)
 
     monkeypatch.setattr(fed.row, "read", read)
     run(fed, lambda: fed.until(lambda: fed.function.calls))
@@ -568,7 +572,7 @@ def test_ended_at_any_moment_it_loses_nothing(tmp_path: Path, seed: int) -> None
     def told(batch: list[int]) -> Answer:
         answer = answered(batch)
         if answer.error is None:
-            done.update(batch[: done_of([SourceRecord(n, 0, b"", str(n), b"") for n in batch], answer.payload)])
+            done.update(batch[: done_of([SourceRecord(n, 0, str(n), b"") for n in batch], answer.payload)])
         return answer
 
     function.answers = told

@@ -13,7 +13,7 @@ import orjson
 
 from owsgit.model.errors import OwsgitError
 from owsgit.model.event_pattern import Pattern
-from owsgit.model.service import Invocation, Source, SourceRecord, Target
+from owsgit.model.service import Invocation, Source, SourcePage, SourceRecord, Target
 from owsgit.services.event_sources import outcomes
 from owsgit.services.event_sources.checkpoints import Checkpoints
 from owsgit.services.event_sources.lane import Lane
@@ -163,8 +163,8 @@ class Feed:
         """A record that is not wanted was passed over."""
         self.counts.filtered += 1
 
-    async def read(self, after: int, most: int, bytes_max: int) -> Sequence[SourceRecord]:
-        return await self.source.read(self.of, after, most, bytes_max)
+    async def read(self, after: int, most: int, bytes_max: int, wanted: Callable[[bytes], bool]) -> SourcePage:
+        return await self.source.read(self.of, after, most, bytes_max, wanted)
 
     async def invoke(self, records: Sequence[SourceRecord]) -> Tried:
         """Invoke the function with a batch."""

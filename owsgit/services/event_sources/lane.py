@@ -8,12 +8,12 @@ import asyncio
 import logging
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from owsgit.model.errors import OwsgitError
-from owsgit.model.service import Source, SourceRecord
+from owsgit.model.service import Source, SourcePage, SourceRecord
 from owsgit.services.event_sources.outcomes import Condition, Tried
 from owsgit.services.event_sources.spec import EventSourceSpec
 
@@ -59,7 +59,7 @@ class Feeding(Protocol):
 
     def filtered(self) -> None: ...
 
-    async def read(self, after: int, most: int, bytes_max: int) -> Sequence[SourceRecord]: ...
+    async def read(self, after: int, most: int, bytes_max: int, wanted: Callable[[bytes], bool]) -> SourcePage: ...
 
     async def invoke(self, records: Sequence[SourceRecord]) -> Tried: ...
 
@@ -120,10 +120,10 @@ class Lane:
         ends = 0.0
         while not feed.stopping:
             most = min(READ_RECORDS_MAX, spec.batch_size * self.lanes)
-            found = await feed.read(through, most, READ_BYTES_MAX)
+            page = await feed.read(through, most, READ_BYTES_MAX, self._is_mine)
             await asyncio.sleep(0)  # a source may answer at once, again and again: others have their turn
-            for record in found:
-                if self._is_mine(record) and self._is_wanted(record):
+            for record in page.records:
+                if self._is_wanted(record):
                     size += len(record.payload) + 1
                     if records and size > PAYLOAD_BYTES_MAX:
                         return records, through
@@ -134,6 +134,7 @@ class Lane:
                 through = record.number
                 if len(records) == spec.batch_size:
                     return records, through
+            found, through = page.last > through, page.last
             left = ends - time.monotonic()
             if (not found and (not records or left <= 0)) or (records and left <= -GATHER_SECONDS_MAX):
                 return records, through
@@ -141,8 +142,8 @@ class Lane:
                 await feed.pause(min(left, POLL_SECONDS))
         return [], self.position
 
-    def _is_mine(self, record: SourceRecord) -> bool:
-        return self.lanes == 1 or zlib.crc32(record.partition) % self.lanes == self.number
+    def _is_mine(self, key: bytes) -> bool:
+        return self.lanes == 1 or zlib.crc32(key) % self.lanes == self.number
 
     def _is_wanted(self, record: SourceRecord) -> bool:
         wanted = self.feed.wants(record)

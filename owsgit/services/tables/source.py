@@ -1,18 +1,19 @@
 """The streams of tables as sources of records, for whatever feeds functions from them."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from owsgit.model.errors import UnavailableError
-from owsgit.model.service import SourceRecord
+from owsgit.model.service import SourcePage, SourceRecord
 from owsgit.services.tables.catalog import Catalog, Table, TableNotFoundError
 from owsgit.services.tables.engine import Logged
 from owsgit.services.tables.keys import key_of
 from owsgit.services.tables.streams import RETENTION_SECONDS, Stream, event, sequence
+from owsgit.services.tables.values import load
 
 
 class TableSource:
@@ -36,10 +37,13 @@ class TableSource:
     async def newest(self, name: str) -> int:
         return await self._catalog.engine.last_logged(self._table(name).name)
 
-    async def read(self, name: str, after: int, most: int, bytes_max: int) -> Sequence[SourceRecord]:
+    async def read(
+        self, name: str, after: int, most: int, bytes_max: int, wanted: Callable[[bytes], bool]
+    ) -> SourcePage:
         table, region = self._table(name), self._catalog.scope().region
         found = await self._catalog.engine.logged(name, after, most, bytes_max)
-        return [self._record(table, region, each) for each in found]
+        records = (self._record(table, region, each, wanted) for each in found)
+        return SourcePage([each for each in records if each is not None], found[-1].number if found else after)
 
     def batch(self, name: str, records: Sequence[SourceRecord]) -> Mapping[str, Any]:
         """https://docs.aws.amazon.com/lambda/latest/dg/services-dynamodb-errors.html"""
@@ -70,14 +74,17 @@ class TableSource:
         stream = stream or (table.streams[-1] if table.streams else None)
         return self._catalog.stream_arn(table.name, stream.label if stream is not None else "*")
 
-    def _record(self, table: Table, region: str, logged: Logged) -> SourceRecord:
+    def _record(
+        self, table: Table, region: str, logged: Logged, wanted: Callable[[bytes], bool]
+    ) -> SourceRecord | None:
+        record = load(logged.record)
+        key = key_of(table.schema, record["Keys"]["M"])
+        if not wanted(len(key.hash).to_bytes(4) + key.hash + key.range):
+            return None
         arn = self._stream_arn(table, _of(table, logged.number))
-        told = event(logged, arn, region)
-        key = key_of(table.schema, told["dynamodb"]["Keys"])
-        told["eventSourceARN"] = arn
+        told = {**event(logged, record, arn, region), "eventSourceARN": arn}
         payload = orjson.dumps(told, default=_base64)
-        partition = len(key.hash).to_bytes(4) + key.hash + key.range
-        return SourceRecord(logged.number, logged.at, partition, told["dynamodb"]["SequenceNumber"], payload)
+        return SourceRecord(logged.number, logged.at, sequence(logged.number), payload)
 
 
 def _of(table: Table, number: int) -> Stream | None:

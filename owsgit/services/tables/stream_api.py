@@ -15,9 +15,11 @@ from typing import Any
 from owsgit.aws.api import Caller, Need, ServiceError
 from owsgit.services.tables.catalog import Catalog, Table, TableNotFoundError
 from owsgit.services.tables.describing import key_schema
+from owsgit.services.tables.engine import Logged
 from owsgit.services.tables.errors import ValidationError
 from owsgit.services.tables.parameters import Operations
 from owsgit.services.tables.streams import Stream, event, kept, number_of, output, sequence
+from owsgit.services.tables.values import load
 
 STREAMS_MAX = 100
 """In one answer of ListStreams, and shards in one of DescribeStream."""
@@ -200,11 +202,15 @@ class DynamoDbStreams(Operations):
         after = max(iterator.after, stream.begins - 1)
         found = await self._catalog.engine.logged(table.name, after, limit, RECORDS_BYTES_MAX)
         records = [each for each in found if stream.has(each.number)]
-        output_: Output = {"Records": [output(event(each, iterator.arn, caller.region)) for each in records]}
+        output_: Output = {"Records": [self._shown(each, iterator.arn, caller.region) for each in records]}
         after = records[-1].number if records else iterator.after
         if stream.ends is None or (max(after, stream.begins - 1) < stream.ends and len(records) == len(found) > 0):
             output_["NextShardIterator"] = Iterator(iterator.arn, after, now).text()
         return output_
+
+    @staticmethod
+    def _shown(logged: Logged, arn: str, region: str) -> Output:
+        return output(event(logged, load(logged.record), arn, region))
 
     async def _after(self, table: Table, stream: Stream, given: str) -> int:
         """The number of a record that is named. Raises ServiceError."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from owsgit.services.tables.engine import Logged
-from owsgit.services.tables.values import load
+from owsgit.services.tables.values import Item
 
 RETENTION_SECONDS = 24 * 3600.0
 """AWS's: of records, and of what is told of a stream that was ended."""
@@ -84,9 +84,9 @@ def number_of(given: str) -> int | None:
     return found if 0 < found < _FIRST else None
 
 
-def event(logged: Logged, arn: str, region: str) -> dict[str, Any]:
-    """A record as Lambda's events have it, but for `eventSourceARN`: `arn` is the stream's. Times are seconds."""
-    kept = load(logged.record)
+def event(logged: Logged, kept: Item, arn: str, region: str) -> dict[str, Any]:
+    """A record, which is `kept` so, as Lambda's events have it, but for `eventSourceARN`: `arn` is the stream's. Times
+    are seconds."""
     shown: dict[str, Any] = {
         "ApproximateCreationDateTime": int(logged.at),
         "Keys": kept["Keys"]["M"],

@@ -128,13 +128,19 @@ def test_who_ended_an_item_is_told_to_readers_and_to_functions(orders: Streamed)
     assert "userIdentity" not in put
     assert removed["userIdentity"] == {"Type": "Service", "PrincipalId": "dynamodb.amazonaws.com"}
     source = orders.services.site.sources["table"]
-    records = orders.services.run(source.read("orders", 0, 10, 1 << 20))
+    keys: list[bytes] = []
+    page = orders.services.run(source.read("orders", 0, 10, 1 << 20, lambda key: not keys.append(key)))
+    records = page.records
     event = json.loads(records[1].payload)
     assert event["userIdentity"] == {"type": "Service", "principalId": "dynamodb.amazonaws.com"}
     assert event["eventSourceARN"] == orders.arn and event["eventID"] == removed["eventID"]
     assert event["dynamodb"]["OldImage"]["photo"] == {"B": "/w=="}
     assert event["dynamodb"]["ApproximateCreationDateTime"] == int(records[1].at)
-    assert records[0].partition == records[1].partition
+    assert len(keys) == 2 and keys[0] == keys[1] and page.last == 2
+    page = orders.services.run(source.read("orders", 0, 1, 1 << 20, lambda key: False))
+    assert (list(page.records), page.last) == ([], 1)
+    page = orders.services.run(source.read("orders", 2, 1, 1 << 20, lambda key: True))
+    assert (list(page.records), page.last) == ([], 2)
     assert orders.services.run(source.newest("orders")) == 2
 
 
@@ -145,7 +151,7 @@ def test_a_source_goes_on_from_one_stream_to_the_next(orders: Streamed) -> None:
     orders.put("b")
     source = orders.services.site.sources["table"]
     assert source.horizon("orders") == 1
-    records = orders.services.run(source.read("orders", 0, 10, 1 << 20))
+    records = orders.services.run(source.read("orders", 0, 10, 1 << 20, lambda _: True)).records
     assert [json.loads(record.payload)["eventSourceARN"] for record in records] == [first, orders.arn]
     info = source.batch("orders", records[:1])["DDBStreamBatchInfo"]
     assert info["streamArn"] == first and info["shardId"] == orders.described(first)["Shards"][0]["ShardId"]
