@@ -353,6 +353,24 @@ def test_what_is_too_old_is_given_up_without_being_tried(tmp_path: Path) -> None
     assert "responseContext" not in told and told["requestContext"]["approximateInvokeCount"] == 0
 
 
+def test_what_cannot_be_told_yet_is_neither_tried_nor_forgotten(tmp_path: Path) -> None:
+    row = Row()
+    row.add(2, at=time.time() - 100)
+    function = Function()
+    function.refusals = [UnavailableError("the disk is full")] * 1000
+    fields = {"maximumRecordAge": 60, "onFailure": {"function": "g"}}
+    fed = Fed(tmp_path, row, function, **fields)
+
+    async def work() -> None:
+        await fed.until(lambda: fed.feed.result == "PROBLEM: the disk is full")
+        await fed.again(**fields)
+        function.refusals.clear()
+        await fed.caught_up()
+
+    run(fed, work)
+    assert not function.calls and [told["Batch"] for told in function.told] == [[1, 2]]
+
+
 def test_without_an_age_records_are_tried_until_the_source_forgets_them(tmp_path: Path) -> None:
     function = Function(lambda _: FAILED)
     fed = Fed(tmp_path, Row(2), function)

@@ -102,7 +102,7 @@ class Lane:
                 if not records:
                     await self._pass_over(through)
                 elif await self._deliver(records):
-                    await self._advance(through)
+                    self.position = through
             except OwsgitError as error:  # the source cannot be read
                 self.feed.trouble(error)
                 await self._back_off()
@@ -167,10 +167,10 @@ class Lane:
         """Until all of them are done or given up; False if the feed stops before."""
         parts = [Part(records)]  # the last one is the next
         while parts:
+            part = await self._without_old(parts.pop())
             if self.feed.stopping:
                 return False
-            part = parts.pop()
-            if not (part := await self._without_old(part)).records:
+            if not part.records:
                 continue
             self.since = part.records[0].at
             tried = await self.feed.invoke(part.records)
