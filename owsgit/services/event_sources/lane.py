@@ -122,6 +122,7 @@ class Lane:
             most = min(READ_RECORDS_MAX, spec.batch_size * self.lanes)
             page = await feed.read(through, most, READ_BYTES_MAX, self._is_mine)
             await asyncio.sleep(0)  # a source may answer at once, again and again: others have their turn
+            found = page.last > through
             for record in page.records:
                 if self._is_wanted(record):
                     size += len(record.payload) + 1
@@ -134,7 +135,7 @@ class Lane:
                 through = record.number
                 if len(records) == spec.batch_size:
                     return records, through
-            found, through = page.last > through, page.last
+            through = page.last
             left = ends - time.monotonic()
             if (not found and (not records or left <= 0)) or (records and left <= -GATHER_SECONDS_MAX):
                 return records, through
