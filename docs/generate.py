@@ -113,7 +113,7 @@ def permissions() -> Iterator[str]:
             yield f"| {kind.name} | {change} | `{action}` | `{kind.arn}` |"
     for kind in KINDS:
         if kind.passes:
-            yield f"| any | refers to a {kind.name} anew | `{kind.passes.action}` | `{kind.arn}` |"
+            yield f"| any | refers to a {kind.name} anew | `{kind.passes.action}` | `{kind.passes.arn or kind.arn}` |"
     yield f"| any other file | changed | `{resource.FILE_ACTION}` | `{resource.FILE_ARN.replace('{name}', '{path}')}` |"
     yield f"| history | a merge, or a commit that changes nothing | `{resource.HISTORY_ACTION}` | `arn:aws:ows:{{region}}:{{account}}:project` |"
     yield ""
@@ -135,9 +135,9 @@ def permissions() -> Iterator[str]:
     yield "| `iam:PermissionsBoundary` | setting and removing boundaries | ARN of the policy |"
     yield "| `iam:PassedToService`, `iam:AssociatedResourceArn` | `iam:PassRole` | the service; ARN of the resource that gets the role |"
     for kind in KINDS:
-        for key in kind.condition_keys:
+        for key in (*kind.condition_keys, *kind.condition_arns):
             several = "several" if key.lower() in lint.MULTIVALUED else "one"
-            yield f"| `{key}` | changes of a {kind.name} | {several} |"
+            yield f"| `{key}` | changes of {kind.name} resources | {several} |"
     yield ""
     yield "## Calls\n"
     yield "What the client's commands, and calls of other kinds, need. Resources of some kinds may have a `policy` of their own, which"

@@ -247,12 +247,20 @@ class _Asked:
 
     def find(self, speakers: list[tuple[Protocol, Api]], incoming: Incoming) -> tuple[Api, OperationModel]:
         """Raises ServiceError if none of them knows the operation."""
+        found: tuple[Api, OperationModel] | None = None
         for protocol, api in speakers:
             operation = protocol.find(incoming)
-            if operation is not None:
+            if operation is None:
+                continue
+            has_it = _function(api, operation.name) is not None  # several may speak for one service, each of its part
+            if found is None or has_it:
                 self.protocol, self.operation = protocol, operation.name
                 self.is_data = operation.name in data_events(api)
-                return api, operation
+                found = api, operation
+            if has_it:
+                break
+        if found is not None:
+            return found
         raise ServiceError("UnknownOperationException", "The requested operation is not known.", status=404)
 
     def refuse(self, error: ServiceError) -> Reply:

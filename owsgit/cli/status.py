@@ -69,6 +69,7 @@ def _table(data: dict[str, Any]) -> Table:
                     *_counts(resource["live"]),
                     *_canaries(resource["live"]),
                     *_certificates(resource["live"]),
+                    *_fed(resource["live"]),
                 ]
             ),
         ]
@@ -88,6 +89,14 @@ def _counts(live: dict[str, Any]) -> list[str]:
     told = [f"{live[name]} {name}" for name in ("invocations", "errors", "throttles") if live[name]]
     told += [f"{name} {value:g} ms" for name, value in live.get("durationMs", {}).items()]
     return [", ".join([*told, f"{live['workers']} workers ({live['busy']} busy)"])]
+
+
+def _fed(live: dict[str, Any]) -> list[str]:
+    """How an event source does: what became of the last batch, how old is what waits, and what became of records."""
+    if "iteratorAge" not in live:
+        return []
+    told = [f"{count} {what}" for what, count in live["records"].items() if count]
+    return [", ".join([live["lastResult"], f"iterator age {live['iteratorAge']:g} s", *told])]
 
 
 def _certificates(live: dict[str, Any]) -> list[str]:

@@ -62,8 +62,8 @@ class Change:
     def needs(self, scope: Scope, kinds: Kinds) -> Iterator[Need]:
         """Every permission that this change needs: that of its verb, of the fields it touches, of what it passes."""
         code = self.resource.kind.actions.code
-        shared, offered = self._keys(), self._offered(self.resource)
-        former = self._offered(self.before) if self.before is not None else offered
+        shared, offered = self._keys(), self._offered(self.resource, scope)
+        former = self._offered(self.before, scope) if self.before is not None else offered
         seen: list[tuple[str, str, Keys]] = []
         for action, arn, keys in self._all_needs(scope, kinds):
             if (action, arn, keys) not in seen:
@@ -94,9 +94,11 @@ class Change:
         return {"ows:Path": paths, "ows:ChangedFields": changed}
 
     @staticmethod
-    def _offered(resource: Resource) -> dict[str, str | tuple[str, ...]]:
+    def _offered(resource: Resource, scope: Scope) -> dict[str, str | tuple[str, ...]]:
         """The condition keys that the kind offers, with the values of `resource`."""
-        return {key: tuple(values(resource.spec)) for key, values in resource.kind.condition_keys.items()}
+        kind, spec = resource.kind, resource.spec
+        values = {key: tuple(values(spec)) for key, values in kind.condition_keys.items()}
+        return {**values, **{key: scope.arn(arn, name(spec)) for key, (arn, name) in kind.condition_arns.items()}}
 
     def _documents(self) -> tuple[dict[str, Any], dict[str, Any]]:
         return self.before.document() if self.before else {}, self.after.document() if self.after else {}
@@ -140,7 +142,7 @@ class Change:
                     passing.resource_key: resource.arn(scope),
                 }
                 keys = {key: value for key, value in given.items() if key is not None}
-                yield passing.action, scope.arn(target.arn, ref.name), keys
+                yield passing.action, scope.arn(passing.arn or target.arn, ref.name), keys
 
 
 def _field_needs(kind: Kind, verb: Verb, name: str, old: Any, new: Any, scope: Scope) -> Iterator[tuple[str, Keys]]:

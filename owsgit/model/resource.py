@@ -58,12 +58,14 @@ class Actions:
 class Passing:
     """The action that a new reference to a resource of a kind needs: it hands its powers to what refers to it.
 
-    The condition keys, if any, carry the service of the referring resource (lambda.amazonaws.com) and its ARN.
+    The condition keys, if any, carry the service of the referring resource (lambda.amazonaws.com) and its ARN. `arn` is
+    the template of what the action is on, if that is not the resource itself.
     """
 
     action: str
     service_key: str | None = None
     resource_key: str | None = None
+    arn: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Kind:
 
     `folder` is where its resources lie: `<folder>/<name>.json`, or `<folder>/<name>/<kind>.json` with files beside it
     where `has_files`. The project itself has no folder: `project.json`. `condition_keys` are what policies can ask of a
-    change of it: by key, the values for a spec.
+    change of it: by key, the values for a spec; so are `condition_arns`: by key, an ARN's template and the name in it.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Kind:
     passes: Passing | None = None  # what a reference to this kind needs: iam:PassRole for roles
     principal: str = ""  # the service that its resources act as: lambda.amazonaws.com
     condition_keys: Mapping[str, Callable[[Any], list[str]]] = field(default_factory=lambda: MappingProxyType({}))
+    condition_arns: Mapping[str, tuple[str, Callable[[Any], str]]] = field(default_factory=lambda: MappingProxyType({}))
     calls: tuple[str, ...] = ()  # the actions of calls to its resources: lambda:InvokeFunction
     calls_arn: str = ""  # what ARNs of calls begin with, where these have ARNs of their own; a template
     copied: bool = False  # what refers to it holds a copy of it, and is applied again when it changes

@@ -5,7 +5,7 @@ owns this contract; services import the core, never each other.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,6 +70,70 @@ class Keeper(Protocol):
 
     async def keeps(self, resource: Resource) -> Problem | None:
         """Why a resource should not be deleted now, and what to do first; None if it may, or nobody can tell."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRecord:
+    """A record of a Source: `number` rises from record to record, `at` is when it came, in seconds since 1970.
+
+    `identifier` is what a function calls it by (itemIdentifier); `payload` is what the function gets of it, a JSON
+    object.
+    """
+
+    number: int
+    at: float
+    identifier: str
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePage:
+    """Some records of a Source. `last` is the number of the last one that was looked at for them."""
+
+    records: Sequence[SourceRecord]
+    last: int
+
+
+class Source(Protocol):
+    """Resources of one kind that functions can be fed from: each is a row of records that stay where they are for a
+    while, so that whoever reads them remembers how far. A table's stream is one; so is a queue, whose messages are
+    numbered as they come, for a reader that takes them in order.
+
+    All methods raise UnavailableError if it is not there, or cannot be read now.
+    """
+
+    retention_seconds: float
+    """For how long records stay."""
+
+    def home(self, name: str) -> str | None:
+        """The node that has the records; None for this one. The others cannot read them."""
+        ...
+
+    def arn(self, name: str) -> str:
+        """What is read, as EventSourceArn tells it."""
+        ...
+
+    def horizon(self, name: str) -> int:
+        """The number after which its records begin: those before it are of something else, or were never there."""
+        ...
+
+    async def newest(self, name: str) -> int:
+        """The number of the last record; 0 if there was none yet."""
+        ...
+
+    async def read(
+        self, name: str, after: int, most: int, bytes_max: int, wanted: Callable[[bytes], bool]
+    ) -> SourcePage:
+        """Of the first `most` records with higher numbers than `after` those with a `wanted` key.
+
+        If the `most` would have more bytes than `bytes_max`, fewer are looked at, but one at least; where there are no
+        more yet, the last one is `after`. Records with the same key are to be handed on in their order.
+        """
+        ...
+
+    def batch(self, name: str, records: Sequence[SourceRecord]) -> Mapping[str, Any]:
+        """What a failure's destination is told of these records: members of its record, as Lambda names them."""
         ...
 
 
@@ -271,6 +335,7 @@ class Site:
     layers: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the layers' handler
     shared: dict[str, Any] = field(default_factory=dict)  # by name; what handlers of one service have in common
     websites: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the websites' handler
+    sources: dict[str, Source] = field(default_factory=dict)  # by kind name; put there by the handlers that are ones
     resource_at: Callable[[str, str, str], Resource] = no_history
     """A resource, by kind and name, as it was at a commit of main. Raises InvalidError, UnavailableError."""
 

@@ -7,7 +7,7 @@ the ledger (the hook, `owsgit validate`) needs no web server.
 from owsgit.model.core import KINDS as CORE_KINDS
 from owsgit.model.resource import Kinds
 from owsgit.model.service import Service
-from owsgit.services import functions, gateways, layers, secrets, tables, websites
+from owsgit.services import event_sources, functions, gateways, layers, secrets, tables, websites
 
 SERVICES: tuple[Service, ...] = (
     secrets.SERVICE,
@@ -15,6 +15,7 @@ SERVICES: tuple[Service, ...] = (
     functions.SERVICE,
     websites.SERVICE,
     tables.SERVICE,
+    event_sources.SERVICE,
     gateways.SERVICE,
     gateways.USAGE_PLANS,
 )

@@ -70,13 +70,28 @@ class Tables:
         return {"TableNames": ["t"]}
 
 
+class Limits:
+    """Another API of the same service, with an operation of its own."""
+
+    service = "dynamodb"
+
+    def needs(self, operation: str, parameters: Mapping[str, Any]) -> list[Need]:
+        return [Need("dynamodb:DescribeLimits", "*")]
+
+    def home(self, operation: str, parameters: Mapping[str, Any]) -> str | None:
+        return None
+
+    async def describe_limits(self, caller: Caller) -> Mapping[str, Any]:
+        return {"TableMaxReadCapacityUnits": 7}
+
+
 class Node:
     def __init__(self, folder: Path) -> None:
         self.streets, self.tables = Streets(), Tables()
         self.contexts: list[Context] = []
         self.folder, self.audit = folder, Audit(folder, "a")
         self.door = Door(
-            [self.tables],
+            [self.tables, Limits()],
             House(
                 lambda: Scope("us-east-1", "123456789012"),
                 self.credential,
@@ -101,22 +116,30 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def request(body: bytes = b"{}") -> Request:
+def request(body: bytes = b"{}", operation: str = "ListTables") -> Request:
     headers = {
         "Host": "x",
         "Content-Type": "application/x-amz-json-1.0",
-        "X-Amz-Target": "DynamoDB_20120810.ListTables",
+        "X-Amz-Target": f"DynamoDB_20120810.{operation}",
     }
     made = AWSRequest("POST", "http://x/", headers, body)
     SigV4Auth(Credentials(KEY, SECRET, "token"), "dynamodb", "us-east-1").add_auth(made)
     return Request("POST", b"/", b"", [(name.lower().encode(), value.encode()) for name, value in made.headers.items()])
 
 
-def asked(node: Node, body: bytes = b"{}", *, passed_on: bool = False) -> Reply:
+def asked(node: Node, body: bytes = b"{}", operation: str = "ListTables", *, passed_on: bool = False) -> Reply:
     async def read() -> bytes:
         return body
 
-    return asyncio.run(node.door.answer(Arrival(request(body), read, "192.0.2.1", False, passed_on=passed_on)))
+    made = request(body, operation)
+    return asyncio.run(node.door.answer(Arrival(made, read, "192.0.2.1", False, passed_on=passed_on)))
+
+
+def test_several_may_answer_for_one_service_each_for_its_operations(node: Node) -> None:
+    assert asked(node).body == b'{"TableNames":["t"]}'
+    assert asked(node, operation="DescribeLimits").body == b'{"TableMaxReadCapacityUnits":7}'
+    missing = asked(node, operation="ListBackups")
+    assert missing.status == 501 and b"dynamodb:ListBackups is not built" in bytes(missing.body)  # type: ignore[arg-type]
 
 
 def test_models_are_not_read_where_gateways_answer(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ ORDERS = {
 BOB = {
     "Version": "2012-10-17",
     "Statement": [
-        {"Effect": "Allow", "Action": "dynamodb:*", "Resource": "*"},
+        {"Effect": "Allow", "Action": ["dynamodb:*", "lambda:*EventSourceMapping*"], "Resource": "*"},
         {
             "Effect": "Deny",
             "Action": "dynamodb:PutItem",
@@ -263,7 +263,12 @@ def test_any_node_answers_for_a_table_of_another(
     more = {
         "users/bob.json": {"keys": [bob.public], "inlinePolicies": {"tables": BOB}},
         "tables/orders.json": {**ORDERS, "node": "a"},
-        "tables/others.json": {**ORDERS, "node": "b"},
+        "tables/others.json": {**ORDERS, "node": "b", "streamSpecification": {"streamEnabled": True}},
+        "event-sources/far.json": {
+            "function": "hello",
+            "source": {"table": "others"},
+            "startingPosition": "LATEST",
+        },
     }
     cluster = clusters.found(tmp_path, alice, made, more)
     try:
@@ -274,6 +279,17 @@ def test_any_node_answers_for_a_table_of_another(
         there.Table("orders").put_item(Item={"shop": "far", "number": 1})
         assert here.Table("orders").scan()["Items"] == [{"shop": "far", "number": 1}]
         assert there.Table("orders").item_count == 1
+        streams, functions = (
+            found.client(service, endpoint_url=endpoint(made["a"]), config=ONCE)
+            for service in ("dynamodbstreams", "lambda")
+        )
+        [stream] = streams.list_streams()["Streams"]  # which node b has
+        assert streams.list_streams(TableName="others")["Streams"] == [stream]
+        told = streams.describe_stream(StreamArn=stream["StreamArn"])["StreamDescription"]
+        assert told["TableName"] == "others" and told["StreamViewType"] == "NEW_AND_OLD_IMAGES"
+        [fed] = functions.list_event_source_mappings()["EventSourceMappings"]
+        assert fed["EventSourceArn"] == stream["StreamArn"] and fed["State"] == "Enabled"
+        assert functions.get_event_source_mapping(UUID=fed["UUID"])["FunctionArn"].endswith(":function:hello")
         code, _, _ = refused(there.Table("orders").put_item, Item={"shop": "theirs", "number": 1})
         assert code == "AccessDeniedException"
         items = [{"Put": {"TableName": name, "Item": {"shop": "x", "number": 1}}} for name in ("orders", "others")]

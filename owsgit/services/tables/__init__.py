@@ -1,6 +1,6 @@
 """Tables, as DynamoDB has them: what a table is, how its items are kept, and the API to them."""
 
-from owsgit.model.resource import Actions, Kind
+from owsgit.model.resource import Actions, Kind, Passing
 from owsgit.model.service import Service
 from owsgit.services.tables.spec import TableSpec
 
@@ -13,6 +13,8 @@ KIND = Kind(
     TableSpec,
     "arn:aws:dynamodb:{region}:{account}:table/{name}",
     Actions(create="dynamodb:CreateTable", update="dynamodb:UpdateTable", delete="dynamodb:DeleteTable"),
+    # what feeds a function from a table reads its stream
+    passes=Passing("dynamodb:GetRecords", arn="arn:aws:dynamodb:{region}:{account}:table/{name}/stream/*"),
     # what the API asks for: in policies these names mean what they mean at AWS
     calls=(
         "dynamodb:BatchGetItem",
@@ -21,9 +23,13 @@ KIND = Kind(
         "dynamodb:DeleteItem",
         "dynamodb:DescribeEndpoints",
         "dynamodb:DescribeLimits",
+        "dynamodb:DescribeStream",
         "dynamodb:DescribeTable",
         "dynamodb:DescribeTimeToLive",
         "dynamodb:GetItem",
+        "dynamodb:GetRecords",
+        "dynamodb:GetShardIterator",
+        "dynamodb:ListStreams",
         "dynamodb:ListTables",
         "dynamodb:ListTagsOfResource",
         "dynamodb:PartiQLDelete",

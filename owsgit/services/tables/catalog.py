@@ -11,6 +11,7 @@ from owsgit.model.service import Edit
 from owsgit.services.tables.engine import Engine, Entry
 from owsgit.services.tables.keys import Attribute, KeySchema, entry_of
 from owsgit.services.tables.spec import GlobalIndexSpec, KeyElement, LocalIndexSpec, TableSpec
+from owsgit.services.tables.streams import Stream
 from owsgit.services.tables.values import Item, load
 
 
@@ -48,6 +49,12 @@ class Table:
     indexes: Mapping[str, Index]
     home: str | None
     created: float = 0.0  # seconds since 1970
+    streams: tuple[Stream, ...] = ()  # in their order; those that ended are told of for a day
+
+    @property
+    def stream(self) -> Stream | None:
+        """The one that records go to."""
+        return self.streams[-1] if self.streams and self.streams[-1].is_open else None
 
     @property
     def ends(self) -> str | None:
@@ -141,6 +148,10 @@ class Catalog:
 
     def arn(self, name: str) -> str:
         return self.scope().arn(self.template, name)
+
+    def stream_arn(self, name: str, label: str) -> str:
+        """Of a stream of a table."""
+        return f"{self.arn(name)}/stream/{label}"
 
     def find(self, given: str) -> Table | None:
         return self.tables.get(self.name_of(given))

@@ -80,7 +80,7 @@ class Describing(Operations):
                 {"AttributeName": each.attribute_name, "AttributeType": each.attribute_type}
                 for each in spec.attribute_definitions
             ],
-            "KeySchema": _keys(spec.key_schema),
+            "KeySchema": key_schema(spec.key_schema),
             "ItemCount": facts.items,
             "TableSizeBytes": facts.bytes,
             "BillingModeSummary": {"BillingMode": "PAY_PER_REQUEST"},
@@ -93,8 +93,11 @@ class Describing(Operations):
             ]
             if indexes:
                 found[field] = indexes
-        if table.view is not None:
-            found["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": table.view}
+        if table.stream is not None:
+            found["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": table.stream.view}
+        if table.streams:  # of the last one is told even when it has ended
+            label = table.streams[-1].label
+            found["LatestStreamLabel"], found["LatestStreamArn"] = label, self._catalog.stream_arn(table.name, label)
         return found
 
     def _index_of(self, table: Table, index: Index, facts: Facts) -> Output:
@@ -105,7 +108,7 @@ class Describing(Operations):
         found: Output = {
             "IndexName": index.name,
             "IndexArn": f"{self._catalog.arn(table.name)}/index/{index.name}",
-            "KeySchema": _keys(index.spec.key_schema),
+            "KeySchema": key_schema(index.spec.key_schema),
             "Projection": projection,
             "ItemCount": items,
             "IndexSizeBytes": facts.bytes * items // facts.items if facts.items else 0,
@@ -119,5 +122,5 @@ class Describing(Operations):
         return found
 
 
-def _keys(elements: list[KeyElement]) -> list[Output]:
+def key_schema(elements: list[KeyElement]) -> list[Output]:
     return [{"AttributeName": each.attribute_name, "KeyType": each.key_type} for each in elements]

@@ -140,8 +140,16 @@ class Engine(Protocol):
 
     async def facts(self, table: str) -> Facts: ...
 
-    async def logged(self, table: str, after: int, most: int) -> list[Logged]:
-        """Records of the table's stream with higher numbers than `after`."""
+    async def logged(self, table: str, after: int, most: int, bytes_max: int | None = None) -> list[Logged]:
+        """Records of the table's stream with higher numbers than `after`: the first `most` of them.
+
+        If these would have more bytes than `bytes_max`, they are fewer, but one at least. Readers go on behind the last
+        one that they saw: none may come to be seen later that has a lower number.
+        """
+        ...
+
+    async def last_logged(self, table: str) -> int:
+        """The number of the stream's last record, also if it is forgotten; 0 if there never was one."""
         ...
 
     async def trim(self, table: str, before: float) -> None:

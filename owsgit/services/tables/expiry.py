@@ -13,6 +13,7 @@ from decimal import Decimal
 from owsgit.model.errors import OwsgitError
 from owsgit.services.tables.catalog import Catalog, Table
 from owsgit.services.tables.engine import Position, Snapshot, Span, Transaction
+from owsgit.services.tables.streams import RETENTION_SECONDS
 from owsgit.services.tables.values import Item, load
 from owsgit.services.tables.writing import Delete
 
@@ -26,8 +27,6 @@ STEP_PAUSE_SECONDS = 0.02
 
 OLD_SECONDS = 5 * 365 * 86400
 """What ended longer ago than that is taken for a mistake, and kept: AWS does so."""
-
-STREAM_SECONDS = 24 * 3600.0
 
 log = logging.getLogger("owsgit.tables")
 
@@ -57,8 +56,8 @@ class Expiry:
                 try:
                     if table.ends is not None:
                         await self.sweep(table, table.ends)
-                    if table.view is not None:
-                        await self._catalog.engine.trim(table.name, time.time() - STREAM_SECONDS)
+                    if table.streams:
+                        await self._catalog.engine.trim(table.name, time.time() - RETENTION_SECONDS)
                 except OwsgitError as error:
                     log.warning("%s: items that ended could not be removed: %s", table.name, error)
             await asyncio.sleep(max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - began)))

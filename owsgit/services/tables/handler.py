@@ -5,7 +5,8 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from owsgit.services.tables import FOLDER, KIND
 from owsgit.services.tables.catalog import Catalog, Table, table_of
 from owsgit.services.tables.dynamodb import DynamoDb
 from owsgit.services.tables.expiry import Expiry
+from owsgit.services.tables.source import TableSource
 from owsgit.services.tables.spec import TableSpec
+from owsgit.services.tables.stream_api import DynamoDbStreams
+from owsgit.services.tables.streams import Stream, following, kept
 
 log = logging.getLogger("owsgit.tables")
 
 TOPIC = "tables"
-"""Under which nodes ask each other how many items a table has."""
+"""Under which nodes ask each other how many items a table has, and which streams there are."""
 
 
 class TableHandler:
@@ -36,7 +40,8 @@ class TableHandler:
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._failed: set[tuple[str, str]] = set()
         self._expiry = Expiry(self._catalog)
-        self.apis = (DynamoDb(self._catalog),)
+        self.apis = (DynamoDb(self._catalog), DynamoDbStreams(self._catalog, self._streams_elsewhere))
+        site.sources[KIND.name] = TableSource(self._catalog)
         site.neighbours.answer(TOPIC, self._answer_neighbour)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
@@ -49,14 +54,18 @@ class TableHandler:
         await self._stop_building(name)
         engine = self._engine()
         record = _Record(self._folder, name)
-        table = table_of(name, spec, None, record.check(spec))
+        created = record.check(spec)
+        table = table_of(name, spec, None, created)
         served = self._catalog.tables.get(name)
         if served is not None:  # what goes is out of use before it is gone
             left = {each: index for each, index in served.indexes.items() if each in table.indexes}
             self._catalog.tables[name] = replace(served, indexes=left)
         await engine.create(name, list(table.indexes))
+        streams = following(record.streams, table.view, await engine.last_logged(name), time.time())
+        table = replace(table, streams=streams)
+        if created is None or streams != record.streams:  # on the disk before anything is written into a new stream
+            record.write(spec, table.created, streams)
         self._catalog.tables[name] = table
-        record.write(spec, table.created)
         unfilled = [index for index in table.indexes if not await engine.is_filled(name, index)]
         if unfilled:
             for index in unfilled:
@@ -152,8 +161,20 @@ class TableHandler:
         answer = await self._site.neighbours.ask(table.home, TOPIC, Told({"table": table.name}))
         return int(answer.fields["items"])
 
+    async def _streams_elsewhere(self) -> list[tuple[str, str]]:
+        """Tables and labels of the streams that other nodes have. Raises OwsgitError if one of them does not answer."""
+        homes = sorted({table.home for table in self._catalog.tables.values() if table.home is not None})
+        found: list[tuple[str, str]] = []
+        for home in homes:
+            answer = await self._site.neighbours.ask(home, TOPIC, Told({"streams": True}))
+            found += [(str(table), str(label)) for table, label in answer.fields["streams"]]
+        return found
+
     async def _answer_neighbour(self, node: str, told: Told) -> Told:
-        """How many items a table has that is here. Raises OwsgitError if it is not."""
+        """How many items a table has that is here, or which streams are. Raises OwsgitError if it is not."""
+        if told.fields.get("streams") is True:
+            here = [(each.name, kept(each.streams, time.time())) for each in self._catalog.here()]
+            return Told({"streams": [[name, stream.label] for name, streams in here for stream in streams]})
         table = self._catalog.tables.get(str(told.fields.get("table")))
         if table is None or table.home is not None:
             raise UnavailableError("the table is not on this node")
@@ -194,16 +215,19 @@ class TableHandler:
 
 
 class _Record:
-    """What a table's file was made for, beside it: keys of items in a file cannot mean something else later."""
+    """What a table's file was made for, beside it: keys of items in a file cannot mean something else later. And the
+    table's streams, once it was read."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = folder / f"{name}.key.json"
+        self.streams: tuple[Stream, ...] = ()
 
     def check(self, spec: TableSpec) -> float | None:
         """When the table was made; None if it is not yet. Raises InvalidError if its items have other keys."""
         try:
             known = json.loads(self.path.read_text())
             key, created = known["key"], float(known["created"])
+            self.streams = tuple(Stream(**each) for each in known.get("streams", ()))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -216,12 +240,11 @@ class _Record:
             )
         return created
 
-    def write(self, spec: TableSpec, created: float) -> None:
-        if self.path.exists():
-            return
+    def write(self, spec: TableSpec, created: float, streams: Sequence[Stream]) -> None:
         scratch = self.path.with_suffix(".new")
+        told = {"key": _key(spec), "created": created, "streams": [each.document() for each in streams]}
         with scratch.open("w") as file:
-            json.dump({"key": _key(spec), "created": created}, file)
+            json.dump(told, file)
             file.flush()
             os.fsync(file.fileno())
         scratch.replace(self.path)

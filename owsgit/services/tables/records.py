@@ -20,12 +20,13 @@ def record(table: Table, old: Item | None, new: Item | None, *, by_service: bool
     found: Item = {
         "eventName": {"S": "INSERT" if old is None else "REMOVE" if new is None else "MODIFY"},
         "Keys": {"M": keys},
-        "SizeBytes": {"N": str(size(keys) + size(old or {}) + size(new or {}))},
     }
-    if old is not None and table.view in _OLD:
-        found["OldImage"] = {"M": old}
-    if new is not None and table.view in _NEW:
-        found["NewImage"] = {"M": new}
+    shown = size(keys)
+    for name, item, views in (("OldImage", old, _OLD), ("NewImage", new, _NEW)):
+        if item is not None and table.view in views:
+            found[name] = {"M": item}
+            shown += size(item)
+    found["SizeBytes"] = {"N": str(shown)}
     if table.view is not None:
         found["StreamViewType"] = {"S": table.view}
     if by_service:  # an item that ended

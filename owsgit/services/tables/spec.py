@@ -139,6 +139,13 @@ class TableSpec(Housed):
         if isinstance(before, TableSpec):
             yield from _changed(before, self, file)
 
+    def lacks(self, need: str) -> str | None:
+        """What feeds a function needs a stream."""
+        stream = self.stream_specification
+        if need == "stream" and (stream is None or not stream.stream_enabled):
+            return "it has no stream: streamSpecification says whether changes are recorded"
+        return None
+
     def problems_of_removal(self, file: str) -> Iterator[Problem]:
         if self.deletion_protection_enabled:
             yield Problem(

@@ -97,17 +97,27 @@ class SqliteEngine(Engine):
 
         return await self._reader.read([table], work)
 
-    async def logged(self, table: str, after: int, most: int) -> list[Logged]:
+    async def logged(self, table: str, after: int, most: int, bytes_max: int | None = None) -> list[Logged]:
         def work(snapshot: CommittedSnapshot) -> list[Logged]:
-            found = []
+            found: list[Logged] = []
+            size = 0
             cursor = snapshot.database(table).execute(
                 "SELECT number, at, record FROM stream WHERE number > ? ORDER BY number LIMIT ?", (after, most)
             )
             with closing(cursor):
                 for row in cursor:
+                    size += len(row[2])
+                    if found and bytes_max is not None and size > bytes_max:
+                        break
                     snapshot.take(row[2])
                     found.append(Logged(*row))
             return found
+
+        return await self._reader.read([table], work)
+
+    async def last_logged(self, table: str) -> int:
+        def work(snapshot: CommittedSnapshot) -> int:
+            return int(snapshot.database(table).execute("SELECT number FROM meta").fetchone()[0])
 
         return await self._reader.read([table], work)
 

@@ -251,6 +251,7 @@ def test_items_of_400_kilobytes(opens: Opens) -> None:
 def test_the_stream_has_rising_numbers_and_forgets(opens: Opens) -> None:
     async def what(engine: Engine) -> None:
         await engine.create(T, [])
+        assert await engine.last_logged(T) == 0
         began = time.time()
         await asyncio.gather(*(engine.write([T], lambda t, n=n: t.log(T, b"%d" % n)) for n in range(30)))  # type: ignore[misc]
         found = await engine.logged(T, 0, 100)
@@ -259,10 +260,14 @@ def test_the_stream_has_rising_numbers_and_forgets(opens: Opens) -> None:
         assert [each.at for each in found] == sorted(each.at for each in found)
         assert found[0].at >= began - 1
         assert await engine.logged(T, found[9].number, 5) == found[10:15]
+        assert await engine.logged(T, 0, 100, bytes_max=5) == found[:5]
+        assert await engine.logged(T, 0, 100, bytes_max=0) == found[:1]
+        assert await engine.last_logged(T) == found[-1].number
         await engine.trim(T, began - 60)
         assert await engine.logged(T, 0, 100) == found
         await engine.trim(T, time.time() + 60)
         assert await engine.logged(T, 0, 100) == []
+        assert await engine.last_logged(T) == found[-1].number
         await engine.write([T], lambda t: t.log(T, b"new"))
         assert (await engine.logged(T, found[-1].number, 100))[0].record == b"new"
 

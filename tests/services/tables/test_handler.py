@@ -33,7 +33,7 @@ def handler(services: Services) -> Any:
 
 
 def call(services: Services, operation: str, **parameters: Any) -> Any:
-    [api] = handler(services).apis
+    api = handler(services).apis[0]
     return services.run(getattr(api, operation)(CALLER, **parameters))
 
 
@@ -147,7 +147,7 @@ def test_items_end_and_the_stream_says_who_removed_them(services: Services) -> N
 
 def test_many_writes_at_once_are_all_there(services: Services) -> None:
     apply(services, PLAIN)
-    [api] = handler(services).apis
+    api = handler(services).apis[0]
 
     async def add() -> None:
         await api.update_item(
