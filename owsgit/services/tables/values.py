@@ -9,7 +9,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.htm
 """
 
 import base64
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import orjson
@@ -133,7 +133,11 @@ def _check_strings(content: list[str], depth: int) -> list[str]:
     for element in content:
         _check_string(element, depth)
     if len(set(content)) < len(content):
-        raise ValidationError(f"{INVALID}Input collection [{', '.join(content)}] contains duplicates.")
+        quoted = ", ".join(f'"{element}"' for element in _to_first_repeat(content))
+        raise ValidationError(
+            f"{INVALID}Input collection [{quoted}] contains duplicates.",
+            older=f"{INVALID}Input collection [{', '.join(content)}] contains duplicates.",
+        )
     return content
 
 
@@ -142,7 +146,9 @@ def _check_numbers(content: list[str], _: int) -> list[str]:
         raise ValidationError(f"{INVALID}An number set  may not be empty")
     found = [numbers.normal(element) for element in content]
     if len(set(found)) < len(found):
-        raise ValidationError("Input collection contains duplicates")
+        raise ValidationError(
+            f"{INVALID}Input collection contains duplicates.", older="Input collection contains duplicates"
+        )
     return content if found == content else found
 
 
@@ -150,10 +156,24 @@ def _check_binaries(content: list[bytes], _: int) -> list[bytes]:
     if not content:
         raise ValidationError(f"{INVALID}Binary sets should not be empty")
     if len(set(content)) < len(content):
+        quoted = ",".join(f'"{base64.b64encode(element).decode()}"' for element in _to_first_repeat(content))
         shown = ", ".join(base64.b64encode(element).decode() for element in content)
         # There is no space in DynamoDB's own words either.
-        raise ValidationError(f"{INVALID}Input collection [{shown}]of type BS contains duplicates.")
+        raise ValidationError(
+            f"{INVALID}Input collection [{quoted}]of type BS contains duplicates.",
+            older=f"{INVALID}Input collection [{shown}]of type BS contains duplicates.",
+        )
     return content
+
+
+def _to_first_repeat(content: Sequence[Any]) -> list[Any]:
+    """As DynamoDB shows a set with duplicates: what it has read in order, up to the first repeat, and the rest."""
+    seen: set[Any] = set()
+    for number, element in enumerate(content):
+        if element in seen:
+            return [*sorted(seen), *content[number:]]
+        seen.add(element)
+    return list(content)
 
 
 def _check_list(content: list[AttributeValue], depth: int) -> list[AttributeValue]:
