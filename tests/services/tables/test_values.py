@@ -113,6 +113,13 @@ def test_older_operations_say_it_in_other_words(value: AttributeValue, message: 
     assert error.value.message == message
 
 
+def test_sets_are_in_order() -> None:
+    item = {"s": {"SS": ["b", "é", "a", "B"]}, "n": {"NS": ["10", "9.50", "-1"]}, "b": {"BS": [b"b", b"", b"a"]}}
+    assert values.check_item(item) == {
+        "s": {"SS": ["B", "a", "b", "é"]}, "n": {"NS": ["-1", "9.5", "10"]}, "b": {"BS": [b"", b"a", b"b"]}
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
