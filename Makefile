@@ -3,6 +3,7 @@
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 BIN     := $(VENV)/bin
+ITEMS   ?= 10000000
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns gcc libc6-dev python3-dev
 TESTED  := docker.io nodejs npm pebble wrk
 
@@ -50,6 +51,7 @@ test: system tested check   ## all checks and tests
 soak: system tested setup   ## longer fuzzing and load than make test
 	OWSGIT_SOAK=1 $(BIN)/python -m pytest --timeout 3600
 	$(BIN)/python -m differ
+	$(BIN)/python -m bench.tables_large --items $(ITEMS)
 
 format: setup   ## rewrite the code in the one style
 	$(BIN)/ruff format .

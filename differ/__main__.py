@@ -27,6 +27,9 @@ from differ.generated import Generator, Step
 from tests.services.tables import cases
 
 FOLDER = Path(__file__).resolve().parent
+CASES = 600
+"""Random scenarios that show every listed difference: with fewer, or with another seed, none is missed."""
+
 SHOWN_CHARACTERS_MAX = 600
 UNSTABLE = re.compile(
     r"(Arn|Id|DateTime|ProvisionedThroughput|WarmThroughput|OnDemandThroughput|TableThroughputModeSummary|BillingModeSummary"
@@ -51,13 +54,17 @@ class Difference(NamedTuple):
 
 @dataclass
 class Known:
-    """An entry of differences.yaml: patterns of the case (operation, name and request) and of both answers."""
+    """An entry of differences.yaml: patterns of the case (operation, name and request) and of both answers.
+
+    `sometimes`: whether it is seen is a matter of time.
+    """
 
     reason: str
     source: str
     peers: list[str]
     case: str = ""
     answers: str = ""
+    sometimes: bool = False
     found: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -150,7 +157,7 @@ def compared(mine: Target, theirs: Restarting, given: Iterable[tuple[str, list[S
 def main() -> None:
     parser = argparse.ArgumentParser(prog="differ")
     parser.add_argument("--peer", action="append", choices=PEERS, help="all, where none is given")
-    parser.add_argument("--cases", type=int, default=600, help="random scenarios")
+    parser.add_argument("--cases", type=int, default=CASES, help="random scenarios")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--all", action="store_true", help="show differences that are listed, too")
     given = parser.parse_args()
@@ -166,11 +173,16 @@ def main() -> None:
                 unlisted += _tell(compared(mine, theirs, scenarios(given.cases, given.seed)), known, name, given.all)
     asked = set(given.peer or PEERS)
     stale = [
-        f"{each.reason}: {peer}" for each in known for peer in each.peers if peer in asked and not each.found[peer]
+        f"{peer}: {each.reason}"
+        for each in known
+        for peer in each.peers
+        if peer in asked and not each.found[peer] and not each.sometimes
     ]
-    if stale and given.cases:
+    if given.cases < CASES or given.seed != 1:
+        stale = []
+    if stale:
         print("listed in differences.yaml, but not seen any more:", *stale, sep="\n  ")
-    sys.exit(bool(unlisted or (stale and given.cases)))
+    sys.exit(bool(unlisted or stale))
 
 
 def _tell(found: Iterable[Difference | None], known: list[Known], peer: str, shows: bool) -> int:
