@@ -3,11 +3,12 @@
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 BIN     := $(VENV)/bin
+ITEMS   ?= 10000000
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns gcc libc6-dev python3-dev
 TESTED  := docker.io nodejs npm pebble wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pure system tested demo test check format soak bench docs lock oracle names clean
+.PHONY: help setup pure system tested demo test check format soak bench docs lock oracle names differ clean
 
 help:           ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 12
@@ -49,6 +50,8 @@ test: system tested check   ## all checks and tests
 
 soak: system tested setup   ## longer fuzzing and load than make test
 	OWSGIT_SOAK=1 $(BIN)/python -m pytest --timeout 3600
+	$(BIN)/python -m differ
+	$(BIN)/python -m bench.tables_large --items $(ITEMS)
 
 format: setup   ## rewrite the code in the one style
 	$(BIN)/ruff format .
@@ -73,6 +76,9 @@ oracle: setup oracle/node_modules/.ready   ## compare decisions with another pol
 
 names: setup oracle/node_modules/.ready   ## add AWS's newest actions and condition keys to the known ones
 	$(BIN)/python -m oracle.names
+
+differ: setup system tested   ## compare tables with other implementations of DynamoDB (npm, PyPI)
+	$(BIN)/python -m differ
 
 oracle/node_modules/.ready: oracle/package-lock.json
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 18 or newer" >&2; exit 1; }

@@ -38,6 +38,16 @@ PATTERN_CHARACTERS_MAX = 4096
 REDACTED = "*** Sensitive Data Redacted ***"
 """In place of what the model calls sensitive: errors stand in the audit log."""
 
+ENUM_ORDERS = {
+    frozenset(order): order
+    for order in (
+        ("ALL_NEW", "UPDATED_OLD", "ALL_OLD", "NONE", "UPDATED_NEW"),
+        ("SPECIFIC_ATTRIBUTES", "COUNT", "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES"),
+        ("OR", "AND"),
+    )
+}
+"""In which AWS was seen to name the values of an enumeration, where that is not the model's order."""
+
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
 _INTEGERS = {"integer": 31, "long": 63, "short": 15, "byte": 7}
@@ -238,6 +248,7 @@ class Readers(_ByShape[Reader]):
         check = _lengths(shape)
         pattern = _pattern(shape)
         enum = frozenset(shape.metadata.get("enum", ()))
+        shown_enum = ", ".join(ENUM_ORDERS.get(enum, shape.metadata.get("enum", ())))
         sensitive = bool(shape.metadata.get("sensitive"))
         most = shape.metadata.get("max", PATTERN_CHARACTERS_MAX)
         if check is None and pattern is None and not enum:
@@ -258,7 +269,7 @@ class Readers(_ByShape[Reader]):
             if pattern is not None and (len(value) > most or pattern.fullmatch(value) is None):
                 problems.add(shown, place, f"satisfy regular expression pattern: {shape.metadata['pattern']}")
             if enum and value not in enum:
-                problems.add(shown, place, f"satisfy enum value set: [{', '.join(shape.metadata['enum'])}]")
+                problems.add(shown, place, f"satisfy enum value set: [{shown_enum}]")
             return value
 
         return read

@@ -100,6 +100,68 @@ def test_items_come_and_go(resource: Any) -> None:
     assert table.item_count >= 0 and table.table_status == "ACTIVE"
 
 
+CONDITIONS: list[tuple[Any, list[int]]] = [
+    (Attr("price").eq(3), [3]), (Attr("price").ne(3), [1, 2, 4]), (Attr("price").lt(3), [1, 2]),
+    (Attr("price").lte(3), [1, 2, 3]), (Attr("price").gt(3), [4]), (Attr("price").gte(3), [3, 4]),
+    (Attr("price").between(2, 3), [2, 3]), (Attr("price").is_in([1, 4]), [1, 4]), (Attr("what").begins_with("te"), [2]),
+    (Attr("what").contains("a"), [2, 4]), (Attr("tags").contains("x"), [3]), (Attr("what").size().gt(3), [1]),
+    (Attr("tags").attribute_type("SS"), [3]), (Attr("tags").exists(), [3]), (Attr("tags").not_exists(), [1, 2, 4]),
+    (~Attr("price").eq(3) & (Attr("price").eq(1) | Attr("price").eq(3)), [1]), (Attr("in.depth").eq(1), []),
+    (Attr("inside.depth[0]").eq(1), [4]), (Attr("data").eq(b"\x01"), [1]), (Attr("no").eq(None) | Attr("ok").eq(True), [2]),
+]  # fmt: skip
+
+
+def test_what_boto3_adds_works(resource: Any) -> None:
+    """Its conditions, its writer of batches, its pages, its waiters and its errors."""
+    table, client = resource.Table("orders"), resource.meta.client
+    items = [
+        {"number": 1, "price": 1, "what": "coffee", "data": b"\x01"},
+        {"number": 2, "price": 2, "what": "tea", "ok": True},
+        {"number": 3, "price": Decimal("3.0"), "what": "", "tags": {"x", "y"}},
+        {"number": 4, "price": 4, "what": "a", "inside": {"depth": [1, None, {"b"}]}},
+    ]
+    with table.batch_writer(overwrite_by_pkeys=["shop", "number"]) as batch:
+        batch.put_item(Item={"shop": "boto3", "number": 1, "price": 100})
+        for item in items:
+            batch.put_item(Item={"shop": "boto3", **item})
+        batch.delete_item(Key={"shop": "boto3", "number": 5})
+    mine = Key("shop").eq("boto3")
+    for condition, numbers in CONDITIONS:
+        found = table.query(KeyConditionExpression=mine, FilterExpression=condition)["Items"]
+        assert [item["number"] for item in found] == numbers, condition.get_expression()
+    for condition, numbers in (
+        (Key("number").eq(2), [2]), (Key("number").lt(2), [1]), (Key("number").lte(2), [1, 2]), (Key("number").gt(3), [4]),
+        (Key("number").gte(3), [3, 4]), (Key("number").between(2, 3), [2, 3]),
+    ):  # fmt: skip
+        found = table.query(KeyConditionExpression=mine & condition)["Items"]
+        assert [item["number"] for item in found] == numbers
+    pages = client.get_paginator("query").paginate(
+        TableName="orders", KeyConditionExpression=mine, PaginationConfig={"PageSize": 3}
+    )
+    assert [len(page["Items"]) for page in pages] == [3, 1]
+    scanned = client.get_paginator("scan").paginate(
+        TableName="orders", FilterExpression=mine, PaginationConfig={"PageSize": 1}
+    )
+    assert len(list(scanned.search("Items"))) == 4
+    assert list(client.get_paginator("list_tables").paginate().search("TableNames")) == ["orders"]
+    assert [each.name for each in resource.tables.all()] == ["orders"]
+    client.get_waiter("table_exists").wait(TableName="orders")
+    client.get_waiter("table_not_exists").wait(TableName="none")
+    with pytest.raises(client.exceptions.ConditionalCheckFailedException) as caught:
+        table.delete_item(
+            Key={"shop": "boto3", "number": 3},
+            ConditionExpression=Attr("price").gt(3),
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    assert caught.value.response["Item"]["tags"] == {"SS": ["x", "y"]}
+    wanted = {
+        "orders": {"Keys": [{"shop": "boto3", "number": number} for number in (4, 3)], "ProjectionExpression": "inside"}
+    }
+    assert resource.batch_get_item(RequestItems=wanted)["Responses"]["orders"] == [
+        {"inside": {"depth": [1, None, {"b"}]}}, {}
+    ]  # fmt: skip
+
+
 def test_a_transaction_is_whole_or_nothing(resource: Any) -> None:
     client = resource.meta.client
     items = [

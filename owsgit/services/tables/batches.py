@@ -12,9 +12,9 @@ from owsgit.services.tables import capacity, parameters
 from owsgit.services.tables.capacity import Used
 from owsgit.services.tables.catalog import Table
 from owsgit.services.tables.engine import Key, Snapshot, Transaction
-from owsgit.services.tables.errors import ValidationError
+from owsgit.services.tables.errors import ValidationError, older
 from owsgit.services.tables.expressions.projection import Projection
-from owsgit.services.tables.keys import key_from
+from owsgit.services.tables.keys import check_fits, key_from
 from owsgit.services.tables.parameters import Given, Operations
 from owsgit.services.tables.values import Item, check_item, check_size, load, size
 from owsgit.services.tables.writing import Delete, Write, Written, put
@@ -25,7 +25,8 @@ RESPONSE_BYTES_MAX = 16 * 1024 * 1024
 DUPLICATES = "Provided list of item keys contains duplicates"
 TOO_MANY_GETS = "Too many items requested for the BatchGetItem call"
 TOO_MANY_WRITES = "Too many items requested for the BatchWriteItem call"
-NOT_ONE = "Supplied WriteRequest has {} set, must contain exactly one of PutRequest or DeleteRequest"
+NOT_ONE = "Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes"
+"""DynamoDB speaks of values where it means requests, and says it of none as of two."""
 
 Output = dict[str, Any]
 
@@ -57,6 +58,8 @@ class Batches(Operations):
         gets = []
         for each in asked:
             table = self._catalog.table(each.given)
+            if each.shows is not None:
+                parameters.check_scalar_keys(table, each.shows.paths)
             keys = [key_from(table.schema, key) for key in each.keys]
             if len(set(keys)) < len(keys):
                 raise ValidationError(DUPLICATES)
@@ -90,7 +93,8 @@ class Batches(Operations):
         """All of a request is written together, though AWS does not promise it."""
         if sum(map(len, request_items.values())) > WRITES_MAX:
             raise ValidationError(TOO_MANY_WRITES)
-        checked = {name: [_checked(request) for request in requests] for name, requests in request_items.items()}
+        with older():
+            checked = {name: [_checked(request) for request in requests] for name, requests in request_items.items()}
         writes: list[Write] = []
         touched: list[tuple[str, Table, Item]] = []
         looks = return_consumed_capacity not in (None, "NONE")
@@ -98,6 +102,7 @@ class Batches(Operations):
             table = self._catalog.table(name)
             own: list[Write] = []
             for puts, item in requests:
+                check_fits(table.schema, item)
                 own.append(
                     put(table, item, looks=looks) if puts else Delete(table, key_from(table.schema, item), looks=looks)
                 )
@@ -178,7 +183,7 @@ def _checked(request: Given) -> tuple[bool, Item]:
     """Whether a WriteRequest puts, and the item or the key that it names."""
     puts, deletes = request.get("PutRequest"), request.get("DeleteRequest")
     if (puts is None) == (deletes is None):
-        raise ValidationError(NOT_ONE.format("neither" if puts is None else "both"))
+        raise ValidationError(NOT_ONE)
     if puts is not None:
         item = check_item(puts["Item"])
         check_size(item)

@@ -6,6 +6,7 @@ stands in any number of indexes as well, under other keys; an index is in the or
 the table's keys. What is changed together is changed at once or not at all, in all tables and their indexes.
 """
 
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
@@ -39,6 +40,19 @@ class Position(NamedTuple):
 class Row(NamedTuple):
     position: Position
     item: bytes
+
+
+DIGESTS = 1 << 32
+
+
+def digest(hash_key: bytes) -> int:
+    """Of a hash key, even over its 32 bits also for keys that differ in little."""
+    return (zlib.crc32(hash_key) * 0x9E3779B1) & 0xFFFFFFFF
+
+
+def segment_of(hash_key: bytes, segments: int) -> int:
+    """The segment of a scan that an item is in, by its hash key in the table."""
+    return digest(hash_key) * segments // DIGESTS
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from owsgit.aws.api import Caller
 from owsgit.services.tables import capacity, legacy, parameters
 from owsgit.services.tables.capacity import Used
 from owsgit.services.tables.catalog import Table
+from owsgit.services.tables.errors import detected
 from owsgit.services.tables.expressions.condition import Condition
 from owsgit.services.tables.expressions.update import Update
 from owsgit.services.tables.keys import key_from
@@ -45,13 +46,15 @@ class Items(Operations):
             expression_attribute_names,
             expression_attribute_values,
         )
-        found = given.placeholders()
-        item = check_item(item)
-        parameters.check_return_values(return_values, "ALL_OLD", "NONE")
-        check_size(item)
-        condition = given.old() or given.new(found)
-        found.finish()
+        with detected():
+            found = given.placeholders()
+            item = check_item(item)
+            parameters.check_return_values(return_values, "ALL_OLD", "NONE")
+            check_size(item)
+            condition = given.old() or given.new(found)
+            found.finish()
         table = self._catalog.table(table_name)
+        parameters.check_condition(table, condition)
         looks = return_values == "ALL_OLD" or return_consumed_capacity not in (None, "NONE")
         shows = return_values_on_condition_check_failure == "ALL_OLD"
         written = await self._write(put(table, item, condition, shows=shows, looks=looks))
@@ -81,12 +84,14 @@ class Items(Operations):
             expression_attribute_names,
             expression_attribute_values,
         )
-        found = given.placeholders()
-        key = check_item(key)
-        parameters.check_return_values(return_values, "ALL_OLD", "NONE")
-        condition = given.old() or given.new(found)
-        found.finish()
+        with detected():
+            found = given.placeholders()
+            key = check_item(key)
+            parameters.check_return_values(return_values, "ALL_OLD", "NONE")
+            condition = given.old() or given.new(found)
+            found.finish()
         table = self._catalog.table(table_name)
+        parameters.check_condition(table, condition)
         shows = return_values_on_condition_check_failure == "ALL_OLD"
         written = await self._write(Delete(table, key_from(table.schema, key), condition, shows))
         output = returned(return_values, written)
@@ -117,19 +122,20 @@ class Items(Operations):
             expression_attribute_names,
             expression_attribute_values,
         )
-        found = given.placeholders({"UpdateExpression": update_expression}, {"AttributeUpdates": attribute_updates})
-        key = check_item(key)
-        changes: Update | None = None
-        if attribute_updates:
-            changes = legacy.attribute_updates(attribute_updates)
-        condition = given.old()
-        if update_expression is not None:
-            changes = parameters.updates(update_expression, found)
-        condition = condition or given.new(found)
-        found.finish()
+        with detected():
+            found = given.placeholders({"UpdateExpression": update_expression}, {"AttributeUpdates": attribute_updates})
+            key = check_item(key)
+            changes: Update | None = None
+            if attribute_updates:
+                changes = legacy.attribute_updates(attribute_updates)
+            condition = given.old()
+            if update_expression is not None:
+                changes = parameters.updates(update_expression, found)
+            condition = condition or given.new(found)
+            found.finish()
         table = self._catalog.table(table_name)
         shows = return_values_on_condition_check_failure == "ALL_OLD"
-        update = update_of(table, key, changes, condition, shows=shows)
+        update = update_of(table, key, changes, condition, shows=shows, types=True)
         written = await self._write(update)
         output = returned(return_values, written, changes)
         return await self._told(output, table, key, written, return_consumed_capacity, return_item_collection_metrics)
@@ -157,6 +163,8 @@ class Items(Operations):
         shows = parameters.shows(attributes_to_get, projection_expression, found)
         found.finish()
         table = self._catalog.table(table_name)
+        if shows is not None:
+            parameters.check_scalar_keys(table, shows.paths)
         place = key_from(table.schema, key)
         stored = await self._catalog.engine.read([table.name], lambda snapshot: snapshot.get(table.name, place))
         item = load(stored) if stored is not None else None
@@ -186,9 +194,12 @@ class Items(Operations):
         return output
 
 
-def update_of(table: Table, key: Item, changes: Update | None, condition: Condition | None, *, shows: bool) -> Change:
-    """Raises ValidationError for the key, and for changes of it."""
-    parameters.check_key_stays(table.schema, changes)
+def update_of(
+    table: Table, key: Item, changes: Update | None, condition: Condition | None, *, shows: bool, types: bool = False
+) -> Change:
+    """Raises ValidationError for the key, and for changes of it. `types`: of UpdateItem, see `check_update`."""
+    parameters.check_update(table, changes, types=types)
+    parameters.check_condition(table, condition)
     place = key_from(table.schema, key)
     creates = changes is None or changes.creates
     return Change(table, place, condition, shows, True, key, changes, creates)

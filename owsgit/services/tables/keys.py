@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from owsgit.services.tables import numbers
 from owsgit.services.tables.engine import Entry, Key
-from owsgit.services.tables.errors import INVALID, NOT_VALID, ValidationError
+from owsgit.services.tables.errors import INVALID, NOT_VALID, EmptyKeyError, ValidationError
 from owsgit.services.tables.values import AttributeValue, Item, type_of
 
 HASH_BYTES_MAX = 2048
@@ -107,6 +107,12 @@ def key_from(schema: KeySchema, key: Item) -> Key:
     return key_of(schema, key)
 
 
+def check_fits(schema: KeySchema, item: Item) -> None:
+    """That an item has the attributes of the table's key, as BatchWriteItem says it."""
+    if not all(kind in item.get(name, ()) for name, kind in (*schema.hash, *schema.range)):
+        raise ValidationError(_NO_MATCH)
+
+
 def _table_key(attribute: Attribute, item: Item, most: int, too_large: str) -> bytes:
     name, kind = attribute
     value = item.get(name)
@@ -115,7 +121,7 @@ def _table_key(attribute: Attribute, item: Item, most: int, too_large: str) -> b
     if kind not in value:
         raise ValidationError(f"{INVALID}Type mismatch for key {name} expected: {kind} actual: {type_of(value)}")
     if not value[kind]:
-        raise ValidationError(f"{NOT_VALID}{_EMPTY_KEY.format(_WORDS[kind])} Key: {name}")
+        raise EmptyKeyError(f"{NOT_VALID}{_EMPTY_KEY.format(_WORDS[kind])} Key: {name}")
     encoded = encode(value)
     if len(encoded) > most:
         raise ValidationError(too_large)

@@ -267,7 +267,7 @@ def _action(name: str, given: Mapping[str, Any]) -> Action:
         raise ValidationError(f"{INVALID}{action} action{with_value} is not supported for the type {type_of(checked)}")
     if action == "DELETE":
         return Delete((name,), checked)
-    return Set((name,), lambda item: _added(item.get(name), checked) if action == "ADD" else checked)
+    return Set((name,), lambda item: _added(item.get(name), checked) if action == "ADD" else checked, type_of(checked))
 
 
 def _added(old: AttributeValue | None, value: AttributeValue) -> AttributeValue:

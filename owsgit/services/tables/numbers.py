@@ -23,8 +23,8 @@ _OVERFLOW = "Number overflow. Attempting to store a number with magnitude larger
 _UNDERFLOW = "Number underflow. Attempting to store a number with magnitude smaller than supported range"
 
 _NUMBER = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]+))?")
-_EXPONENT_DIGITS_MAX = 10
-"""Of what is written after the E: Java's BigDecimal, which DynamoDB reads numbers with, takes no more."""
+_EXPONENT_DIGITS_MAX = 18
+"""Of what is written after the E: an exponent of DynamoDB is a number of 64 bits."""
 
 _EXACT = decimal.Context(
     prec=DIGITS_MAX + EXPONENT_MAX - EXPONENT_MIN + 2, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN
@@ -43,7 +43,7 @@ class Parts(NamedTuple):
 def parts(text: str) -> Parts:
     """Of a number within the limits."""
     if not text:
-        raise ValidationError(_NOT_A_NUMBER)
+        raise ValidationError(f"{_NOT_A_NUMBER}: ", older=_NOT_A_NUMBER)
     match = _NUMBER.fullmatch(text)
     if match is None or not (match[2] or match[3]) or len((match[4] or "").lstrip("+-0")) > _EXPONENT_DIGITS_MAX:
         raise ValidationError(f"{_NOT_A_NUMBER}: {text}")

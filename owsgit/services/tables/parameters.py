@@ -1,14 +1,15 @@
 """What parameters of several operations are together: expressions or legacy ones, in DynamoDB's order of checks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from owsgit.services.tables import legacy
-from owsgit.services.tables.catalog import Catalog
+from owsgit.services.tables.catalog import Catalog, Table
 from owsgit.services.tables.errors import INVALID, ValidationError
 from owsgit.services.tables.expressions import Placeholders, condition, projection, update
 from owsgit.services.tables.expressions.condition import Condition
+from owsgit.services.tables.expressions.operands import Steps
 from owsgit.services.tables.expressions.projection import Projection
 from owsgit.services.tables.expressions.update import Update
 from owsgit.services.tables.keys import KeySchema
@@ -89,6 +90,49 @@ def check_key_stays(schema: KeySchema, changed: Update | None) -> None:
     for name in schema.names():
         if name in touched:
             raise ValidationError(f"{INVALID}Cannot update attribute {name}. This attribute is part of the key")
+
+
+def check_scalar_keys(table: Table, paths: Iterable[Steps]) -> None:
+    """That no path of an expression leads into a key of the table or of its indexes."""
+    nested = {path[0] for path in paths if len(path) > 1}
+    if not nested:
+        return
+    for name in table.schema.names():
+        if name in nested:
+            raise ValidationError(f"{_SCALARS} Key: {name}")
+    for index in table.indexes.values():
+        for name in index.schema.names():
+            if name in nested:
+                raise ValidationError(f"{_SCALARS} IndexKey: {name}")
+
+
+def check_condition(table: Table, condition: Condition | None) -> None:
+    if condition is not None:
+        check_scalar_keys(table, condition.paths)
+
+
+_SCALARS = "Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed:"
+
+
+def check_update(table: Table, changed: Update | None, *, types: bool = False) -> None:
+    """That an update leaves the table's key as it is, and leads into no key.
+
+    `types`: and gives the keys of indexes their types, as far as it says without an item.
+    """
+    check_key_stays(table.schema, changed)
+    if changed is None:
+        return
+    if types:
+        _check_index_types(table, changed.types())
+    check_scalar_keys(table, (*changed.paths, *changed.reads))
+
+
+def _check_index_types(table: Table, types: Mapping[str, str]) -> None:
+    for index in table.indexes.values():
+        for name, kind in (*index.schema.hash, *index.schema.range):
+            if types.get(name, kind) != kind:
+                mismatch = f"Type mismatch for Index Key {name} Expected: {kind} Actual: {types[name]}"
+                raise ValidationError(f"{INVALID}{mismatch} IndexName: {index.name}")
 
 
 def shows(names: list[str] | None, text: str | None, found: Placeholders) -> Projection | None:

@@ -12,8 +12,8 @@ from owsgit.aws.api import Caller
 from owsgit.services.tables import capacity, legacy, parameters
 from owsgit.services.tables.capacity import Used
 from owsgit.services.tables.catalog import Index, Table
-from owsgit.services.tables.engine import Position, Snapshot, Span
-from owsgit.services.tables.errors import INVALID, ValidationError
+from owsgit.services.tables.engine import Position, Snapshot, Span, segment_of
+from owsgit.services.tables.errors import INVALID, ValidationError, older
 from owsgit.services.tables.expressions import condition, keycondition
 from owsgit.services.tables.expressions.condition import Condition
 from owsgit.services.tables.expressions.keycondition import KeyCondition
@@ -31,9 +31,12 @@ PAGE_BYTES_READ_MAX = 16 * 1024 * 1024
 START_INVALID = "The provided starting key is invalid"
 START_OUTSIDE = "The provided starting key is outside query boundaries based on provided conditions"
 START_NO_MATCH = f"{START_INVALID}: The provided key element does not match the schema"
+OTHER_SEGMENT = f"{START_INVALID}: Invalid ExclusiveStartKey. Please use ExclusiveStartKey with correct Segment."
 NO_CONDITIONS = "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request."
 ONLY_INDEXES = "ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName"
-SEGMENT_ALONE = "The {} parameter is required but was not present in the request when parameter {} is present"
+MISSING = "parameter is required but was not present in the request when"
+SEGMENT_ALONE = f"The TotalSegments {MISSING} Segment parameter is present"
+TOTAL_ALONE = f"The Segment {MISSING} parameter TotalSegments is present"
 
 Names = Mapping[str, str]
 Output = dict[str, Any]
@@ -114,6 +117,7 @@ class Searches(Operations):
         wanted = Wanted(select, shows, holds, limit, start, consistent_read, return_consumed_capacity)
         table = self._catalog.table(table_name)
         index = self._index(table, index_name, wanted)
+        _check_paths(table, wanted)
         schema = index.schema if index is not None else table.schema
         reach = keys.range(schema)
         if query_filter:
@@ -122,6 +126,8 @@ class Searches(Operations):
             _check_filter(holds, schema)
         span = reach.span(table.name, index.name if index is not None else "", backwards=not scan_index_forward)
         if start is not None:
+            if len(start) != len(schema.names()) and index is None:
+                raise ValidationError(START_INVALID)
             after = position(table, index, start)
             check_inside(span, after)
             span = replace(span, after=after)
@@ -148,27 +154,31 @@ class Searches(Operations):
         expression_attribute_values: Given | None = None,
         consistent_read: bool = False,
     ) -> Output:
-        found = parameters.placeholders(
-            expression_attribute_names,
-            expression_attribute_values,
-            {"ProjectionExpression": projection_expression, "FilterExpression": filter_expression},
-            {
-                "AttributesToGet": attributes_to_get,
-                "ScanFilter": scan_filter,
-                "ConditionalOperator": conditional_operator,
-            },
-        )
-        filters = legacy.filters(scan_filter or {}, conditional_operator)
-        start = _checked_start(exclusive_start_key)
-        shows = parameters.shows(attributes_to_get, projection_expression, found)
-        holds = _filter(filter_expression, found) or (filters if scan_filter else None)
-        found.finish()
-        _check_select(select, attributes_to_get, projection_expression)
-        _check_segments(segment, total_segments)
+        with older():
+            found = parameters.placeholders(
+                expression_attribute_names,
+                expression_attribute_values,
+                {"ProjectionExpression": projection_expression, "FilterExpression": filter_expression},
+                {
+                    "AttributesToGet": attributes_to_get,
+                    "ScanFilter": scan_filter,
+                    "ConditionalOperator": conditional_operator,
+                },
+            )
+            filters = legacy.filters(scan_filter or {}, conditional_operator)
+            start = _checked_start(exclusive_start_key)
+            shows = parameters.shows(attributes_to_get, projection_expression, found)
+            holds = _filter(filter_expression, found) or (filters if scan_filter else None)
+            found.finish()
+            _check_select(select, attributes_to_get, projection_expression)
+            _check_segments(segment, total_segments)
         wanted = Wanted(select, shows, holds, limit, start, consistent_read, return_consumed_capacity)
         table = self._catalog.table(table_name)
         index = self._index(table, index_name, wanted)
+        _check_paths(table, wanted)
         after = position(table, index, start) if start is not None else None
+        if after is not None and segment != segment_of(after.key.hash, total_segments or 1) and total_segments:
+            raise ValidationError(f"{OTHER_SEGMENT} TotalSegments: {total_segments} Segment: {segment}")
         of = index.name if index is not None else ""
         span = Span(table.name, of, after=after, segment=segment or 0, segments=total_segments or 1)
         return await self._page(table, index, span, wanted)
@@ -245,7 +255,7 @@ def _checked_start(given: Item | None) -> Item | None:
     try:
         return check_item(given) if given is not None else None
     except ValidationError as error:
-        raise ValidationError(f"{START_INVALID}: {error.message}") from None
+        raise ValidationError(error.message, older=f"{START_INVALID}: {error.older}") from None
 
 
 def _filter(text: str | None, found: Placeholders) -> Condition | None:
@@ -262,6 +272,12 @@ def _key_condition(given: Given | None, text: str | None, found: Placeholders) -
     read = keycondition.read(text, found)
     read.check()
     return read
+
+
+def _check_paths(table: Table, wanted: Wanted) -> None:
+    if wanted.shows is not None:
+        parameters.check_scalar_keys(table, wanted.shows.paths)
+    parameters.check_condition(table, wanted.holds)
 
 
 def _check_filter(holds: Condition, schema: KeySchema) -> None:
@@ -287,9 +303,9 @@ def _check_select(select: str | None, names: list[str] | None, projection: str |
 
 def _check_segments(segment: int | None, total: int | None) -> None:
     if segment is not None and total is None:
-        raise ValidationError(SEGMENT_ALONE.format("TotalSegments", "Segment"))
+        raise ValidationError(SEGMENT_ALONE)
     if segment is None and total is not None:
-        raise ValidationError(SEGMENT_ALONE.format("Segment", "TotalSegments"))
+        raise ValidationError(TOTAL_ALONE)
     if segment is not None and total is not None and segment >= total:
         raise ValidationError(
             "The Segment parameter is zero-based and must be less than parameter TotalSegments: "

@@ -15,7 +15,6 @@ second where a table with row ids has 12,800, changes 20,100 (7,200), gets 63,00
 """
 
 import sqlite3
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from hashlib import sha256
@@ -23,7 +22,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from owsgit.model.errors import UnavailableError
-from owsgit.services.tables.engine import Key, Position, Row, Span
+from owsgit.services.tables.engine import DIGESTS, Key, Position, Row, Span, digest
 
 VERSION = 1
 """PRAGMA user_version of the schema below."""
@@ -37,7 +36,6 @@ OPEN_MAX = 128
 """Files that one thread keeps open."""
 STATEMENTS_MAX = 128
 """Prepared statements of a connection."""
-DIGESTS = 1 << 32
 NAME_BYTES_MAX = 200
 
 _SCHEMA = """
@@ -59,11 +57,6 @@ CREATE TABLE stream (number INTEGER PRIMARY KEY, at REAL NOT NULL, record BLOB N
 PRAGMA user_version = 1;
 COMMIT;
 """
-
-
-def digest(hash_key: bytes) -> int:
-    """Of a hash key, even over its 32 bits also for keys that differ in little."""
-    return (zlib.crc32(hash_key) * 0x9E3779B1) & 0xFFFFFFFF
 
 
 def path_of(folder: Path, table: str) -> Path:

@@ -9,8 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from owsgit.services.tables.engine import Entry, Key
-from owsgit.services.tables.sqlite_file import digest
+from owsgit.services.tables.engine import Entry, Key, digest
 from owsgit.services.tables.sqlite_journal import Change
 
 _HEAD = struct.Struct(">III")  # an entry: the index, lengths of its keys

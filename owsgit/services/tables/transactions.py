@@ -16,7 +16,7 @@ from owsgit.services.tables import capacity, parameters
 from owsgit.services.tables.capacity import Used
 from owsgit.services.tables.catalog import Table
 from owsgit.services.tables.engine import Key, Snapshot, Transaction
-from owsgit.services.tables.errors import ValidationError
+from owsgit.services.tables.errors import EmptyKeyError, ValidationError, older
 from owsgit.services.tables.expressions.projection import Projection
 from owsgit.services.tables.items import update_of
 from owsgit.services.tables.keys import key_from
@@ -74,7 +74,8 @@ class Transactions(Operations):
         return_item_collection_metrics: str | None = None,
         client_request_token: str | None = None,
     ) -> Output:
-        makers = [_action(each) for each in transact_items]
+        with older():
+            makers = [_action(each) for each in transact_items]
         tables = [self._catalog.table(name) for name, _, _ in makers]
         writes = made(lambda place: makers[place][1](tables[place]), len(makers))
         if len({(write.table.name, write.key) for write in writes}) < len(writes):
@@ -119,7 +120,8 @@ class Transactions(Operations):
     async def transact_get_items(
         self, caller: Caller, *, transact_items: list[Given], return_consumed_capacity: str | None = None
     ) -> Output:
-        asked = [_asked(each["Get"]) for each in transact_items]
+        with older():
+            asked = [_asked(each["Get"]) for each in transact_items]
         tables = [self._catalog.table(name) for name, _, _ in asked]
         keys = made(lambda place: key_from(tables[place].schema, asked[place][1]), len(asked))
         if len({(table.name, key) for table, key in zip(tables, keys, strict=True)}) < len(keys):
@@ -154,6 +156,8 @@ def made(make: Callable[[int], Any], count: int) -> list[Any]:
         try:
             found.append(make(place))
             reasons.append(NONE)
+        except EmptyKeyError:
+            raise
         except ValidationError as error:
             reasons.append(reason_of(error))
     if len(found) < count:
@@ -217,9 +221,11 @@ def _action(given: Given) -> tuple[str, Callable[[Table], Write], int]:
 
     def make(table: Table) -> Write:
         if name == "Put":
+            parameters.check_condition(table, condition)
             return put(table, item, condition, shows=shows)
         if name == "Update":
             return update_of(table, item, changes, condition, shows=shows)
+        parameters.check_condition(table, condition)
         kind = Delete if name == "Delete" else Check
         return kind(table, key_from(table.schema, item), condition, shows)
 

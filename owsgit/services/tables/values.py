@@ -9,8 +9,9 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.htm
 """
 
 import base64
-from collections.abc import Callable, Collection
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
 
 import orjson
 
@@ -36,6 +37,8 @@ __all__ = [
 AttributeValue = dict[str, Any]
 Item = dict[str, AttributeValue]
 
+Element = TypeVar("Element")
+
 ITEM_BYTES_MAX = 400 * 1024
 NAME_BYTES_MAX = 65_535
 DEPTH_MAX = 32
@@ -59,7 +62,7 @@ def type_of(value: AttributeValue) -> str:
 
 
 def check_item(item: Item) -> Item:
-    """The item with its numbers in normal form, if everything in it is valid. Not its size: see `check_size`."""
+    """The item with numbers in normal form and sets in order, if all is valid. Not its size: see `check_size`."""
     changed: Item = {}
     for name, value in item.items():
         if not name:
@@ -82,7 +85,7 @@ def check_item(item: Item) -> Item:
 
 
 def check_value(value: AttributeValue, *, depth: int = 1) -> AttributeValue:
-    """The value with its numbers in normal form, if it is valid. `depth` is the level that it is on."""
+    """The value with numbers in normal form and sets in order, if it is valid. `depth` is the level that it is on."""
     kinds = [kind for kind in value if kind in _CHECKS]
     if not kinds:
         raise ValidationError(_EMPTY)
@@ -133,8 +136,12 @@ def _check_strings(content: list[str], depth: int) -> list[str]:
     for element in content:
         _check_string(element, depth)
     if len(set(content)) < len(content):
-        raise ValidationError(f"{INVALID}Input collection [{', '.join(content)}] contains duplicates.")
-    return content
+        quoted = ", ".join(f'"{element}"' for element in _to_first_repeat(content))
+        raise ValidationError(
+            f"{INVALID}Input collection [{quoted}] contains duplicates.",
+            older=f"{INVALID}Input collection [{', '.join(content)}] contains duplicates.",
+        )
+    return _in_order(content, sorted(content))
 
 
 def _check_numbers(content: list[str], _: int) -> list[str]:
@@ -142,18 +149,39 @@ def _check_numbers(content: list[str], _: int) -> list[str]:
         raise ValidationError(f"{INVALID}An number set  may not be empty")
     found = [numbers.normal(element) for element in content]
     if len(set(found)) < len(found):
-        raise ValidationError("Input collection contains duplicates")
-    return content if found == content else found
+        raise ValidationError(
+            f"{INVALID}Input collection contains duplicates.", older="Input collection contains duplicates"
+        )
+    return _in_order(content, sorted(found, key=Decimal))
 
 
 def _check_binaries(content: list[bytes], _: int) -> list[bytes]:
     if not content:
         raise ValidationError(f"{INVALID}Binary sets should not be empty")
     if len(set(content)) < len(content):
+        quoted = ",".join(f'"{base64.b64encode(element).decode()}"' for element in _to_first_repeat(content))
         shown = ", ".join(base64.b64encode(element).decode() for element in content)
         # There is no space in DynamoDB's own words either.
-        raise ValidationError(f"{INVALID}Input collection [{shown}]of type BS contains duplicates.")
-    return content
+        raise ValidationError(
+            f"{INVALID}Input collection [{quoted}]of type BS contains duplicates.",
+            older=f"{INVALID}Input collection [{shown}]of type BS contains duplicates.",
+        )
+    return _in_order(content, sorted(content))
+
+
+def _in_order(content: list[Element], found: list[Element]) -> list[Element]:
+    """A set as DynamoDB gives it back, in the order of its elements; the same object if it is so already."""
+    return content if found == content else found
+
+
+def _to_first_repeat(content: Sequence[Any]) -> list[Any]:
+    """As DynamoDB shows a set with duplicates: what it has read in order, up to the first repeat, and the rest."""
+    seen: set[Any] = set()
+    for number, element in enumerate(content):
+        if element in seen:
+            return [*sorted(seen), *content[number:]]
+        seen.add(element)
+    return list(content)
 
 
 def _check_list(content: list[AttributeValue], depth: int) -> list[AttributeValue]:

@@ -129,7 +129,8 @@ class Change(Changing):
         new = base if self.updates is None else self.updates.apply(base)
         if old is None and not self.creates:
             return None
-        check_size(check_item(new), update=True)
+        new = check_item(new)
+        check_size(new, update=True)
         transaction.put(self.table.name, self.key, dump(new), self.table.entries(new, update=True))
         return new
 

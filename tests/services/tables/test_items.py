@@ -71,26 +71,28 @@ BOTH = (
 )
 INVALID = "One or more parameter values were invalid: "
 BIG = {**KEY, "x": {"S": "x" * 409_600}}
+DETECTED = "1 validation error detected: "
+SCALARS = "Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed: "
 CONDITION = {"ConditionExpression": "attribute_exists(pk)"}
 
 
 @pytest.mark.parametrize(
     ("operation", "parameters", "message"),
     [
-        ("PutItem", {"Item": BIG, "Expected": {}, "ReturnValues": "UPDATED_NEW", **CONDITION}, BOTH),
-        ("PutItem", {"Item": {**BIG, "s": {"SS": []}}, "ReturnValues": "ALL_NEW"}, f"{INVALID}An string set  may not be empty"),
-        ("PutItem", {"Item": BIG, "ReturnValues": "ALL_NEW"}, "ReturnValues can only be ALL_OLD or NONE"),
-        ("PutItem", {"Item": BIG, "ConditionExpression": ""}, "Item size has exceeded the maximum allowed size"),
-        ("PutItem", {"Item": {}, "ConditionExpression": ""}, "Invalid ConditionExpression: The expression can not be empty;"),
+        ("PutItem", {"Item": BIG, "Expected": {}, "ReturnValues": "UPDATED_NEW", **CONDITION}, f"{DETECTED}{BOTH}"),
+        ("PutItem", {"Item": {**BIG, "s": {"SS": []}}, "ReturnValues": "ALL_NEW"}, f"{DETECTED}{INVALID}An string set  may not be empty"),
+        ("PutItem", {"Item": BIG, "ReturnValues": "ALL_NEW"}, f"{DETECTED}ReturnValues can only be ALL_OLD or NONE"),
+        ("PutItem", {"Item": BIG, "ConditionExpression": ""}, f"{DETECTED}Item size has exceeded the maximum allowed size"),
+        ("PutItem", {"Item": {}, "ConditionExpression": ""}, f"{DETECTED}Invalid ConditionExpression: The expression can not be empty;"),
         (
             "PutItem",
             {"Item": {}, "ExpressionAttributeNames": {"#a": "b"}},
-            "ExpressionAttributeNames can only be specified when using expressions",
+            f"{DETECTED}ExpressionAttributeNames can only be specified when using expressions",
         ),
         (
             "PutItem",
             {"Item": {}, "ExpressionAttributeNames": {"#a": "b"}, **CONDITION},
-            "Value provided in ExpressionAttributeNames unused in expressions: keys: {#a}",
+            f"{DETECTED}Value provided in ExpressionAttributeNames unused in expressions: keys: {{#a}}",
         ),
         ("PutItem", {"Item": {"pk": value("a")}}, f"{INVALID}Missing the key sk in the item"),
         ("PutItem", {"Item": {**KEY, "sk": value(1)}}, f"{INVALID}Type mismatch for key sk expected: S actual: N"),
@@ -101,7 +103,7 @@ CONDITION = {"ConditionExpression": "attribute_exists(pk)"}
         ),
         ("GetItem", {"Key": {"pk": value("a")}}, "The provided key element does not match the schema"),
         ("GetItem", {"Key": KEY, "AttributesToGet": ["a"], "ProjectionExpression": "a"}, BOTH.replace("Expected", "AttributesToGet").replace("Condition", "Projection")),
-        ("DeleteItem", {"Key": KEY, "ReturnValues": "ALL_NEW"}, "ReturnValues can only be ALL_OLD or NONE"),
+        ("DeleteItem", {"Key": KEY, "ReturnValues": "ALL_NEW"}, f"{DETECTED}ReturnValues can only be ALL_OLD or NONE"),
         (
             "UpdateItem",
             {"Key": KEY, "UpdateExpression": "SET pk = :x", "ExpressionAttributeValues": {":x": value("y")}},
@@ -110,8 +112,18 @@ CONDITION = {"ConditionExpression": "attribute_exists(pk)"}
         (
             "UpdateItem",
             {"Key": KEY, "UpdateExpression": "SET n = :x", "ExpressionAttributeValues": {":x": value("y")}},
+            f"{INVALID}Type mismatch for Index Key n Expected: N Actual: S IndexName: global",
+        ),
+        (
+            "UpdateItem",
+            {"Key": KEY, "UpdateExpression": "SET x = :x, n = if_not_exists(y, :x)", "ExpressionAttributeValues": {":x": value("y")}},
             "The update expression attempted to update the secondary index key to unsupported type",
         ),
+        ("UpdateItem", {"Key": KEY, "UpdateExpression": "REMOVE pk.x, n"}, f"{INVALID}Cannot update attribute pk. This attribute is part of the key"),
+        ("UpdateItem", {"Key": KEY, "UpdateExpression": "REMOVE n.x"}, f"{SCALARS}IndexKey: n"),
+        ("PutItem", {"Item": KEY, "ConditionExpression": "attribute_exists(sk[1])"}, f"{SCALARS}Key: sk"),
+        ("DeleteItem", {"Key": KEY, "ConditionExpression": "attribute_exists(g.x)"}, f"{SCALARS}IndexKey: g"),
+        ("GetItem", {"Key": KEY, "ProjectionExpression": "a, pk.b"}, f"{SCALARS}Key: pk"),
         (
             "UpdateItem",
             {"Key": KEY, "UpdateExpression": "SET x = :x", "ExpressionAttributeValues": {":x": BIG["x"]}},

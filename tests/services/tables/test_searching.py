@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from owsgit.services.tables import searching
+from owsgit.services.tables.errors import ValidationError
 from tests.services.tables.api import PLAIN, WHOLE, Tables, keys, value
 
 VALUES = {":p": value("p")}
@@ -132,10 +133,11 @@ INVALID = "One or more parameter values were invalid: "
         ({**OWN, "Select": "SPECIFIC_ATTRIBUTES"}, "Must specify the AttributesToGet or ProjectionExpression when choosing to get SPECIFIC_ATTRIBUTES"),
         ({**OWN, "Select": "COUNT", "ProjectionExpression": "more"}, "Cannot specify the ProjectionExpression when choosing to get only the Count"),
         ({**OWN, "FilterExpression": "sk = :p"}, "Filter Expression can only contain non-primary key attributes: Primary key attribute: sk"),
-        ({**OWN, "ExclusiveStartKey": {"pk": value("p")}}, "The provided starting key is invalid: The provided key element does not match the schema"),
+        ({**OWN, "ExclusiveStartKey": {"pk": value("p")}}, "The provided starting key is invalid"),
+        ({**OWN, "ExclusiveStartKey": {**START, "sk": value(1)}}, "The provided starting key is invalid: The provided key element does not match the schema"),
         ({**OWN, "ExclusiveStartKey": {**START, "pk": value("q")}}, "The provided starting key is outside query boundaries based on provided conditions"),
         ({**BY_G, "IndexName": "global", "ExclusiveStartKey": START}, "The provided starting key is invalid"),
-        ({**OWN, "ExclusiveStartKey": {"pk": {}}}, "The provided starting key is invalid: Supplied AttributeValue is empty, must contain exactly one of the supported datatypes"),
+        ({**OWN, "ExclusiveStartKey": {"pk": {}}}, "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes"),
     ],
 )  # fmt: skip
 def test_what_a_query_says(tables: Tables, wanted: dict[str, Any], message: str) -> None:
@@ -145,13 +147,31 @@ def test_what_a_query_says(tables: Tables, wanted: dict[str, Any], message: str)
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"Segment": 1}, "The TotalSegments parameter is required but was not present in the request when parameter Segment is present"),
+        ({"Segment": 1}, "The TotalSegments parameter is required but was not present in the request when Segment parameter is present"),
         ({"TotalSegments": 1}, "The Segment parameter is required but was not present in the request when parameter TotalSegments is present"),
+        ({"ExclusiveStartKey": {"pk": value("p")}}, "The provided starting key is invalid: The provided key element does not match the schema"),
+        ({"ExclusiveStartKey": {"pk": {}}}, "The provided starting key is invalid: Supplied AttributeValue is empty, must contain exactly one of the supported datatypes"),
         ({"Segment": 2, "TotalSegments": 2}, "The Segment parameter is zero-based and must be less than parameter TotalSegments: Segment: 2 is not less than TotalSegments: 2"),
     ],
 )  # fmt: skip
 def test_what_a_scan_says(tables: Tables, wanted: dict[str, Any], message: str) -> None:
     assert tables.invalid("Scan", TableName="whole", **wanted) == message
+
+
+def test_a_scan_goes_on_in_its_own_segment(tables: Tables) -> None:
+    start = {"pk": value("p"), "sk": value("1")}
+    fits = []
+    for segment in range(4):
+        wanted = {"TableName": "whole", "Segment": segment, "TotalSegments": 4, "ExclusiveStartKey": start}
+        try:
+            tables.call("Scan", **wanted)
+            fits.append(segment)
+        except ValidationError as error:
+            assert error.message == (
+                "The provided starting key is invalid: Invalid ExclusiveStartKey. Please use ExclusiveStartKey with "
+                f"correct Segment. TotalSegments: 4 Segment: {segment}"
+            )
+    assert len(fits) == 1
 
 
 def test_an_index_that_is_being_built_is_not_read(tables: Tables) -> None:

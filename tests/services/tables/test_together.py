@@ -75,7 +75,7 @@ def test_what_a_batch_says(tables: Tables) -> None:
     assert tables.invalid("BatchGetItem", RequestItems=keys) == duplicates
     many = {"plain": {"Keys": [number(each) for each in range(101)]}}
     assert tables.invalid("BatchGetItem", RequestItems=many) == "Too many items requested for the BatchGetItem call"
-    assert "neither set" in tables.invalid("BatchWriteItem", RequestItems={"plain": [{}]})
+    assert "more than one datatypes" in tables.invalid("BatchWriteItem", RequestItems={"plain": [{}]})
     assert tables.refused("BatchGetItem", RequestItems={"none": {"Keys": [number(1)]}})[0] == (
         "ResourceNotFoundException"
     )

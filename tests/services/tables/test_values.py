@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from owsgit.services.tables import numbers, values
+from owsgit.services.tables.errors import older
 from owsgit.services.tables.values import AttributeValue, Item, ValidationError
 
 INVALID = "One or more parameter values were invalid: "
@@ -60,22 +61,22 @@ BAD: list[tuple[AttributeValue, str]] = [
     ({"S": "a", "N": "1"}, SEVERAL),
     ({"M": {}, "L": []}, SEVERAL),
     ({"L": [{"S": "a", "B": b""}]}, SEVERAL),
-    ({"S": "", "N": ""}, NOT_A_NUMBER),
+    ({"S": "", "N": ""}, f"{NOT_A_NUMBER}: "),
     ({"S": "a", "N": "b"}, f"{NOT_A_NUMBER}: b"),
     ({"N": "b"}, f"{NOT_A_NUMBER}: b"),
     ({"M": {"x": {"N": "b"}}}, f"{NOT_A_NUMBER}: b"),
-    ({"NS": ["1", ""]}, NOT_A_NUMBER),
+    ({"NS": ["1", ""]}, f"{NOT_A_NUMBER}: "),
     ({"NS": ["1", "b"]}, f"{NOT_A_NUMBER}: b"),
-    ({"NS": ["1", "1"]}, "Input collection contains duplicates"),
-    ({"NS": ["1", "1.0"]}, "Input collection contains duplicates"),
+    ({"NS": ["1", "1"]}, f"{INVALID}Input collection contains duplicates."),
+    ({"NS": ["1", "1.0"]}, f"{INVALID}Input collection contains duplicates."),
     ({"NULL": False}, f"{INVALID}Null attribute value types must have the value of true"),
     ({"SS": []}, f"{INVALID}An string set  may not be empty"),
     ({"NS": []}, f"{INVALID}An number set  may not be empty"),
     ({"BS": []}, f"{INVALID}Binary sets should not be empty"),
-    ({"SS": ["a", "a"]}, f"{INVALID}Input collection [a, a] contains duplicates."),
-    ({"SS": ["a", "b", "a"]}, f"{INVALID}Input collection [a, b, a] contains duplicates."),
-    ({"BS": [b"b", b"b"]}, f"{INVALID}Input collection [Yg==, Yg==]of type BS contains duplicates."),
-    ({"BS": [b"", b""]}, f"{INVALID}Input collection [, ]of type BS contains duplicates."),
+    ({"SS": ["a", "a"]}, f'{INVALID}Input collection ["a", "a"] contains duplicates.'),
+    ({"SS": ["a", "b", "a"]}, f'{INVALID}Input collection ["a", "b", "a"] contains duplicates.'),
+    ({"BS": [b"b", b"b"]}, f'{INVALID}Input collection ["Yg==","Yg=="]of type BS contains duplicates.'),
+    ({"BS": [b"", b""]}, f'{INVALID}Input collection ["",""]of type BS contains duplicates.'),
     ({"N": "1" * 39}, "Attempting to store more than 38 significant digits in a Number"),
     ({"N": "1e126"}, "Number overflow. Attempting to store a number with magnitude larger than supported range"),
     ({"NS": ["1e-131"]}, "Number underflow. Attempting to store a number with magnitude smaller than supported range"),
@@ -94,6 +95,29 @@ def test_a_bad_value_is_refused_in_the_words_of_dynamodb(value: AttributeValue, 
         with pytest.raises(ValidationError) as error:
             check()
         assert (error.value.code, error.value.message) == ("ValidationException", message)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"N": ""}, NOT_A_NUMBER),
+        ({"NS": ["1", "1.0"]}, "Input collection contains duplicates"),
+        ({"SS": ["b", "a", "b"]}, f"{INVALID}Input collection [b, a, b] contains duplicates."),
+        ({"BS": [b"b", b"b"]}, f"{INVALID}Input collection [Yg==, Yg==]of type BS contains duplicates."),
+        ({"NS": []}, f"{INVALID}An number set  may not be empty"),
+    ],
+)
+def test_older_operations_say_it_in_other_words(value: AttributeValue, message: str) -> None:
+    with pytest.raises(ValidationError) as error, older():
+        values.check_value(value)
+    assert error.value.message == message
+
+
+def test_sets_are_in_order() -> None:
+    item = {"s": {"SS": ["b", "é", "a", "B"]}, "n": {"NS": ["10", "9.50", "-1"]}, "b": {"BS": [b"b", b"", b"a"]}}
+    assert values.check_item(item) == {
+        "s": {"SS": ["B", "a", "b", "é"]}, "n": {"NS": ["-1", "9.5", "10"]}, "b": {"BS": [b"", b"a", b"b"]}
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,9 @@ def _check_use(
     # A projection has no values.
     having = [name for name in expressions if name != "ProjectionExpression"]
     if values is not None and all(expressions[name] is None for name in having):
+        alone = f"{_VALUES} can only be specified when using expressions"
         null = f"{' and '.join(having)} {'are' if len(having) > 1 else 'is'} null"
-        raise ValidationError(f"{_VALUES} can only be specified when using expressions: {null}")
+        raise ValidationError(alone, older=f"{alone}: {null}")
 
 
 def _check_keys(what: str, given: Iterable[str], form: re.Pattern[str]) -> None:
@@ -131,7 +132,8 @@ def _checked_values(values: Mapping[str, AttributeValue]) -> Mapping[str, Attrib
         try:
             checked[key] = check_value(value)
         except ValidationError as error:
-            raise ValidationError(f"{_VALUES} contains invalid value: {error.message} for key {key}") from None
+            wrapped = f"{_VALUES} contains invalid value: {error.older} for key {key}"
+            raise ValidationError(error.message, older=wrapped) from None
     if size(checked) > TOTAL_BYTES_MAX:
         raise ValidationError(f"{_VALUES} exceeds max size")
     return checked

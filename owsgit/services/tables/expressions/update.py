@@ -47,8 +47,11 @@ Compute = Callable[[Item], AttributeValue]
 
 
 class Set(NamedTuple):
+    """`kind`: the type of the value, where it is known without an item."""
+
     path: Steps
     value: Compute
+    kind: str | None = None
 
 
 class Remove(NamedTuple):
@@ -86,6 +89,16 @@ class Update:
     def attributes(self) -> set[str]:
         """The names of the attributes that are changed, or parts of which are."""
         return {str(path[0]) for path in self.paths}
+
+    def types(self) -> dict[str, str]:
+        """The types that attributes get, or have to have, as far as they are known without an item."""
+        found = {}
+        for action in self._actions:
+            if len(action.path) == 1 and not isinstance(action, Remove):
+                kind = action.kind if isinstance(action, Set) else type_of(action.value)
+                if kind is not None:
+                    found[str(action.path[0])] = kind
+        return found
 
     @property
     def creates(self) -> bool:
@@ -152,6 +165,7 @@ class _Change:
     """An item in the making. Maps and lists in it are copied once something in them changes."""
 
     def __init__(self, item: Item) -> None:
+        self._item = item
         self._top: Item = dict(item)
         self._open: dict[Steps, Any] = {(): self._top}
         self._puts: list[tuple[Steps, AttributeValue]] = []
@@ -159,10 +173,19 @@ class _Change:
         self._elements = 0
 
     def put(self, path: Steps, value: AttributeValue) -> None:
+        self._check_path(path)
         self._puts.append((path, value))
 
     def remove(self, path: Steps) -> None:
+        self._check_path(path)
         self._removals.append(path)
+
+    def _check_path(self, path: Steps) -> None:
+        """That the map or list is there which the path's last step is in. No other action touches it."""
+        if len(path) > 1:
+            container = _found(self._item, path[:-1])
+            if container is None or ("M" if isinstance(path[-1], str) else "L") not in container:
+                raise ValidationError(_NO_PATH)
 
     def set(self, path: Steps, value: AttributeValue) -> None:
         """Put what was computed. Lists are new ones: many large ones are refused before they are more than an item."""
@@ -207,10 +230,7 @@ class _Change:
         if found is None:
             outer, step = self._content(container), container[-1]
             kind = "M" if isinstance(path[-1], str) else "L"
-            value = outer.get(step) if isinstance(step, str) else outer[step] if step < len(outer) else None
-            if value is None or kind not in value:
-                raise ValidationError(_NO_PATH)
-            found = value[kind].copy()
+            found = outer[step][kind].copy()
             outer[step] = {kind: found}
             self._open[container] = found
         return found
@@ -370,9 +390,17 @@ def _action(verb: str, path: Steps, value: Operand | Arithmetic | None, reads: l
         return Remove(path)
     if verb == "SET":
         reads.extend(_paths(value))
-        return Set(path, _compute(value))
+        return Set(path, _compute(value), _kind(value))
     assert isinstance(value, Literal)  # nothing else is read after ADD and DELETE
     return Add(path, value.value) if verb == "ADD" else Delete(path, value.value)
+
+
+def _kind(value: Operand | Arithmetic) -> str | None:
+    if isinstance(value, Arithmetic):
+        return "N"
+    if isinstance(value, Call) and value.name == "list_append":
+        return "L"
+    return type_of(value.value) if isinstance(value, Literal) else None
 
 
 def _paths(value: Operand | Arithmetic) -> Iterator[Steps]:

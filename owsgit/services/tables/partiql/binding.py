@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from owsgit.aws.api import ServiceError
 from owsgit.services.tables.catalog import Table
 from owsgit.services.tables.engine import Transaction
-from owsgit.services.tables.errors import ValidationError
+from owsgit.services.tables.errors import ValidationError, older
 from owsgit.services.tables.expressions import Placeholders, condition, update
 from owsgit.services.tables.expressions.condition import Compared, Condition, Tree
 from owsgit.services.tables.expressions.operands import Literal, Path, Value
@@ -62,7 +62,8 @@ class Bound:
 
 def check_parameters(given: Sequence[AttributeValue] | None) -> list[AttributeValue]:
     """DynamoDB looks at them before it looks at the statement."""
-    return [check_value(value) for value in given or ()]
+    with older():
+        return [check_value(value) for value in given or ()]
 
 
 def bind(text: str, parameters: Sequence[AttributeValue]) -> Bound:
@@ -123,7 +124,8 @@ def check_exists(table: Table, bound: Bound) -> None:
 
 
 def _insert(table: Table, item: Item) -> Inserted:
-    item = check_item(item)
+    with older():
+        item = check_item(item)
     check_size(item)
     made = put(table, item)
     return Inserted(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from owsgit.services.tables import numbers
-from owsgit.services.tables.errors import INVALID, ValidationError
+from owsgit.services.tables.errors import INVALID, ValidationError, older
 from owsgit.services.tables.partiql.tokens import malformed
 from owsgit.services.tables.values import DEPTH_MAX, AttributeValue, check_value
 
@@ -41,7 +41,8 @@ def bag(elements: list[AttributeValue], texts: Iterable[str], where: str) -> Att
     contents = [element[kind] for element in elements]
     if kind == "N" and len(set(contents)) < len(contents):
         raise ValidationError(f"{INVALID}Input collection [{', '.join(texts)}] contains duplicates! under {where}")
-    return check_value({f"{kind}S": contents})
+    with older():
+        return check_value({f"{kind}S": contents})
 
 
 def check_depth(depth: int, where: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from owsgit.services.tables.errors import ValidationError
+from owsgit.services.tables.errors import ValidationError, older
 from owsgit.services.tables.expressions import Placeholders, condition, keycondition, projection, update
 from owsgit.services.tables.expressions.reserved import WORDS
 from owsgit.services.tables.keys import Attribute, KeySchema
@@ -350,13 +350,13 @@ PLACEHOLDERS: list[tuple[Names | None, Values | None, Mapping[str, str | None] |
         None,
         {},
         {"UpdateExpression": None, "ConditionExpression": None},
-        f"{VALUES_ARE} can only be specified when using expressions: UpdateExpression and ConditionExpression are null",
+        f"{VALUES_ARE} can only be specified when using expressions",
     ),
     (
         None,
         {},
         {"FilterExpression": None, "ProjectionExpression": "a"},
-        f"{VALUES_ARE} can only be specified when using expressions: FilterExpression is null",
+        f"{VALUES_ARE} can only be specified when using expressions",
     ),
     ({}, {}, {"FilterExpression": ""}, f"{NAMES_ARE} must not be empty"),
     ({"a": "a"}, {}, None, f'{NAMES_ARE} contains invalid key: Syntax error; key: "a"'),
@@ -368,21 +368,19 @@ PLACEHOLDERS: list[tuple[Names | None, Values | None, Mapping[str, str | None] |
         None,
         {":b": {"L": [{}]}},
         None,
-        f"{VALUES_ARE} contains invalid value: "
-        "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes for key :b",
+        "Supplied AttributeValue is empty, must contain exactly one of the supported datatypes",
     ),
     (
         None,
         {":b": {"SS": []}},
         None,
-        f"{VALUES_ARE} contains invalid value: "
-        "One or more parameter values were invalid: An string set  may not be empty for key :b",
+        "One or more parameter values were invalid: An string set  may not be empty",
     ),
     (
         None,
         {":b": {"N": "b"}},
         None,
-        f"{VALUES_ARE} contains invalid value: The parameter cannot be converted to a numeric value: b for key :b",
+        "The parameter cannot be converted to a numeric value: b",
     ),
     (None, {":b": {"S": "x" * (2 * 1024 * 1024)}}, None, f"{VALUES_ARE} exceeds max size"),
 ]
@@ -393,6 +391,28 @@ def test_placeholders(
     names: Names | None, values: Values | None, expressions: Mapping[str, str | None] | None, message: str
 ) -> None:
     assert said(lambda: Placeholders(names, values, expressions)) == message
+
+
+@pytest.mark.parametrize(
+    ("values", "expressions", "message"),
+    [
+        (
+            {},
+            {"UpdateExpression": None, "ConditionExpression": None},
+            ": UpdateExpression and ConditionExpression are null",
+        ),
+        ({}, {"FilterExpression": None, "ProjectionExpression": "a"}, ": FilterExpression is null"),
+        ({":b": {"N": ""}}, None, "invalid value: The parameter cannot be converted to a numeric value for key :b"),
+    ],
+)
+def test_older_operations_say_more_of_placeholders(
+    values: Values, expressions: Mapping[str, str | None] | None, message: str
+) -> None:
+    def parse() -> None:
+        with older():
+            Placeholders(None, values, expressions)
+
+    assert said(parse).endswith(message)
 
 
 def test_unused_placeholders() -> None:
@@ -412,7 +432,7 @@ def test_names_and_values_are_text_that_has_a_form() -> None:
     assert "#a" in said(lambda: Placeholders({"#a": "\ud800"}))
     assert "65536 bytes for key #a" in said(lambda: Placeholders({"#a": "x" * 65536}))
     assert "too long" in said(lambda: Placeholders({f"#{'a' * 255}": "x"}))
-    assert ":a" in said(lambda: Placeholders(None, {":a": {"S": "\ud800"}}))
+    assert "no form in UTF-8" in said(lambda: Placeholders(None, {":a": {"S": "\ud800"}}))
     assert "Syntax error" in said(lambda: condition.parse("\ud800 = b", Placeholders()))
 
 

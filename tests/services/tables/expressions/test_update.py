@@ -111,6 +111,9 @@ def test_updates(text: str, values: dict[str, Any], changed: dict[str, Any]) -> 
         ("ADD m :v", {":v": {1}}, WRONG_TYPE),
         ("DELETE ns :v", {":v": {"a"}}, WRONG_TYPE),
         ("DELETE n :v", {":v": {1}}, WRONG_TYPE),
+        ("ADD s :v, gone.a :v", {":v": 1}, WRONG_TYPE),
+        ("ADD gone.a :v, s :v", {":v": 1}, NO_PATH),
+        ("SET gone.a = gone", {}, NO_ATTRIBUTE),
         *[
             (text, {":v": {"a"}}, NO_PATH)
             for path in ("s.a", "s[1]", "gone.a", "gone[1]", "m[1]", "l.x", "l[7].x", "m.a.b", "m.b.c")

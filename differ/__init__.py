@@ -1,0 +1,1 @@
+"""Tables of owsgit compared with other implementations of DynamoDB's API: `make differ`."""
