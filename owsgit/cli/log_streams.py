@@ -76,11 +76,12 @@ class Question:
 
 @dataclass(frozen=True)
 class Hello:
-    """The node told its name and where all nodes are."""
+    """The node told its name, where all nodes are, and why nothing is written to the log."""
 
     stream: "Stream"
     node: str
     members: dict[str, tuple[str, int]]
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Stream:
                 str(each["name"]): (_ADDRESS.validate_python(each["address"]), int(each["port"]))
                 for each in said["members"][:MEMBERS_MAX]
             }
-            self._put(Hello(self, str(said["node"]), members))
+            self._put(Hello(self, str(said["node"]), members, str(said.get("hint", ""))))
             return lines
         self._cursor = str(said["cursor"])
         self._put(Batch(self, lines, bool(said["live"])))
@@ -194,6 +195,7 @@ class Logs:
     every_node: bool
     note: Callable[[str], None]
     others: Callable[[], list[Remote]]  # more places to ask for the nodes, if the first is not there
+    hint: str = ""  # why nothing is written to the log, if a node says so
     _events: "queue.Queue[Event]" = field(default_factory=queue.Queue)
     _streams: list[Stream] = field(default_factory=list)
     _before: list[Line] = field(default_factory=list)  # what was written before we asked
@@ -254,7 +256,7 @@ class Logs:
     def _met(self, stream: Stream, told: Hello) -> None:
         if stream.lost:
             self.note(f"owsgit: the node {told.node} is back")
-        stream.node, stream.lost = told.node, ""
+        stream.node, stream.lost, self.hint = told.node, "", told.hint
         if not self.every_node:
             return
         user = stream.remote.host.rpartition("@")[0]

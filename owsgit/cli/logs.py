@@ -55,7 +55,9 @@ def command(name: str, follow: bool, node: str, **wanted: Any) -> Result:
         lines = LINES_MAX if wanted["since"] else LINES
     found = Logs(Question(name, lines, follow, _options(**wanted)), not node, output.note, lambda: others(clone))
     entries: list[dict[str, Any]] = []
-    for batch in found.batches(remote.find(clone, node)):
+    for number, batch in enumerate(found.batches(remote.find(clone, node))):
+        if not number and not batch and found.hint:
+            output.note(f"owsgit: {terminal.safe(found.hint)}")
         if follow:
             _show(batch)
         else:

@@ -97,9 +97,6 @@ VARIABLES: Mapping[str, Getter] = {
 }
 """By name without "$context."."""
 
-OPEN = ("authorizer.", "identity.", "authorize.", "authenticate.")
-"""What begins so is whatever authorizers found out."""
-
 DEFAULT_FORMAT: Mapping[str, str] = {
     "requestId": "$context.requestId",
     "ip": "$context.identity.sourceIp",
@@ -125,12 +122,9 @@ def _plain(found: Any) -> Value:
 
 
 def _getter(kind: str, name: str) -> Getter:
-    """Raises LookupError."""
     if kind == "context":
         if name in VARIABLES:
             return VARIABLES[name]
-        if not name.startswith(OPEN):
-            raise LookupError(name)
         return lambda exchange, outcome: _plain(context.value(exchange, name))
     if kind == "stageVariables":
         return lambda exchange, outcome: exchange.mount.variables.get(name)
@@ -142,15 +136,11 @@ def _getter(kind: str, name: str) -> Getter:
     return lambda exchange, outcome: next((value for key, value in query_pairs(exchange) if key == name), None)
 
 
-def unknown(text: str) -> list[str]:
-    """The variables of a format that there are not, without "$context."."""
-    found = []
+def check(text: str) -> None:
+    """Raises ValueError if a format names a variable that there is not."""
     for variable in _VARIABLE.finditer(text):
-        try:
-            _getter(variable[1], variable[2])
-        except LookupError:
-            found.append(variable[2])
-    return found
+        if variable[1] == "context":
+            context.check(variable[2])
 
 
 def _text(value: Value) -> str:

@@ -1,6 +1,8 @@
 """API Gateway's $context variables that are known of a request itself, by name without "$context.".
 
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-logging-variables.html
+https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-variables-for-access-logging.html
+https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-logging.html
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +10,7 @@ from typing import Any
 
 from owsgit.gateway.exchange import Exchange
 from owsgit.gateway.payload import full_path
+from owsgit.model.spec import nearest
 
 VARIABLES: Mapping[str, Callable[[Exchange], str]] = {
     "accountId": lambda exchange: exchange.mount.account,
@@ -25,6 +28,35 @@ VARIABLES: Mapping[str, Callable[[Exchange], str]] = {
     "routeKey": lambda exchange: exchange.route_key,
     "stage": lambda exchange: exchange.mount.stage,
 }
+
+_NAMES = """
+    authenticate.error authenticate.latency authenticate.status authorize.error authorize.latency authorize.status
+    awsEndpointRequestId awsEndpointRequestId2 cache cipherSuite connectedAt connectionId customDomain.basePathMatched
+    customDomain.routingRuleIdMatched dataProcessed deploymentId disconnectReason disconnectStatusCode endpointType
+    error.message error.messageString error.responseType error.validationErrorString eventType identity.accessKey
+    identity.accountId identity.apiKey identity.apiKeyId identity.caller identity.clientCert.clientCertPem
+    identity.clientCert.issuerDN identity.clientCert.serialNumber identity.clientCert.subjectDN
+    identity.clientCert.validity.notAfter identity.clientCert.validity.notBefore identity.cognitoAuthenticationProvider
+    identity.cognitoAuthenticationType identity.cognitoIdentityId identity.cognitoIdentityPoolId
+    identity.principalOrgId identity.user identity.userArn identity.vpcId identity.vpceId integration.error
+    integration.integrationStatus integration.latency integration.requestId integration.responseTransferMode
+    integration.status integration.timeToAllHeaders integration.timeToFirstContent integrationErrorMessage
+    integrationLatency integrationStatus isCanaryRequest messageDirection messageId requestTime requestTimeEpoch
+    resourceId responseLatency responseLength responseOverride.status status tlsVersion waf.error waf.latency
+    waf.status wafResponseCode webaclArn xrayTraceId
+"""
+"""Every other name, AWS's whole list and "cache": some stand for something in a log alone, some have no value here."""
+
+NAMES = frozenset({*VARIABLES, *_NAMES.split()})
+OPEN = ("authorizer.", "requestOverride.")
+"""What begins so is whatever authorizers found out, or mappings wrote."""
+
+
+def check(name: str) -> None:
+    """Raises ValueError for a name that nobody knows: it would be empty for ever."""
+    if name not in NAMES and not name.startswith(OPEN):
+        remedy = nearest(name, (*NAMES, *(f"{scope}NAME" for scope in OPEN)), "variable", "variables")
+        raise ValueError(f"$context.{name} is not known; {remedy}")
 
 
 def value(exchange: Exchange, name: str) -> Any:

@@ -68,6 +68,7 @@ def _variable(name: str, side: Side) -> Value:
     scope, _, rest = name.partition(".")
     where, _, key = rest.partition(".")
     if scope == "context" and rest:
+        context.check(rest)
         return lambda sources: _text(context.value(sources.exchange, rest))
     if scope == "stageVariables" and rest:
         return lambda sources: sources.exchange.mount.variables.get(rest, "")

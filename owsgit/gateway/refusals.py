@@ -35,6 +35,14 @@ def refuse(exchange: Exchange, refusal: RefusedError) -> Response:
     return response(refusal)
 
 
+def check(template: str) -> None:
+    """Raises ValueError if a body or a header names a $context variable that there is not."""
+    for match in _VARIABLE.finditer(template):
+        scope, _, name = match[0].strip("${}").partition(".")
+        if scope == "context":
+            context.check(name)
+
+
 def validation_text(refusal: RefusedError) -> str:
     """What is wrong with a request, on one line: $context.error.validationErrorString."""
     return "; ".join(f"{error['path']}: {error['message']}" for error in refusal.validation)

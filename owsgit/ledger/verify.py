@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from owsgit.ledger import changes, commits, grants, signatures, verdicts
+from owsgit.ledger import changes, commits, grants, signatures, targets, verdicts
 from owsgit.ledger.commits import Commit
 from owsgit.ledger.grants import Approver, Grant, Signatories
 from owsgit.ledger.objects import Objects
@@ -221,6 +221,12 @@ def _genesis(objects: Objects, kinds: Kinds, commit: Commit) -> tuple[Verified, 
     empty = State.empty(kinds).born(commit.id)
     found = changes.between(objects, empty, None, commit.tree)
     state = empty.after(found.resources)
+    problems = [
+        *targets.missing_files(objects, state, found.resources),
+        *targets.missing_versions(objects, state, None, found.resources),
+    ]
+    if problems:
+        raise InvalidError.of(problems)
     signer = signatures.signer(commit, state)
     if not state.is_root(signer.user):
         raise RefusedError(
@@ -255,10 +261,14 @@ def _successor(
         error.problems = tuple(denied[: changes.PROBLEMS_MAX])
         raise error
     state = parent.state.after(found.resources)
+    problems = [
+        *targets.missing_files(objects, state, found.resources),
+        *targets.missing_versions(objects, state, commit.first_parent, found.resources),
+    ]
     if review.inspect is not None:
-        problems = [problem for change in found.resources for problem in review.inspect(change)]
-        if problems:
-            raise InvalidError.of(problems)
+        problems += [problem for change in found.resources for problem in review.inspect(change)]
+    if problems:
+        raise InvalidError.of(problems)
     if denied and review.missing is not None:
         review.missing(commit, denied)
     report = CommitReport(
@@ -316,4 +326,7 @@ def load_tree(
     """
     empty = State.empty(kinds).born(genesis)
     found = changes.between(objects, empty, None, tree, trusted=trusted).resources
-    return empty.after(found, trusted=trusted, unfinished=unfinished)
+    state = empty.after(found, trusted=trusted, unfinished=unfinished)
+    if not trusted and (problems := list(targets.missing_files(objects, state, found))):
+        raise InvalidError.of(problems)
+    return state

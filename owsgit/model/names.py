@@ -26,6 +26,13 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""All digits of a commit's id: shorter ones may come to mean another commit."""
+
+ALIAS_NEED = "alias:"
+"""What names a version of a function by an alias needs of it (Reference.need)."""
+
+
 def unqualified(name: str) -> str:
     """The function that a name of a version of it means: f of f, f:alias and f@commit."""
     return re.split("[:@]", name, maxsplit=1)[0]

@@ -48,6 +48,8 @@ class Reference:
     `passes`: it hands on what the target can do; not so where a policy only names who may do something. `orders`: the
     target has to be there first; not so where it is only called later, as then two may name each other, or one itself.
     `need`: what the target has to be able to do for the one that names it (see Spec.lacks), such as a runtime.
+    `commit`: it is meant as it was at that commit of main. `files`: one of them has to be beside the target's JSON; a
+    path that ends in a slash is a folder.
     """
 
     kind: str
@@ -56,6 +58,8 @@ class Reference:
     passes: bool = True
     orders: bool = True
     need: str = ""
+    commit: str = ""
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

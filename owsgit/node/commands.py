@@ -35,6 +35,7 @@ from owsgit.reconcile import inventory
 from owsgit.reconcile.inventory import Inventory
 from owsgit.services import gateways, secrets
 from owsgit.services.functions import access
+from owsgit.services.gateways.spec import GatewaySpec
 from owsgit.services.secrets import sealing, watch
 from owsgit.services.secrets.spec import SecretSpec
 
@@ -356,8 +357,17 @@ class Commands:
 
         check()
         wanted = Wanted.parse(words[1:])
-        await self._log_streams.send(self._facts.logs(kind, name), wanted, process, check)
+        await self._log_streams.send(
+            self._facts.logs(kind, name), wanted, process, check, lambda: self._hint(kind, name)
+        )
         return 0
+
+    def _hint(self, kind: str, name: str) -> str:
+        """Why nothing is written to a log; empty if something is."""
+        found = self._state().get(kind, name) if kind == gateways.KIND.name else None
+        if found is None or not isinstance(found.spec, GatewaySpec) or found.spec.access_log is not None:
+            return ""
+        return f'the gateway {name} keeps no access log: add "accessLog": {{}} to {found.file}, commit and push'
 
     def _members(self) -> dict[str, Any]:
         """This node's name, and where all nodes of the project are reached."""

@@ -1,7 +1,8 @@
 """What a node sends for `owsgit logs`: lines of a function's log as they stand on the disk, lines of its own between.
 
 A line of a log begins with `{"time"` (owsgit/runtime/log_lines.py), one of the node's with `{"owsgit"`:
-`{"owsgit": {"node": NAME, "members": [{"name", "address", "port"}, ...]}}` first, and when the nodes change;
+`{"owsgit": {"node": NAME, "members": [{"name", "address", "port"}, ...], "hint": TEXT}}` first, and when one of these
+changes; the hint says why nothing is written to this log;
 `{"owsgit": {"cursor": CURSOR, "live": BOOL}}` after every batch: what came before is whole, and whether it is all.
 A client that loses its connection asks for what comes after the last cursor.
 """
@@ -77,10 +78,15 @@ class LogStreams:
         self._scans = asyncio.Semaphore(SCANS_MAX)
 
     async def send(
-        self, folder: Path, wanted: Wanted, process: asyncssh.SSHServerProcess[bytes], check: Callable[[], None]
+        self,
+        folder: Path,
+        wanted: Wanted,
+        process: asyncssh.SSHServerProcess[bytes],
+        check: Callable[[], None],
+        hint: Callable[[], str],
     ) -> None:
-        """Send what is wanted; `check` raises once the client may not read it any more."""
-        told = self._tell(process, {})
+        """Send what is wanted; `check` raises once the client may not read it any more. `hint`: see above."""
+        told = self._tell(process, {}, hint())
         async with self._scans:
             found = await asyncio.to_thread(reader, folder, wanted)
         try:
@@ -88,15 +94,15 @@ class LogStreams:
             while (more or wanted.follow) and not process.is_closing():
                 check()
                 if wanted.follow:
-                    told = self._tell(process, told)
+                    told = self._tell(process, told, hint())
                 more = await self._batch(found, process, wanted.follow and not more)
                 if not more and wanted.follow:
                     await asyncio.sleep(FOLLOW_SECONDS)
         finally:
             found.close()
 
-    def _tell(self, process: asyncssh.SSHServerProcess[bytes], told: dict[str, Any]) -> dict[str, Any]:
-        members = self._members()
+    def _tell(self, process: asyncssh.SSHServerProcess[bytes], told: dict[str, Any], hint: str) -> dict[str, Any]:
+        members = {**self._members(), "hint": hint}
         if members != told:
             process.stdout.write(_own(members))
         return members

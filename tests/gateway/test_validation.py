@@ -302,3 +302,9 @@ def test_mistakes_are_told_where_they_are(spec: dict[str, Any], path: str, words
 def test_models_may_refer_to_themselves() -> None:
     tree = {"type": "object", "properties": {"below": {"type": "array", "items": {"$ref": "#/models/Tree"}}}}
     GatewaySpec.parse(json.dumps({"port": 80, "routes": {}, "models": {"Tree": tree}}).encode(), "x")
+
+
+@pytest.mark.parametrize("said", [{"body": "no $context.error.mesage"}, {"headers": {"x-a": "${context.apiID}"}}])
+def test_an_answer_that_names_what_nobody_knows_is_refused(said: dict[str, Any]) -> None:
+    with pytest.raises(InvalidError, match=r"is not known; did you mean the variable '(error.message|apiId)'"):
+        GatewaySpec.parse(json.dumps({"port": 1, "routes": {}, "responses": {"THROTTLED": said}}).encode(), "g.json")

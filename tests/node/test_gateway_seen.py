@@ -3,6 +3,7 @@
 import gzip
 import http.server
 import json
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def test_a_gateway_that_is_seen(tmp_path: Path, alice: Person, node: Node) -> No
         "functions/hello/function.json": projects.function(),
         "functions/hello/app.py": COUNTS,
         "gateways/api.json": gateway,
+        "gateways/silent.json": {"port": free_port(), "routes": {"GET /plain": {"function": "hello"}}},
     }
     project = projects.create(tmp_path / "shop", alice, files=files)
     node.start()
@@ -97,6 +99,12 @@ def test_a_gateway_that_is_seen(tmp_path: Path, alice: Person, node: Node) -> No
     assert [entry["record"]["status"] for entry in logged("--level", "WARN")] == [404]
     missing = owsgit("logs", "--gateway", "other", by=alice, cwd=project.folder)
     assert missing.status == 1 and "there is no gateway 'other'" in missing.text
+    command = [*nodes.OWSGIT, "logs", "--gateway", "silent"]
+    silent = subprocess.run(
+        command, cwd=project.folder, env=alice.environment, capture_output=True, text=True, timeout=120
+    )
+    assert silent.returncode == 0 and silent.stdout == ""
+    assert 'add "accessLog": {} to gateways/silent.json' in silent.stderr
 
     metrics = owsgit("metrics", by=alice, cwd=project.folder).text
     labels = 'gateway="api",route="GET /items/{id}",stage="$default"'

@@ -79,6 +79,16 @@ def test_what_is_taken(key: str, route: dict[str, Any], more: dict[str, Any]) ->
         ({"response": {"headers": {"Content-Length": "1"}}}, "no header that a response can set"),
         ({"response": {"body": "%%%", "isBase64Encoded": True}}, "not base64"),
         ({"response": {"body": {"a": ["${context}"]}}}, "there is no variable 'context'"),
+        ({"response": {"body": {"a": ["${context.requestid}"]}}}, "did you mean the variable 'requestId'"),
+        ({"response": {"headers": {"x-a": "$context.nothing"}}}, "$context.nothing is not known"),
+        (
+            {"function": "f", "requestParameters": {"append:header.x": "a-${context.pathh}"}},
+            "did you mean the variable 'path'",
+        ),
+        (
+            {"function": "f", "responseParameters": {"200": {"overwrite:header.x": "$context.identity.ip"}}},
+            "$context.identity.ip is not known",
+        ),
         ({"response": {}, "rewrite": "/x"}, "rewrite is for function, invoke and http, not for response"),
         ({"response": {}, "requestParameters": {"remove:header.x": ""}}, "not for response: remove them"),
         ({"response": {}, "redirect": {"location": "/"}}, "this one has response and redirect"),

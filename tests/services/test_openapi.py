@@ -165,7 +165,7 @@ REQUESTS = st.fixed_dictionaries(
     },
 )  # fmt: skip
 ROUTES = st.fixed_dictionaries(
-    {"function": st.sampled_from(["f", "f:live", "f@main", "${stageVariables.x}"])},
+    {"function": st.sampled_from(["f", "f:live", "f@" + "0" * 40, "${stageVariables.x}"])},
     optional={
         "timeout": st.integers(1, 900),
         "payloadFormatVersion": st.sampled_from(["1.0", "2.0"]),

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from owsgit.model.iam.document import Guarded
-from owsgit.model.spec import Document, Name, Reference, Suspendable
+from owsgit.model.names import ALIAS_NEED, COMMIT
+from owsgit.model.spec import Document, Name, Reference, Suspendable, nearest
 
 ENVIRONMENT_BYTES_MAX = 4096
 """Lambda's limit for all variables of a function."""
@@ -29,7 +30,6 @@ _HANDLERS = {
 
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?=.{{1,253}}:){_LABEL}(\.{_LABEL})*:[0-9]{{1,5}}")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _ALIAS = re.compile(r"(?![0-9]+$)[A-Za-z0-9_-]{1,128}")
 _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/-]*@sha256:[0-9a-f]{64}|sha256:[0-9a-f]{64}")
 _CODE_PATH = re.compile(r"[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*(/[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*){0,31}")
@@ -99,7 +99,7 @@ def _host(value: str) -> str:
 
 
 def _commit(value: str) -> str:
-    if not _COMMIT.fullmatch(value):
+    if not COMMIT.fullmatch(value):
         raise ValueError("a commit is named by all 40 digits of its id")
     return value
 
@@ -362,6 +362,13 @@ class FunctionSpec(Suspendable, Guarded):
         if both := sorted(set(self.environment) & set(self.secrets)):
             raise ValueError(f"{both[0]} is a variable of environment and of secrets: remove it from one of them")
         return self
+
+    def lacks(self, need: str) -> str | None:
+        """Who calls a version of it may name an alias."""
+        alias = need.removeprefix(ALIAS_NEED)
+        if alias == need or alias in self.aliases:
+            return None
+        return f"it has no alias {alias!r}; {nearest(alias, self.aliases, 'alias', 'aliases')}"
 
     def references(self) -> Iterator[Reference]:
         yield from super().references()

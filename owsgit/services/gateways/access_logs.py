@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from owsgit.gateway import access_log
 from owsgit.gateway.access_log import AccessLog, Line
-from owsgit.model.spec import Document, nearest
+from owsgit.model.spec import Document
 from owsgit.runtime import log_lines
 from owsgit.runtime.log_lines import Entry, Source
 from owsgit.runtime.logs import RETENTION_DAYS, FunctionLog, LogSettings
@@ -25,9 +25,7 @@ _VARIABLE_LIKE = re.compile(r"\$[A-Za-z]")
 
 
 def _known(text: str) -> str:
-    for name in access_log.unknown(text):
-        remedy = nearest(name, access_log.VARIABLES, "variable", "variables")
-        raise ValueError(f"$context.{name} is not known; {remedy}")
+    access_log.check(text)
     return text
 
 

@@ -1,11 +1,16 @@
 """Canary releases of routes: what is said of one in a gateway's file."""
 
 import re
-from typing import Annotated, Self
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from owsgit.model.spec import Document
+from owsgit.model.spec import Document, PlacedError
+from owsgit.services.gateways.stages import resolved
+
+if TYPE_CHECKING:
+    from owsgit.services.gateways.spec import RouteSpec
 
 HEADERS_MAX = 10
 
@@ -38,3 +43,13 @@ class CanarySpec(Document):
             (name.lower().encode(), re.compile(re.escape(value.encode()).replace(rb"\*", rb".*"), re.DOTALL))
             for name, value in self.headers.items()
         ]
+
+
+def check_canary(key: str, route: "RouteSpec", stages: Iterable[Mapping[str, str]]) -> None:
+    """Raises PlacedError if the canary is the route's own version in every stage, whose variables are given."""
+    if route.canary is None or route.function is None:
+        return
+    main, other = route.function, route.canary.function
+    if all(resolved(main, variables) == resolved(other, variables) for variables in stages):
+        words = f"route {key!r}: the canary is {other!r}, and so is the function: name another version, or remove it"
+        raise PlacedError(words, "routes", key, "canary", "function")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from owsgit.gateway.table import parse_key
+from owsgit.gateway.table import DEFAULT, parse_key
 from owsgit.model.names import NAME
 from owsgit.model.spec import Document, Name, PlacedError
 from owsgit.services.gateways.stages import resolved
@@ -165,6 +165,22 @@ class FilesSpec(Document):
     cache_control: Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$", max_length=256)] | None = Field(
         None, description="The header Cache-Control, such as public, max-age=3600."
     )
+
+    def needed(self, key: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """What the website has to have for the route `key`: by field, paths of which one is enough."""
+        parsed = parse_key(key)
+        index = f"{self.path}/{self.index}" if self.path else self.index
+        if parsed.greedy or parsed.text == DEFAULT:
+            if self.path is not None:
+                yield "path", (f"{self.path}/",)
+            if self.spa:
+                yield "index", (index,)
+        elif self.path is not None:
+            yield "path", (self.path, index)
+        else:
+            yield "index", (index,)
+        if self.not_found is not None:
+            yield "notFound", (self.not_found,)
 
 
 class InvokeSpec(Document):

@@ -58,9 +58,17 @@ def _header(name: str) -> str:
     return name
 
 
+def _variables(text: str) -> str:
+    if "$" in text:
+        from owsgit.gateway import refusals  # noqa: PLC0415 - not where no response has variables
+
+        refusals.check(text)
+    return text
+
+
 ResponseKind = Annotated[str, AfterValidator(_kind)]
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"), AfterValidator(_header)]
-HeaderText = Annotated[str, StringConstraints(pattern=r"^[\t\x20-\x7e]*$", max_length=4096)]
+HeaderText = Annotated[str, StringConstraints(pattern=r"^[\t\x20-\x7e]*$", max_length=4096), AfterValidator(_variables)]
 
 
 class GatewayResponse(Document):
@@ -70,9 +78,8 @@ class GatewayResponse(Document):
     headers: dict[HeaderName, HeaderText] = Field(
         default_factory=dict, max_length=HEADERS_MAX, description="Headers to add; values may hold $context variables."
     )
-    body: str | None = Field(
+    body: Annotated[str, StringConstraints(max_length=BODY_CHARACTERS_MAX), AfterValidator(_variables)] | None = Field(
         None,
-        max_length=BODY_CHARACTERS_MAX,
         description="Body, with variables such as $context.error.messageString (a JSON string), $context.error.message,"
         " $context.error.responseType, $context.error.validationErrorString, $context.requestId, $context.path; "
         'by default {"message": ...}. JSON, if no content-type is among the headers.',

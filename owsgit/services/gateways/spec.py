@@ -10,7 +10,6 @@ from pydantic.alias_generators import to_camel
 from owsgit.gateway.table import CONNECT, DEFAULT, parse_key
 from owsgit.model.core import Port
 from owsgit.model.iam.document import Guarded
-from owsgit.model.names import unqualified
 from owsgit.model.spec import Claim, Document, PlacedError, Reference, Suspendable
 from owsgit.model.strictjson import join, problem_path
 from owsgit.services.gateways import requests
@@ -27,7 +26,7 @@ from owsgit.services.gateways.authorizers import (
     check_auth,
 )
 from owsgit.services.gateways.caching import CacheSpec
-from owsgit.services.gateways.canary import CanarySpec
+from owsgit.services.gateways.canary import CanarySpec, check_canary
 from owsgit.services.gateways.compressing import CompressionSpec
 from owsgit.services.gateways.cors import CorsSpec
 from owsgit.services.gateways.documentation import DocsSpec, DocumentationSpec, InfoSpec
@@ -50,7 +49,14 @@ from owsgit.services.gateways.protection import InFlightMax, LimitsSpec, Throttl
 from owsgit.services.gateways.requests import MODELS_MAX, JsonSchema, ModelName, RequestSpec
 from owsgit.services.gateways.responses import GatewayResponse, ResponseKind
 from owsgit.services.gateways.sockets import HTTP, SELECTION, SelectionExpression, WebSocketSpec, check_key, check_route
-from owsgit.services.gateways.stages import FunctionName, StageName, StageSpec, resolved
+from owsgit.services.gateways.stages import (
+    FunctionName,
+    StageName,
+    StageSpec,
+    check_version,
+    resolved,
+    version_reference,
+)
 from owsgit.services.gateways.tls import AcmeSpec, CertificateSpec, PortTlsSpec, certificate_references
 from owsgit.services.gateways.usage_plans import ROUTE_NEED, STAGE_NEED
 
@@ -323,10 +329,13 @@ class GatewaySpec(Suspendable, Guarded):
             for stage, about in self.stages.items():
                 check(key if self.protocol == HTTP else DEFAULT, route, about.variables, stage)
         for who, at, function in self._functions():
-            for stage, about in self.stages.items() if "$" in function else ():
+            for stage, about in self.stages.items():
                 name = resolved(function, about.variables)
                 if re.fullmatch(r"[^${}]+", name) is None:
                     raise PlacedError(missing_variable(f"{who}: {function!r}", stage), *at)
+                check_version(f"{who}: {name!r}", name, *at)
+        for key, route in self.routes.items():
+            check_canary(key, route, [about.variables for about in self.stages.values()])
         return self
 
     def _functions(self) -> Iterator[tuple[str, tuple[str, ...], str]]:
@@ -431,16 +440,18 @@ class GatewaySpec(Suspendable, Guarded):
     def references(self) -> Iterator[Reference]:
         yield from super().references()
         for _, place, function in self._functions():
-            names = {unqualified(resolved(function, stage.variables)) for stage in self.stages.values()}
-            for name in sorted(names):
-                yield Reference("function", name, problem_path(place))
+            for name in sorted({resolved(function, stage.variables) for stage in self.stages.values()}):
+                yield version_reference(name, problem_path(place))
         if self.tls is not None:
             yield from self.tls.references()
         for index, domain in enumerate(self.domains):
             yield from certificate_references(domain.certificate, f"$.domains[{index}].certificate")
         for key, route in self.routes.items():
             if route.files is not None:
-                yield Reference("website", route.files.website, f"{join('$.routes', key)}.files.website")
+                path = f"{join('$.routes', key)}.files"
+                yield Reference("website", route.files.website, f"{path}.website")
+                for field, files in route.files.needed(key):
+                    yield Reference("website", route.files.website, f"{path}.{field}", files=files)
             if route.invoke is not None:
                 yield Reference(route.invoke.kind, route.invoke.name, f"{join('$.routes', key)}.invoke.name")
 
