@@ -41,9 +41,9 @@ from owsgit.gateway.exchange import (
     Headers,
     Response,
     head_size,
+    too_slow,
 )
-from owsgit.gateway.limits import BODY_SECONDS_MAX, HEAD_SECONDS_MAX
-from owsgit.gateway.protocol import client_of
+from owsgit.gateway.protocol import FIRST_LOOK_SECONDS, client_of
 
 STREAMS_MAX = 100
 """At once on one connection, whether the client still waits for them or not."""
@@ -119,9 +119,12 @@ class Stream:
         "_leaving",
         "_pieces",
         "_wanted",
+        "began",
         "complete",
         "gone",
         "id",
+        "late",
+        "received",
         "room",
         "task",
         "timer",
@@ -134,7 +137,9 @@ class Stream:
         self._leaving: Callable[[], object] | None = None
         self._pieces: list[tuple[bytes, int]] = []
         self._wanted: asyncio.Future[None] | None = None
-        self.complete = self.gone = False
+        self.complete = self.gone = self.late = False
+        self.began = connection.now()
+        self.received = 0  # bytes of the body
         self.room = asyncio.Event()  # set when the client may have made some for the response
         self.timer: asyncio.TimerHandle | None = None
 
@@ -156,6 +161,7 @@ class Stream:
 
     def feed(self, piece: bytes, counted: int) -> None:
         self._pieces.append((piece, counted))
+        self.received += len(piece)
         self.wake()
 
     def wake(self) -> None:
@@ -180,6 +186,8 @@ class Stream:
                 return b""
             if self.gone:
                 raise ClientGoneError
+            if self.late:
+                raise too_slow()
             if self._awaited:
                 self._awaited = False
                 self._connection.headers(self, [(b":status", b"100")], False)
@@ -275,7 +283,7 @@ class Http2Protocol(asyncio.Protocol):
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW_BYTES - 65_535)
         self._write()
-        self._rest(HEAD_SECONDS_MAX)
+        self._rest(self._application.limits.head_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
@@ -372,7 +380,8 @@ class Http2Protocol(asyncio.Protocol):
         self._streams[id_] = stream
         self._running.add(stream)
         self._unrest()
-        stream.timer = self._loop.call_later(BODY_SECONDS_MAX, self._too_slow, stream)
+        if not bodiless:
+            stream.timer = self._loop.call_later(FIRST_LOOK_SECONDS, self._look_at_body, stream, exchange)
         task = self._loop.create_task(stream.run(self._application, exchange))
         self._state.tasks.add(task)
         task.add_done_callback(lambda done: self._done(stream, done))
@@ -414,8 +423,16 @@ class Http2Protocol(asyncio.Protocol):
             self._write()
         stream.lose()
 
-    def _too_slow(self, stream: Stream) -> None:
-        self.reset(stream, ErrorCodes.CANCEL)
+    def _look_at_body(self, stream: Stream, exchange: Exchange) -> None:
+        """Let nobody wait for the rest of a body that comes too slowly: the rule of BoundedProtocol.cut_off."""
+        if self._h2.remote_flow_control_window(stream.id) <= 0:  # it is we who are slow
+            stream.began = self.now()
+        deadline = exchange.limits.body_deadline(stream.began, stream.received)
+        if self.now() < deadline:
+            stream.timer = self._loop.call_at(deadline, self._look_at_body, stream, exchange)
+            return
+        stream.late = True
+        stream.wake()
 
     def _make_room(self, id_: int | None) -> None:
         for stream in list(self._streams.values()) if not id_ else [self._streams.get(id_)]:
@@ -435,6 +452,9 @@ class Http2Protocol(asyncio.Protocol):
             self._loop.call_later(ABORT_SECONDS, self._transport.abort)
 
     # what streams say
+
+    def now(self) -> float:
+        return self._loop.time()
 
     def acknowledge(self, stream: Stream, counted: int) -> None:
         """So much of the request was read: the client may send more."""

@@ -22,6 +22,7 @@ from owsgit.gateway import http2
 from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Exchange, Mount, Response
 from owsgit.gateway.hosts import Binding
+from owsgit.gateway.limits import DEFAULT, Limits
 from owsgit.gateway.tls import Trust
 from tests.gateway.test_tls import LOOPS, Secure, until
 from tests.support.authorities import Authority
@@ -69,6 +70,13 @@ class Doing:
 
         return Response(200, [], pieces(), 100)
 
+    def serve(self, secure: Secure, limits: Limits = DEFAULT) -> None:
+        routes = [(f"ANY /{name}", getattr(self, name)) for name in ("stream", "wait", "unread", "broken")]
+        api = Api(Mount("api", "1"), [*routes, ("$default", self.echo)], limits=limits)
+        guarded = secure.secured("m.test", trust=Trust(Authority("Clients").pem.encode()))
+        bindings = [Binding(host, (), api) for host in ("a.test", "m.test")]
+        secure.do(secure.listeners.serve("api", secure.port, bindings, [secure.secured("a.test"), guarded]))
+
 
 @pytest.fixture(scope="module", params=LOOPS)
 def secure(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
@@ -80,11 +88,7 @@ def secure(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def doing(secure: Secure) -> Iterator[Doing]:
     made = Doing()
-    routes = [(f"ANY /{name}", getattr(made, name)) for name in ("stream", "wait", "unread", "broken")]
-    api = Api(Mount("api", "1"), [*routes, ("$default", made.echo)])
-    guarded = secure.secured("m.test", trust=Trust(Authority("Clients").pem.encode()))
-    bindings = [Binding(host, (), api) for host in ("a.test", "m.test")]
-    secure.do(secure.listeners.serve("api", secure.port, bindings, [secure.secured("a.test"), guarded]))
+    made.serve(secure)
     yield made
     secure.loop.call_soon_threadsafe(made.release.set)
 
@@ -362,17 +366,35 @@ def test_more_streams_than_are_allowed(client: Raw) -> None:
     assert client.until(h2.events.ConnectionTerminated, h2.events.StreamReset) is not None
 
 
-def test_garbage_and_silence_end_a_connection(secure: Secure, doing: Doing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_and_silence_end_a_connection(secure: Secure, doing: Doing) -> None:
     garbage = Raw(secure)
     garbage.send(b"\xff" * 1000)
     assert garbage.until(h2.events.ConnectionTerminated).error_code == ErrorCodes.FRAME_SIZE_ERROR
-    monkeypatch.setattr(http2, "HEAD_SECONDS_MAX", 0.1)
-    monkeypatch.setattr(http2, "BODY_SECONDS_MAX", 0.1)
+    doing.serve(secure, Limits(head_seconds=0.1))
     silent = Raw(secure)
     assert silent.until(h2.events.ConnectionTerminated).error_code == ErrorCodes.NO_ERROR
-    slow = Raw(secure)
-    id_ = slow.request("/", end=False, method="POST")
-    assert slow.until(h2.events.StreamReset, id_=id_) is not None
+
+
+def test_a_body_may_take_as_long_as_its_rate_says(
+    secure: Secure, doing: Doing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as over HTTP/1.1."""
+    monkeypatch.setattr(http2, "FIRST_LOOK_SECONDS", 0.2)
+    doing.serve(secure, Limits(body_seconds=0.2, bytes_per_second=1_000))
+    client = Raw(secure)
+    client.until(h2.events.RemoteSettingsChanged)  # else the windows are smaller
+    quick, slow = client.request(end=False, method="POST"), client.request(end=False, method="POST")
+    for id_, size in ((quick, 16_384), (slow, 1)):
+        client.h2.send_data(id_, b"x" * size)
+    client.flush()
+    told = client.until(h2.events.ResponseReceived)
+    assert told.stream_id == slow and dict(told.headers)[":status"] == "408"
+    assert client.until(h2.events.StreamReset, id_=slow).error_code == ErrorCodes.NO_ERROR
+    time.sleep(0.3)  # longer than bodySeconds, and not than the bytes that came allow
+    client.h2.send_data(quick, b"x" * 100, end_stream=True)
+    client.flush()
+    assert dict(client.until(h2.events.ResponseReceived, id_=quick).headers)[":status"] == "200"
+    client.socket.close()
 
 
 def test_a_reset_for_a_stream_that_never_was(client: Raw) -> None:
