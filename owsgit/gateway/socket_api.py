@@ -7,7 +7,9 @@
 https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-api-overview.html
 """
 
+import asyncio
 import logging
+import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +25,7 @@ from owsgit.gateway.limits import DEFAULT as DEFAULT_LIMITS
 from owsgit.gateway.limits import Limits
 from owsgit.gateway.sockets import CLIENT, CUT, MESSAGE_BYTES_MAX, Connection, Connections, GoneError, SocketLimits
 from owsgit.gateway.table import CONNECT, DEFAULT, DISCONNECT
+from owsgit.gateway.throttle import Pace, too_many
 from owsgit.model.errors import OwsgitError
 
 KINDS = {403: "ForbiddenException", 410: "GoneException", 413: "PayloadTooLargeException"}
@@ -30,6 +33,8 @@ ERROR_TYPE = b"x-amzn-errortype"
 SUBPROTOCOL = b"sec-websocket-protocol"
 
 LIMITS = SocketLimits()
+MESSAGES_AT_ONCE = 10
+"""Of one connection, before the others have their turn."""
 
 log = logging.getLogger("owsgit.gateway")
 
@@ -92,6 +97,7 @@ class WebSocketApi:
         self._routes = {key: route for key, route in routes.items() if key not in (CONNECT, DISCONNECT)}
         self._disconnect = routes.get(DISCONNECT)
         self._deployed, self._selection, self._limits = connections, selection, limits
+        self._pace = Pace()
         connect = routes[CONNECT].handler if CONNECT in routes else _accept
         handshake = wrapped(connect, [_named_connect, *connect_steps])
         self._handshakes = Api(mount, [(DEFAULT, handshake)], steps, observers, http)
@@ -152,6 +158,7 @@ class WebSocketApi:
 
     async def _converse(self, connection: Connection, receive: Receive) -> tuple[int, str]:
         """Answer messages, one after another, until the connection is closed; how."""
+        taken = 0
         while True:
             event = await receive()
             if event["type"] == "websocket.disconnect":
@@ -164,12 +171,15 @@ class WebSocketApi:
                 await api._message(connection, message)
             except GoneError:
                 continue  # its end is among what is to be received
+            taken += 1
+            if taken % MESSAGES_AT_ONCE == 0:  # where nothing else is waited for
+                await asyncio.sleep(0)
 
     async def _message(self, connection: Connection, message: str | bytes) -> None:
         request_id = str(uuid.uuid4())
         try:
             if not connection.may_send():
-                raise RefusedError(429, "Too Many Requests", "THROTTLED")
+                raise self._pace.slowed(too_many(1), time.monotonic())
             key = self._selection.key(message) if isinstance(message, str) else ""
             if key not in self._routes:
                 key = DEFAULT
@@ -182,6 +192,8 @@ class WebSocketApi:
             response = await route.handler(exchange)
             body = await _whole(response) if route.two_way else b""
         except RefusedError as refusal:
+            if refusal.held:  # meanwhile nothing more is read of this connection
+                await asyncio.sleep(refusal.held)
             await connection.send(_error(refusal, connection, request_id))
         except Exception:
             log.exception("a message to %s failed", connection.mount.api)

@@ -23,6 +23,9 @@ FRAMES_MAX = 1024
 UNSENT_BYTES_MAX = 1024 * 1024
 """Of what a client does not take; then it is cut off."""
 
+PIECE_BYTES = 4 * 1024
+"""Of what came, that is parsed at once: the loop reads 64 times as much, which may be 40,000 messages."""
+
 CLOSE_SECONDS_MAX = 5.0
 """How long a client may take to answer a close."""
 
@@ -52,10 +55,25 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self.logger = log
         self._dying: asyncio.TimerHandle | None = None
+        self._unparsed = b""
         self.leave: Callable[[], None] = _uncounted
         """What is done when the connection is lost: so long it counts as one of its client."""
 
     def data_received(self, data: bytes) -> None:
+        parses = bool(self._unparsed)
+        self._unparsed += data
+        if not parses:
+            self._parse()
+
+    def _parse(self) -> None:
+        """Parse a piece; the rest when others had their turn."""
+        piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
+        if self._unparsed:
+            self.loop.call_soon(self._parse)
+        if piece:
+            self._feed(piece)
+
+    def _feed(self, data: bytes) -> None:
         try:
             super().data_received(data)
         except UnicodeError:  # of a path that is not ASCII
@@ -68,6 +86,9 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
         if self._dying is not None:
             self._dying.cancel()
         self.leave()
+        if self._unparsed:  # it was said before the end
+            data, self._unparsed = self._unparsed, b""
+            self._feed(data)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006, "reason": "Connection closed abnormally"})
         super().connection_lost(exc)
 

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,14 +21,16 @@ from botocore.exceptions import ClientError
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from owsgit.gateway.app import Api
+from owsgit.gateway import throttle
+from owsgit.gateway.app import Api, wrapped
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response
 from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import ANY_HOST, Binding
-from owsgit.gateway.limits import Limits
-from owsgit.gateway.socket_api import Deployed, Selection, SocketRoute, WebSocketApi
+from owsgit.gateway.limits import Limits, Rate
+from owsgit.gateway.socket_api import MESSAGES_AT_ONCE, Deployed, Selection, SocketRoute, WebSocketApi
 from owsgit.gateway.socket_api import closed as forbidden
 from owsgit.gateway.sockets import Connections, Outcome, SocketLimits
+from owsgit.gateway.throttle import Bucket, throttled
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Answer, Invocation
 from tests.gateway.served import Served
@@ -426,6 +429,49 @@ def test_a_flood_of_messages_is_refused(ws: Sockets) -> None:
             client.send("x")
         assert said(client)["message"] == "Too Many Requests"
     assert target.events.qsize() == 2
+
+
+def test_refusals_of_a_flood_are_held_back_and_others_are_answered(
+    ws: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "REFUSALS_PER_SECOND", 1 / 60)
+    monkeypatch.setattr(throttle, "HELD_SECONDS_MAX", 60.0)
+    flooded = SocketRoute(wrapped(greeting, [throttled(Bucket(Rate(0.001, 1)))]), two_way=True)
+    ws.serve(Target(nothing), handlers={"flooded": flooded, "greet": SocketRoute(greeting, two_way=True)})
+    with ws.connect() as flooding, ws.connect() as other:
+        for _ in range(3):
+            flooding.send('{"action": "flooded"}')
+        assert flooding.recv(timeout=10) == "hello"
+        other.send('{"action": "greet"}')
+        assert other.recv(timeout=10) == "hello"
+        with pytest.raises(TimeoutError):
+            flooding.recv(timeout=0.2)
+
+
+async def greeting(exchange: Exchange) -> Response:
+    return Response(200, [], b"hello")
+
+
+def test_a_burst_is_read_in_its_order_and_others_have_their_turns(ws: Sockets) -> None:
+    turns, seen = [0], []
+
+    async def count(exchange: Exchange) -> Response:
+        seen.append((turns[0], await exchange.read()))
+        return Response(200, [])
+
+    def turn() -> None:
+        turns[0] += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    ws.serve(Target(nothing), handlers={"$default": SocketRoute(count)}, limits=replace(LIMITS, message_burst=100_000))
+    with ws.connect() as client:
+        sent = [b"%d" % number for number in range(10_000)]
+        ws.now(turn)
+        client.socket.sendall(b"".join(b"\x81%c\0\0\0\0%b" % (0x80 | len(text), text) for text in sent))
+        client.close()
+    until(lambda: len(seen) == len(sent))
+    assert [text for _, text in seen] == sent
+    assert max(Counter(at for at, _ in seen).values()) <= MESSAGES_AT_ONCE
 
 
 def test_a_message_that_is_too_long_ends_the_connection(ws: Sockets) -> None:

@@ -95,6 +95,7 @@ def test_a_conversation_outlives_deployments_and_ends_with_its_gateway(services:
             "$disconnect": {"function": "chat"},
             "$default": {"function": "chat", "routeResponse": True},
             "shout": {"function": "chat", "routeResponse": True},
+            "once": {"response": {}, "routeResponse": True, "throttle": {"rate": 0.001, "burst": 1}},
         },
     }
 
@@ -118,6 +119,8 @@ def test_a_conversation_outlives_deployments_and_ends_with_its_gateway(services:
 
         assert await told("hi") == {"one": "$default", "said": "hi"}
         assert (await told('{"to": {"do": "shout"}}'))["one"] == "shout"
+        await client.send('{"to": {"do": "once"}}')  # its answer is empty, and not sent
+        assert (await told('{"to": {"do": "once"}}'))["message"] == "Too Many Requests"
         assert gateways.details("chat")["connections"] == 1
         await functions.apply(function("two"), "b" * 40)
         del chat["routes"]["shout"]  # type: ignore[attr-defined]

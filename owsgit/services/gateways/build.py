@@ -13,7 +13,7 @@ from owsgit.gateway.hosts import Binding
 from owsgit.gateway.redirects import with_header
 from owsgit.gateway.socket_api import Deployed, Selection, SocketRoute, WebSocketApi
 from owsgit.gateway.sockets import SocketLimits
-from owsgit.gateway.table import CONNECT, DEFAULT
+from owsgit.gateway.table import CONNECT, DEFAULT, DISCONNECT
 from owsgit.model.service import Site
 from owsgit.services.gateways import caching
 from owsgit.services.gateways.authorization import Asked, Authorization, AuthorizerState, asked_of_docs
@@ -67,7 +67,7 @@ class Builder:
         return {stage: api for stage, api in self._apis.items() if isinstance(api, WebSocketApi)}
 
     def _socket_api(self, stage: str, about: StageSpec) -> WebSocketApi:
-        """Route steps are those of $connect: who may connect may send."""
+        """Who may connect may send: of other routes only what protects them counts."""
         spec = self._spec
         mount = Mount(self._name, self._site.scope().account, stage, (), about.variables)
         self.route_keys.update(spec.routes)
@@ -93,7 +93,8 @@ class Builder:
         """An answer that decides or is sent has to be of format 1.0, which AWS asks for here; others are not read."""
         read = key == CONNECT or route.route_response
         route = route.model_copy(update={"payload_format_version": "1.0" if read else "2.0"})
-        return self._integration(key, route, stage, about)
+        made = self._integration(key, route, stage, about)
+        return made if key in (CONNECT, DISCONNECT) else wrapped(made, self._protection.of_route(stage, key, route))
 
     def _http_api(self, stage: str, about: StageSpec) -> Api:
         binary = frozenset(self._spec.binary_media_types)
