@@ -26,7 +26,7 @@ from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.namespace import ContainerProcess, NetworkNamespace
 from owsgit.runtime.outside import Outside
 from owsgit.runtime.transcript import Transcript
-from owsgit.runtime.worker import MEBIBYTE
+from owsgit.runtime.worker import MEBIBYTE, NotBegunError, given_to_another
 
 EXIT_SECONDS_MAX = 2
 """How long after the end of a process the engine may take to know how it ended."""
@@ -130,7 +130,7 @@ class ContainerWorker:
     async def invoke(self, invocation: Invocation) -> Answer:
         """Answer one request. Never raises for what the function does; a worker that failed is not `alive` after.
 
-        Raises UnavailableError if the engine went away with the container.
+        Raises UnavailableError if the engine went away with the container, NotBegunError.
         """
         assert self._front is not None
         config, transcript = self.config, self._transcript
@@ -148,6 +148,10 @@ class ContainerWorker:
             transcript.write([report["errorMessage"]])
             reply = Reply(failures.dump(report), UNHANDLED)
         except EOFError:
+            if not self._front.begun:
+                transcript.write([given_to_another(invocation.request_id)])
+                self.close()
+                raise NotBegunError from None
             try:
                 reply = Reply(failures.dump(await self._exit_report(invocation.request_id)), UNHANDLED)
             finally:

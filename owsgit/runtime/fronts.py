@@ -25,6 +25,9 @@ RUNTIME_API_PORT = 9001
 LAST_WORDS_SECONDS = 0.005
 """For what a server sent before its end, and nobody has read yet."""
 
+GONE_SECONDS_MAX = 1.0
+"""How long is waited for the end of a container that takes no request any more."""
+
 UNHANDLED = "Unhandled"
 WORDS_MAX = 1000
 """Characters of an error page that are told."""
@@ -43,6 +46,11 @@ class Front(Protocol):
     """How one container is asked. Made before the container is started."""
 
     environment: Mapping[str, str]  # what the container has to know of it
+
+    @property
+    def begun(self) -> bool:
+        """Whether the container may have begun the last request."""
+        ...
 
     async def ready(self) -> failures.Report | None:
         """Return when the container takes requests, or with the error that it reports instead."""
@@ -67,6 +75,7 @@ class HttpFront:
     def __init__(self, network: NetworkNamespace, port: int, path: str) -> None:
         self._network, self._port, self._path = network, port, path
         self.environment = {"PORT": str(port)}
+        self.begun = False
 
     async def ready(self) -> None:
         for attempt in itertools.count():
@@ -88,6 +97,7 @@ class HttpFront:
             headers["Lambda-Runtime-Trace-Id"] = invocation.trace_id
         if invocation.client_context:
             headers["Lambda-Runtime-Client-Context"] = invocation.client_context.decode("latin-1")
+        self.begun = True
         try:
             response = await exchange.post(
                 await self._connect(), f"{LOOPBACK}:{self._port}", self._path, headers, invocation.payload,
@@ -96,7 +106,9 @@ class HttpFront:
         except exchange.TooLargeError as error:
             return Reply(failures.dump(failures.too_large(error.size)), error=UNHANDLED)
         except (OSError, exchange.ExchangeError) as error:
-            await asyncio.sleep(10 * LAST_WORDS_SECONDS)  # if it is because the container ended, the caller notices now
+            self.begun = not isinstance(error, ConnectionError)  # refused, or reset: it has not read the whole of it
+            # if it is because the container ended, the caller notices now
+            await asyncio.sleep(10 * LAST_WORDS_SECONDS if self.begun else GONE_SECONDS_MAX)
             report = {"errorType": "Runtime.InvalidResponse", "errorMessage": f"The container broke HTTP: {error}"}
             return Reply(failures.dump(report), error=UNHANDLED, broken=True)
         return _reply(response)
@@ -124,6 +136,10 @@ class LambdaFront:
 
     def __init__(self, network: NetworkNamespace) -> None:
         self._api = RuntimeApi(network.listener(RUNTIME_API_PORT))
+
+    @property
+    def begun(self) -> bool:
+        return self._api.begun
 
     async def ready(self) -> failures.Report | None:
         return await self._api.ready()

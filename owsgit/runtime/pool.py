@@ -173,11 +173,16 @@ class Pool:
 
     def _move(self, call: Call) -> None:
         call.moved += 1
-        if call.moved <= MOVES_MAX:
-            self._calls.appendleft(call)
-        else:
-            report = failures.exited(call.invocation.request_id, 0, out_of_memory=False)
-            call.resolve(Answer(failures.dump(report), "Unhandled"))
+        self._calls.extendleft(self._not_given_up([call]))
+
+    @staticmethod
+    def _not_given_up(calls: list[Call]) -> list[Call]:
+        """Those that may still be given to another worker; the others are answered."""
+        for call in calls:
+            if call.moved > MOVES_MAX:
+                report = failures.exited(call.invocation.request_id, 0, out_of_memory=False)
+                call.resolve(Answer(failures.dump(report), "Unhandled"))
+        return [call for call in calls if call.moved <= MOVES_MAX]
 
     def answered(self, worker: QueuedWorker, seconds: float) -> None:
         """Called by a worker when it has room for more."""
@@ -206,7 +211,7 @@ class Pool:
 
     def again(self, calls: list[Call]) -> None:
         """Called by a worker with what it has not begun."""
-        self._calls.extendleft(reversed(calls))
+        self._calls.extendleft(reversed(self._not_given_up(calls)))
         self._loop.call_soon(self._serve_again)
 
     def _serve_again(self) -> None:

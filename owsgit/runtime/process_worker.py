@@ -10,7 +10,7 @@ from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.sandbox import Running, end_of
 from owsgit.runtime.transcript import Transcript
-from owsgit.runtime.worker import NotBegunError
+from owsgit.runtime.worker import NotBegunError, given_to_another
 
 
 class ProcessWorker(ABC):
@@ -48,7 +48,7 @@ class ProcessWorker(ABC):
             transcript.write([report["errorMessage"]])
             payload, error = failures.dump(report), "Unhandled"
         except NotBegunError:
-            transcript.write([f"RequestId: {invocation.request_id} its worker had ended: it is given to another"])
+            transcript.write([given_to_another(invocation.request_id)])
             self.close()
             raise
         except (EOFError, OSError, ValueError):

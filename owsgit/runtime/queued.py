@@ -311,7 +311,9 @@ class QueuedWorker(FramedWorker):
         back = self._take_back()
         if self.under_way:
             self._fail(self._exited())
-        else:
+        else:  # it ended by itself: none of them is what ends workers, and yet each of these may
+            for call in back:
+                call.moved += 1
             self.close()
         self._again(back)
 

@@ -14,6 +14,7 @@ from owsgit.model.service import Invocation
 from owsgit.runtime import failures, runtime_http
 from owsgit.runtime.runtime_flight import Buffered, Flight, Nothing, Outcome, Report, Streamed, error_type
 from owsgit.runtime.runtime_http import Body, Connection, RefusedError, Request
+from owsgit.runtime.worker import NotBegunError
 
 PREFIX = b"/2018-06-01/runtime/"
 MODE = b"lambda-runtime-function-response-mode"
@@ -42,15 +43,21 @@ class RuntimeApi:
         return await self._init
 
     async def invoke(self, invocation: Invocation, arn: str, deadline_seconds: float) -> Outcome:
-        """Have one invocation answered. Raises EOFError when the runtime ends, or breaks off a stream."""
+        """Have one invocation answered. Raises EOFError when the runtime ends, or breaks off a stream; NotBegunError if
+        it ends before."""
         self._server.pace.renew()
         self._flight = Flight(invocation, arn, deadline_seconds)
         if self._ended:
-            raise EOFError("the runtime is gone")
+            raise NotBegunError("the runtime is gone")
         if self._poller is not None:
             poller, self._poller = self._poller, None
             self._deliver(self._flight, poller)
         return await self._flight.result()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the runtime may have begun the last invocation."""
+        return self._flight is not None and self._flight.begun
 
     async def end(self) -> None:
         """The runtime's process has ended: hear what it said last, then no more."""
@@ -107,6 +114,7 @@ class RuntimeApi:
         flight.delivered = True
         payload = flight.invocation.payload
         connection.answer(runtime_http.head(200, len(payload), flight.headers), payload)
+        connection.on_unread = partial(setattr, flight, "unread", True)
 
     def _poller_lost(self, connection: Connection) -> None:
         if self._poller is connection:

@@ -10,6 +10,7 @@ from owsgit.model.service import Invocation
 from owsgit.runtime import failures, streamed
 from owsgit.runtime.python_worker import RESPONSE_BYTES_MAX
 from owsgit.runtime.runtime_http import DISCARDED_BYTES_MAX, Connection, RefusedError
+from owsgit.runtime.worker import NotBegunError
 
 STREAM_PENDING_BYTES_MAX = 256 * 1024
 """Held of a stream for a reader that is slower than the function, before the function has to wait."""
@@ -31,6 +32,7 @@ class Flight:
         self.invocation = invocation
         self.headers = _headers(invocation, arn, deadline_seconds)
         self.delivered = False
+        self.unread = False  # the runtime ended before it had read the whole of it
         self.claimed = False  # a response has begun
         self.outcome: Outcome | None = None
         self._lost = False
@@ -53,6 +55,11 @@ class Flight:
         self.outcome = payload, error
         self._changed.set()
 
+    @property
+    def begun(self) -> bool:
+        """Whether the runtime may have begun it."""
+        return self.claimed or (self.delivered and not self.unread)
+
     def lose(self) -> None:
         """Nothing more can come."""
         if self.outcome is None:
@@ -60,7 +67,7 @@ class Flight:
             self._changed.set()
 
     async def result(self) -> Outcome:
-        """Carry pieces to the sink until the outcome is there. Raises EOFError."""
+        """Carry pieces to the sink until the outcome is there. Raises EOFError, NotBegunError."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -69,7 +76,7 @@ class Flight:
             if self.outcome is not None:
                 return self.outcome
             if self._lost:
-                raise EOFError("the runtime is gone")
+                raise (EOFError if self.begun else NotBegunError)("the runtime is gone")
 
     async def _pass_on(self) -> None:
         data = b"".join(self._pieces)

@@ -5,7 +5,9 @@ The client is a function's code: whatever it sends costs a bounded amount of mem
 """
 
 import asyncio
+import fcntl
 import socket
+import termios
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -56,6 +58,10 @@ class RefusedError(Exception):
 
     def reply(self) -> bytes:
         return reply(self.status, orjson.dumps({"errorMessage": self.message, "errorType": self.kind}))
+
+
+TCP_CLOSE = 7
+"""The state of a connection that was reset, in the first octet of Linux' struct tcp_info."""
 
 
 class Body(Protocol):
@@ -169,6 +175,7 @@ class Connection(asyncio.BufferedProtocol):
         self._header_count = 0
         self._held = 0
         self._work = 0
+        self.on_unread: Callable[[], object] = _nothing  # what is done if the client never reads the last answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -177,6 +184,20 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._hold(0)
         self._server.lost(self)
+        if isinstance(exc, ConnectionError):
+            self.on_unread()
+        self._lose_body()
+
+    def eof_received(self) -> None:
+        """Nothing more comes of the client. If it has not read all, Linux resets the connection; what is sent after its
+        end is answered by a reset too, which is there now (state), or is to come (then it is not acknowledged)."""
+        ours = self._transport.get_extra_info("socket")
+        state = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        if state == TCP_CLOSE or any(fcntl.ioctl(ours.fileno(), termios.TIOCOUTQ, bytes(4))):
+            self.on_unread()
+        self._lose_body()  # what is written from now on is not sent
+
+    def _lose_body(self) -> None:
         body, self._body = self._body, None
         if body is not None:
             body.lost()
@@ -253,6 +274,7 @@ class Connection(asyncio.BufferedProtocol):
     def answer(self, *pieces: bytes) -> None:
         """Send the response to the present request."""
         self._body, self._begun = None, False
+        self.on_unread = _nothing
         if sum(map(len, pieces)) <= JOINED_BYTES_MAX:
             pieces = (b"".join(pieces),)
         for piece in pieces:
@@ -289,6 +311,10 @@ class Connection(asyncio.BufferedProtocol):
     def _cut_off(self, refused: RefusedError) -> None:
         self._transport.write(refused.reply())
         self._transport.close()
+
+
+def _nothing() -> None:
+    """Nobody asks whether it was read."""
 
 
 def _too_large(limit: str) -> RefusedError:

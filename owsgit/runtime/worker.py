@@ -22,6 +22,11 @@ class NotBegunError(EOFError):
     """The worker ended before it took the whole of a request: another can answer it, and nothing is done twice."""
 
 
+def given_to_another(request_id: str) -> str:
+    """What the log tells of a request whose worker had ended."""
+    return f"RequestId: {request_id} its worker had ended: it is given to another"
+
+
 class Call:
     """A request on its way to a worker, and the answer that somebody waits for; who stops waiting does not stop it."""
 

@@ -242,6 +242,16 @@ def test_a_container_that_ends_is_replaced(lab: ContainerLab) -> None:
     assert function(1) == 1
 
 
+@pytest.mark.parametrize("front", ["http", "lambda"])
+def test_a_container_that_is_killed_while_idle_takes_no_request_along(lab: ContainerLab, front: str) -> None:
+    image = ImageConfig(lab.image, entry_point=LAMBDA) if front == "lambda" else None
+    function = lab.function(image)
+    assert function("first") == "first"
+    (worker,) = function.pool.idle
+    worker._process.kill()  # type: ignore[attr-defined]
+    assert function("next") == "next"
+
+
 def test_a_memory_bomb_is_out_of_memory(lab: ContainerLab) -> None:
     function = lab.function()
     assert function.error({"do": "memory"})["errorType"] == "Runtime.OutOfMemory"

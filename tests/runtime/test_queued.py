@@ -168,6 +168,19 @@ def test_a_worker_that_was_killed_while_idle_costs_no_request(told: Any) -> None
         assert answer.error is None
 
 
+ENDS_WHILE_IDLE = """
+import os, socket
+socket.socket.recv = lambda *arguments: os._exit(0)
+def handler(event, context): return event
+"""
+
+
+def test_a_worker_that_always_ends_before_its_requests_is_not_started_for_ever(function: Make) -> None:
+    answers = function(ENDS_WHILE_IDLE).run("a", "b")
+    assert values(answers) == ["Unhandled"] * 2
+    assert all(b"Runtime.ExitError" in answer.payload for answer in answers)
+
+
 KILLED_AS_A_REQUEST_COMES = """
 import os, signal, socket, time
 from owsgit.runtime import python_worker

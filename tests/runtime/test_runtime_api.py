@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from owsgit.runtime.python_worker import RESPONSE_BYTES_MAX
 from owsgit.runtime.runtime_api import RuntimeApi
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
-from owsgit.runtime.worker import Worker
+from owsgit.runtime.worker import NotBegunError, Worker
 
 MIB = 1024 * 1024
 ARN = "arn:aws:lambda:us-east-1:1:function:f"
@@ -337,8 +339,40 @@ def test_a_program_that_ends_after_its_answer_has_answered(place: Lab, program: 
     function = place.start(program)
     event = "last" + "x" * MIB
     assert function(event) == event
-    found = function.error("next")
-    assert found["errorMessage"].endswith("Runtime exited without providing a reason") and not function.worker.alive
+    with pytest.raises(NotBegunError):
+        function.answer("next")
+    assert not function.worker.alive
+
+
+@pytest.mark.parametrize("moment", ["before", "unread"])
+def test_a_program_that_is_killed_while_idle_takes_no_request_along(
+    place: Lab, lab: Lab, program: Path, moment: str
+) -> None:
+    """It is killed so late that the node does not know of it, or, stopped before, when the request lies there unread."""
+    for _ in range(3):
+        function = place.start(program)
+        running = function.worker._running  # type: ignore[attr-defined]
+
+        async def killed() -> None:
+            for pid in _below(running.pid if place is not lab else running._process.pid):
+                os.kill(pid, signal.SIGSTOP)  # they end one after the other: none may begin the request meanwhile
+            if moment == "before":
+                running.kill()
+            asked = asyncio.ensure_future(function.worker.invoke(Invocation(b'"x"', "r")))
+            if moment == "unread":
+                await asyncio.sleep(0.05)
+                running.kill()
+            await asked
+
+        with pytest.raises(NotBegunError):
+            place.run(killed())
+        assert not function.worker.alive and "it is given to another" in "".join(function.log())
+
+
+def _below(pid: int) -> list[int]:
+    """A process and all that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in _below(int(child)))]
 
 
 def test_a_program_that_takes_too_long_is_ended(place: Lab, program: Path) -> None:
