@@ -47,7 +47,8 @@ class Served:
         self.port = free_port()
         self.loop = loop()
         self.listeners = Listeners("127.0.0.1")
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}")
         self.serve({})
 
@@ -76,7 +77,18 @@ class Served:
     def close(self) -> None:
         self.client.close()
         self.do(self.listeners.close())
+        self.do(self._end())
         self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(10)
+        self.loop.close()
+
+    @staticmethod
+    async def _end() -> None:
+        """End what goes on without its client, such as functions: a node does so as well (asyncio.run)."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 def raw(port: int, data: bytes) -> bytes:
