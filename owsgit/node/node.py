@@ -125,28 +125,7 @@ class Node:
         self._reconciler = Reconciler(self._handlers, self._inventory, self._desired)
         self._council = self._make_council()
         self._council.start()
-        duties = Duties(
-            self._check,
-            repository.head,
-            self._reconciler,
-            self._decide,
-            self._others_applied,
-            self._names,
-            self._council.reviewing,
-            self._pusher,
-        )
-        hooks = HookServer(duties, home.ledger)
-        access = Access(
-            self._login_of,
-            self._authorities_of,
-            self._accepts_path,
-            self._path_remedy,
-            home.ledger,
-            sys.executable,
-            self._commands(targets).run,
-            self._peer,
-        )
-        ssh = SshServer(access, home.key)
+        hooks, ssh = self._hook_server(repository), self._ssh_server(targets)
         shown = MetricsServer(self._registry, settings.metrics, str(home.settings_file))
         front_door = self._front_door(site)
         working = [asyncio.ensure_future(work) for work in (self._reconciler.run(), self._report_settled())]
@@ -155,17 +134,7 @@ class Node:
             await hooks.open(home.hook_socket)
             if front_door is not None:
                 await front_door.open()
-            try:
-                await ssh.open(settings.listen, settings.ssh_port)
-            except OSError as error:
-                raise UnavailableError(
-                    f"port {settings.ssh_port} of {settings.listen} cannot be opened: {error.strerror}",
-                    file=str(home.settings_file),
-                    path="$.sshPort",
-                    remedy="stop the program that has it (ss -ltnp), or choose another port"
-                    if error.errno == errno.EADDRINUSE
-                    else f"is {settings.listen} an address of this machine? correct $.listen",
-                ) from None
+            await self._open(ssh)
             log.info(
                 "node %s (owsgit %s) serves on %s:%s", settings.name, __version__, settings.listen, settings.ssh_port
             )
@@ -187,6 +156,47 @@ class Node:
             self._store.close()
             self._reviews.close()
             home.hook_socket.unlink(missing_ok=True)
+
+    def _hook_server(self, repository: Repository) -> HookServer:
+        duties = Duties(
+            self._check,
+            repository.head,
+            self._reconciler,
+            self._decide,
+            self._others_applied,
+            self._names,
+            self._council.reviewing,
+            self._pusher,
+        )
+        return HookServer(duties, self.home.ledger)
+
+    def _ssh_server(self, targets: Mapping[str, Any]) -> SshServer:
+        access = Access(
+            self._login_of,
+            self._authorities_of,
+            self._accepts_path,
+            self._path_remedy,
+            self.home.ledger,
+            sys.executable,
+            self._commands(targets).run,
+            self._peer,
+        )
+        return SshServer(access, self.home.key)
+
+    async def _open(self, ssh: SshServer) -> None:
+        """Raises UnavailableError."""
+        settings = self.settings
+        try:
+            await ssh.open(settings.listen, settings.ssh_port)
+        except OSError as error:
+            raise UnavailableError(
+                f"port {settings.ssh_port} of {settings.listen} cannot be opened: {error.strerror}",
+                file=str(self.home.settings_file),
+                path="$.sshPort",
+                remedy="stop the program that has it (ss -ltnp), or choose another port"
+                if error.errno == errno.EADDRINUSE
+                else f"is {settings.listen} an address of this machine? correct $.listen",
+            ) from None
 
     def _front_door(self, site: Site) -> "FrontDoor | None":
         """What answers AWS's SDKs, if this node is to."""
