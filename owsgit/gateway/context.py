@@ -8,19 +8,31 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-loggi
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from owsgit.gateway.exchange import Exchange
+from owsgit.gateway.exchange import Exchange, SocketEvent
 from owsgit.gateway.payload import full_path
 from owsgit.model.spec import nearest
+
+
+def _of_socket(of: Callable[[SocketEvent], str | int]) -> Callable[[Exchange], str]:
+    """What is known of an event of a WebSocket; empty for other requests."""
+    return lambda exchange: str(of(exchange.socket) or "") if exchange.socket is not None else ""
+
 
 VARIABLES: Mapping[str, Callable[[Exchange], str]] = {
     "accountId": lambda exchange: exchange.mount.account,
     "apiId": lambda exchange: exchange.mount.api,
+    "connectedAt": _of_socket(lambda event: round(event.connected_at * 1000)),
+    "connectionId": _of_socket(lambda event: event.connection_id),
+    "disconnectReason": _of_socket(lambda event: event.reason),
+    "disconnectStatusCode": _of_socket(lambda event: event.code),
     "domainName": lambda exchange: exchange.host,
     "domainPrefix": lambda exchange: exchange.host.partition(".")[0],
+    "eventType": _of_socket(lambda event: event.kind),
     "extendedRequestId": lambda exchange: exchange.id,
     "httpMethod": lambda exchange: exchange.method,
     "identity.sourceIp": lambda exchange: exchange.client.address,
     "identity.userAgent": lambda exchange: exchange.header(b"user-agent").decode("utf-8", "replace"),
+    "messageId": _of_socket(lambda event: event.message_id),
     "path": full_path,
     "protocol": lambda exchange: exchange.protocol,
     "requestId": lambda exchange: exchange.id,
@@ -31,24 +43,23 @@ VARIABLES: Mapping[str, Callable[[Exchange], str]] = {
 
 _NAMES = """
     authenticate.error authenticate.latency authenticate.status authorize.error authorize.latency authorize.status
-    awsEndpointRequestId awsEndpointRequestId2 cache cipherSuite connectedAt connectionId customDomain.basePathMatched
-    customDomain.routingRuleIdMatched dataProcessed deploymentId disconnectReason disconnectStatusCode endpointType
-    error.message error.messageString error.responseType error.validationErrorString eventType identity.accessKey
-    identity.accountId identity.apiKey identity.apiKeyId identity.caller identity.clientCert.clientCertPem
-    identity.clientCert.issuerDN identity.clientCert.serialNumber identity.clientCert.subjectDN
-    identity.clientCert.validity.notAfter identity.clientCert.validity.notBefore identity.cognitoAuthenticationProvider
-    identity.cognitoAuthenticationType identity.cognitoIdentityId identity.cognitoIdentityPoolId
-    identity.principalOrgId identity.user identity.userArn identity.vpcId identity.vpceId integration.error
-    integration.integrationStatus integration.latency integration.requestId integration.responseTransferMode
-    integration.status integration.timeToAllHeaders integration.timeToFirstContent integrationErrorMessage
-    integrationLatency integrationStatus isCanaryRequest messageDirection messageId requestTime requestTimeEpoch
-    resourceId responseLatency responseLength responseOverride.status status tlsVersion waf.error waf.latency
-    waf.status wafResponseCode webaclArn xrayTraceId
+    awsEndpointRequestId awsEndpointRequestId2 cache cipherSuite customDomain.basePathMatched
+    customDomain.routingRuleIdMatched dataProcessed deploymentId endpointType error.message error.messageString
+    error.responseType error.validationErrorString identity.accessKey identity.accountId identity.apiKey
+    identity.apiKeyId identity.caller identity.clientCert.clientCertPem identity.clientCert.issuerDN
+    identity.clientCert.serialNumber identity.clientCert.subjectDN identity.clientCert.validity.notAfter
+    identity.clientCert.validity.notBefore identity.cognitoAuthenticationProvider identity.cognitoAuthenticationType
+    identity.cognitoIdentityId identity.cognitoIdentityPoolId identity.principalOrgId identity.user identity.userArn
+    identity.vpcId identity.vpceId integration.error integration.integrationStatus integration.latency
+    integration.requestId integration.responseTransferMode integration.status integration.timeToAllHeaders
+    integration.timeToFirstContent integrationErrorMessage integrationLatency integrationStatus isCanaryRequest
+    messageDirection requestTime requestTimeEpoch resourceId responseLatency responseLength
+    status tlsVersion waf.error waf.latency waf.status wafResponseCode webaclArn xrayTraceId
 """
 """Every other name, AWS's whole list and "cache": some stand for something in a log alone, some have no value here."""
 
 NAMES = frozenset({*VARIABLES, *_NAMES.split()})
-OPEN = ("authorizer.", "requestOverride.")
+OPEN = ("authorizer.", "requestOverride.", "responseOverride.")
 """What begins so is whatever authorizers found out, or mappings wrote."""
 
 

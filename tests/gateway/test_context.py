@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from owsgit.gateway import context
-from owsgit.gateway.exchange import Client, Exchange
+from owsgit.gateway.exchange import Client, Exchange, SocketEvent
 
 
 @pytest.fixture
@@ -37,3 +37,10 @@ def test_a_variable_is_found_wherever_it_stands(
 ) -> None:
     exchange.authorizer = authorizer
     assert context.value(exchange, name) == value
+
+
+def test_what_is_known_of_a_websocket(exchange: Exchange) -> None:
+    names = ("connectionId", "eventType", "connectedAt", "messageId", "disconnectStatusCode")
+    assert [context.value(exchange, name) for name in names] == [""] * 5
+    exchange.socket = SocketEvent("MESSAGE", "abc=", 1700000000.5, "m")
+    assert [context.value(exchange, name) for name in names] == ["abc=", "MESSAGE", "1700000000500", "m", ""]

@@ -440,8 +440,9 @@ class GatewaySpec(Suspendable, Guarded):
     def references(self) -> Iterator[Reference]:
         yield from super().references()
         for _, place, function in self._functions():
-            for name in sorted({resolved(function, stage.variables) for stage in self.stages.values()}):
-                yield version_reference(name, problem_path(place))
+            names = {resolved(function, stage.variables) for stage in self.stages.values()}
+            found = [version_reference(name, problem_path(place)) for name in names]
+            yield from sorted(found, key=lambda each: (each.name, each.need, each.commit))
         if self.tls is not None:
             yield from self.tls.references()
         for index, domain in enumerate(self.domains):
