@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from owsgit.model.errors import Problem
 from owsgit.model.event_pattern import CHARACTERS_MAX, Pattern
-from owsgit.model.names import unqualified
+from owsgit.model.names import ALIAS_NEED, unqualified
 from owsgit.model.spec import Document, Name, PlacedError, Reference, Spec
 
 FILTERS_MAX = 10
@@ -133,4 +133,4 @@ class EventSourceSpec(Spec):
 def _function(named: str, path: str, *, passes: bool = True, orders: bool = True) -> Reference:
     """Who may feed a function is decided by lambda:CreateEventSourceMapping, as at AWS: so that is not passed on."""
     alias = named.partition(":")[2]
-    return Reference("function", unqualified(named), path, passes, orders, f"alias:{alias}" if alias else "")
+    return Reference("function", unqualified(named), path, passes, orders, ALIAS_NEED + alias if alias else "")

@@ -342,13 +342,6 @@ class FunctionSpec(Suspendable, Guarded):
             )
         return self
 
-    def lacks(self, need: str) -> str | None:
-        """Whoever names an alias needs it."""
-        alias = need.removeprefix("alias:")
-        if alias == need or alias in self.aliases:
-            return None
-        return f"it has no alias {alias!r}" + (f", only {', '.join(self.aliases)}" if self.aliases else "")
-
     @property
     def workers_max(self) -> int:
         """The most workers of one node."""
