@@ -21,7 +21,8 @@ from botocore.model import OperationModel
 from owsgit.aws import signer, sigv4
 from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, data_events
 from owsgit.aws.audit import Audit, Record
-from owsgit.aws.protocols import Incoming, Protocol, Reply, protocol_of
+from owsgit.aws.protocols import protocol_of
+from owsgit.aws.protocols.wire import Incoming, Protocol, Reply
 from owsgit.aws.sigv4 import Request, SignatureError
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.iam.context import iso, of_request

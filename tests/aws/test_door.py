@@ -17,7 +17,8 @@ from owsgit.aws import door
 from owsgit.aws.api import Caller, Need
 from owsgit.aws.audit import Audit
 from owsgit.aws.door import TOPIC, Arrival, Door, House
-from owsgit.aws.protocols import Reply, protocol_of
+from owsgit.aws.protocols import protocol_of
+from owsgit.aws.protocols.wire import Reply
 from owsgit.aws.sigv4 import Request
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision

@@ -15,15 +15,11 @@ from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
 
 from owsgit.aws.api import ServiceError
-from owsgit.aws.protocols import (
-    Incoming,
-    JsonProtocol,
-    Protocol,
-    QueryProtocol,
-    Reply,
-    RestJsonProtocol,
-    protocol_of,
-)
+from owsgit.aws.protocols import protocol_of
+from owsgit.aws.protocols.json_rpc import JsonProtocol
+from owsgit.aws.protocols.query import QueryProtocol
+from owsgit.aws.protocols.rest_json import RestJsonProtocol
+from owsgit.aws.protocols.wire import Incoming, Protocol, Reply
 from owsgit.aws.shapes import DEPTH_MAX, PATTERN_CHARACTERS_MAX, REDACTED, Problems, Readers
 
 KINDS = {"json": JsonProtocol, "query": QueryProtocol, "rest-json": RestJsonProtocol}
