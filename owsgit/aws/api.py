@@ -8,6 +8,7 @@ named so as well; its result is the operation's output in AWS's own names:
 Requests, responses and errors on the wire are the front door's business, from botocore's model of the service.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -92,6 +93,39 @@ def data_events(api: "Api") -> frozenset[str]:
     """See Api."""
     found: frozenset[str] = getattr(api, "data_events", frozenset())
     return found
+
+
+class Pieces(ABC):
+    """A body as it comes, of an operation that streams it: bytes by bytes.
+
+    What is read of a request counts only once its end came without an error: its hash, signatures and checksums are
+    held against what came as it goes, and the last of them at the end. Whoever writes one for a response has it closed.
+    """
+
+    length: int | None = None
+    """In bytes, where it is known."""
+
+    def __aiter__(self) -> "Pieces":
+        return self
+
+    @abstractmethod
+    async def __anext__(self) -> bytes:
+        """The next piece. Raises ServiceError if what came is not what was signed, or not whole."""
+
+    async def read(self, most: int) -> bytes:
+        """All of it. Raises ServiceError, also for more than `most` bytes."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self:
+            size += len(piece)
+            if size > most:
+                raise ServiceError("RequestEntityTooLarge", f"the body has more than {most:,} bytes", status=413)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Nobody reads on."""
 
 
 class Api(Protocol):

@@ -21,8 +21,8 @@ from botocore.model import OperationModel
 from owsgit.aws import signer, sigv4
 from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, data_events
 from owsgit.aws.audit import Audit, Record
-from owsgit.aws.protocols import protocol_of
-from owsgit.aws.protocols.wire import Incoming, Protocol, Reply
+from owsgit.aws.protocols import protocol_of, protocols_of
+from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, signing_name
 from owsgit.aws.sigv4 import Request, SignatureError
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.iam.context import iso, of_request
@@ -131,7 +131,7 @@ class Door:
         if home is not None and home != house.neighbours.own:
             if arrival.passed_on:
                 raise UnavailableError("nodes do not agree on where this is", remedy="try again")
-            return await self._pass_on(home, asked, incoming)
+            return await self._pass_on(home, asked)
         caller = Caller(
             credential.who,
             credential.arn,
@@ -174,7 +174,7 @@ class Door:
                     f"User: {credential.arn} is not authorized to perform: {need.action} on resource: {need.arn} {why}"
                 )
 
-    async def _pass_on(self, node: str, asked: "_Asked", incoming: Incoming) -> Reply:
+    async def _pass_on(self, node: str, asked: "_Asked") -> Reply:
         """Have another node answer. It gets the request as it was signed, and believes this node nothing."""
         request = asked.arrival.request
         told = Told(
@@ -186,7 +186,7 @@ class Door:
                 "address": asked.arrival.address,
                 "secure": asked.arrival.secure,
             },
-            incoming.body,
+            await asked.arrival.body(),
         )
         answer = await self._house.neighbours.ask(node, TOPIC, told)
         asked.elsewhere = True  # it stands in that node's log
@@ -221,9 +221,8 @@ _Speaking = dict[str, list[tuple[Protocol, Api]]]
 def _read_models(apis: Iterable[Api]) -> _Speaking:
     found: _Speaking = {}
     for api in apis:
-        protocol = protocol_of(api.service)
-        metadata = protocol.model.metadata
-        found.setdefault(metadata.get("signingName", metadata["endpointPrefix"]), []).append((protocol, api))
+        for protocol in protocols_of(api.service):
+            found.setdefault(signing_name(protocol.model), []).append((protocol, api))
     for service in _ANY:
         protocol_of(service)
     return found

@@ -28,6 +28,8 @@ SINGLE = (b"host", b"content-type")
 whoever has a signed request could make one header of it two."""
 
 UNRESERVED = "-_.~"
+PLAIN_PATHS = ("s3",)
+"""Services whose paths are signed as they are: names of objects have empty and relative segments."""
 
 _CREDENTIAL = re.compile(r"([A-Za-z0-9_]{16,128})/([0-9]{8})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/aws4_request")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")

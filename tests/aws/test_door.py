@@ -17,7 +17,7 @@ from owsgit.aws import door
 from owsgit.aws.api import Caller, Need
 from owsgit.aws.audit import Audit
 from owsgit.aws.door import TOPIC, Arrival, Door, House
-from owsgit.aws.protocols import protocol_of
+from owsgit.aws.protocols import protocols_of
 from owsgit.aws.protocols.wire import Reply
 from owsgit.aws.sigv4 import Request
 from owsgit.model.iam.context import Context
@@ -148,9 +148,9 @@ def test_models_are_not_read_where_gateways_answer(node: Node, monkeypatch: pyte
 
     def read(service: str) -> Any:
         readers.append(threading.current_thread())
-        return protocol_of(service)
+        return protocols_of(service)
 
-    monkeypatch.setattr(door, "protocol_of", read)
+    monkeypatch.setattr(door, "protocols_of", read)
     assert asked(node).status == asked(node).status == 200
     assert readers and threading.main_thread() not in readers
 

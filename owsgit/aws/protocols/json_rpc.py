@@ -1,14 +1,14 @@
 """JSON 1.0 and 1.1: X-Amz-Target names the operation. https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html"""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 from botocore.model import OperationModel, ServiceModel, StructureShape
 
 from owsgit.aws.api import ServiceError
-from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, operation_of, parsed, says
+from owsgit.aws.protocols.wire import Header, Incoming, Protocol, Reply, operation_of, parsed, query_error, says
 from owsgit.aws.shapes import Readers, Writers, check
 
 
@@ -45,13 +45,14 @@ class JsonProtocol(Protocol):
         more = self._writers.of(shape)(error.fields) if isinstance(shape, StructureShape) else {}
         named = "Message" if error.code in _CAPITAL or says(shape, "Message") else "message"
         body = orjson.dumps({"__type": f"{space}{error.code}", named: error.message, **more})
-        return self._reply(error.status, body, request_id)
+        return self._reply(error.status, body, request_id, query_error(self.model, error))
 
-    def _reply(self, status: int, body: bytes, request_id: str) -> Reply:
+    def _reply(self, status: int, body: bytes, request_id: str, more: Sequence[Header] = ()) -> Reply:
         headers = [
             (b"content-type", self._type),
             (b"x-amzn-requestid", request_id.encode()),
             (b"x-amz-crc32", b"%d" % zlib.crc32(body)),
+            *more,
         ]
         return Reply(status, headers, body)
 

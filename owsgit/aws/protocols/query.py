@@ -1,16 +1,16 @@
 """Query: forms with Action and Version, answered in XML. https://smithy.io/2.0/aws/protocols/aws-query-protocol.html"""
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement, tostring
+from xml.etree.ElementTree import Element, SubElement
 
 from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
 
 from owsgit.aws.api import ServiceError
+from owsgit.aws.protocols import xml
 from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, fields, operation_of
-from owsgit.aws.shapes import DEPTH_MAX, Readers, check, written_time
+from owsgit.aws.shapes import DEPTH_MAX, Readers, check
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,7}")
 """Of a member of a list, in a form: in one spelling each, and none that takes its time to read."""
@@ -43,7 +43,7 @@ class QueryProtocol(Protocol):
         shape = operation.output_shape
         if shape is not None:
             wrapper = shape.serialization.get("resultWrapper", f"{operation.name}Result")
-            _into(SubElement(root, wrapper), shape, result)
+            xml.write(SubElement(root, wrapper), shape, result)
         SubElement(SubElement(root, "ResponseMetadata"), "RequestId").text = request_id
         return _xml(200, root, request_id)
 
@@ -52,7 +52,7 @@ class QueryProtocol(Protocol):
         told = SubElement(root, "Error")
         SubElement(told, "Type").text = "Sender" if error.status < 500 else "Receiver"
         SubElement(told, "Code").text = _QUERY_CODES.get(error.code, error.code)
-        SubElement(told, "Message").text = _CONTROLS.sub("?", error.message)
+        SubElement(told, "Message").text = xml.CONTROLS.sub("?", error.message)
         SubElement(root, "RequestId").text = request_id
         return _xml(error.status, root, request_id)
 
@@ -70,12 +70,10 @@ _QUERY_CODES = {
 """What common errors are called in this protocol.
 https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html"""
 
-_CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
-"""What XML has no way to say."""
-
 
 def _form(incoming: Incoming) -> dict[str, str]:
     in_body = incoming.header(b"content-type").startswith("application/x-www-form-urlencoded")
+    assert isinstance(incoming.body, bytes)
     pairs = fields(incoming.body if in_body else incoming.query, plus_is_space=in_body)
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -133,37 +131,6 @@ def _numbered(members: Any) -> list[Any]:
     return [members[each] for each in sorted(members, key=int)]
 
 
-def _into(parent: Element, shape: Shape, value: Any) -> None:
-    """Write a value into an element, as XML has it."""
-    if isinstance(shape, StructureShape):
-        for name, given in value.items():
-            if given is not None:
-                _member(parent, shape.members[name], name, given)
-    elif isinstance(shape, ListShape):
-        for each in value:
-            _into(SubElement(parent, shape.member.serialization.get("name", "member")), shape.member, each)
-    elif isinstance(shape, MapShape):
-        for key, each in value.items():
-            entry = SubElement(parent, "entry")
-            SubElement(entry, shape.key.serialization.get("name", "key")).text = str(key)
-            _into(SubElement(entry, shape.value.serialization.get("name", "value")), shape.value, each)
-    elif shape.type_name == "timestamp":
-        parent.text = str(written_time(value, shape.serialization.get("timestampFormat", "iso8601")))
-    elif shape.type_name == "blob":
-        parent.text = base64.b64encode(value).decode("ascii")
-    else:
-        parent.text = str(value).lower() if isinstance(value, bool) else _CONTROLS.sub("?", str(value))
-
-
-def _member(parent: Element, shape: Shape, name: str, value: Any) -> None:
-    wire = shape.serialization.get("name", name)
-    if isinstance(shape, ListShape) and shape.serialization.get("flattened"):
-        for each in value:
-            _into(SubElement(parent, wire), shape.member, each)
-    else:
-        _into(SubElement(parent, wire), shape, value)
-
-
 def _xml(status: int, root: Element, request_id: str) -> Reply:
     headers = [(b"content-type", b"text/xml"), (b"x-amzn-requestid", request_id.encode())]
-    return Reply(status, headers, tostring(root, encoding="utf-8"))
+    return Reply(status, headers, xml.text(root))

@@ -11,28 +11,31 @@ from urllib.parse import parse_qsl
 import orjson
 from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
 
-from owsgit.aws.api import ServiceError
+from owsgit.aws.api import Pieces, ServiceError
 from owsgit.aws.eventstream import Encoded
 from owsgit.aws.sigv4 import Headers
 
 FIELDS_MAX = 1000
 """Of a query or a form."""
 
-_OBJECTS_MAX = 2_000_000
+OBJECTS_MAX = 2_000_000
 """Of a body of JSON, lists among them. Each takes 64 bytes of memory and more, and two on the wire; the smallest thing
 that means something, {"N":"1"} in a list, takes ten.
 """
 
 
+Header = tuple[bytes, bytes]
+
+
 @dataclass(frozen=True)
 class Incoming:
-    """A request as it came, its signature found to be good."""
+    """A request as it came, its signature found to be good. Its body is in pieces for operations that take it so."""
 
     method: str
     path: bytes
     query: bytes
     headers: Headers
-    body: bytes
+    body: bytes | Pieces
 
     def header(self, name: bytes) -> str:
         """The first header of that name; empty without one."""
@@ -44,11 +47,12 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response; `content_type` aside, what frames it is the listener's. A body in pieces has to be closed."""
+    """A response; what frames it is the listener's. A body in pieces has to be closed."""
 
     status: int
-    headers: Sequence[tuple[bytes, bytes]]
-    body: bytes | Encoded
+    headers: Sequence[Header]
+    body: bytes | Encoded | Pieces
+    length: int | None = None  # of the body in bytes, where it is in pieces, or is only told of
 
 
 class Protocol(ABC):
@@ -61,6 +65,10 @@ class Protocol(ABC):
     @abstractmethod
     def find(self, incoming: Incoming) -> OperationModel | None:
         """The operation that a request asks for; None if it is not of this service, or of none of its operations."""
+
+    def streamed(self, incoming: Incoming) -> OperationModel | None:
+        """The operation whose body may be taken in pieces; by its head alone. None if there is no such one."""
+        return None
 
     @abstractmethod
     def read(self, operation: OperationModel, incoming: Incoming) -> dict[str, Any]:
@@ -75,10 +83,12 @@ class Protocol(ABC):
         """The response with an error."""
 
 
-def parsed(body: bytes) -> Any:
+def parsed(body: bytes | Pieces) -> Any:
+    """What JSON says. Raises ServiceError."""
+    assert isinstance(body, bytes)
     if not body:
         return {}
-    if body.count(b"{") + body.count(b"[") > _OBJECTS_MAX:
+    if body.count(b"{") + body.count(b"[") > OBJECTS_MAX:
         raise ServiceError("SerializationException", "the request has too many parts")
     try:
         return orjson.loads(body)
@@ -104,6 +114,24 @@ def header_value(value: Any) -> bytes:
 
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def signing_name(model: ServiceModel) -> str:
+    """What the service is called in signatures."""
+    return str(model.metadata.get("signingName", model.metadata["endpointPrefix"]))
+
+
+def query_error(model: ServiceModel, error: ServiceError) -> list[Header]:
+    """How clients are told an error by its old name, of a service that was spoken to in query before.
+
+    https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#aws-protocols-awsquerycompatible-trait
+    """
+    if "awsQueryCompatible" not in model.metadata:
+        return []
+    shape = model.shape_for(error.code) if error.code in model.shape_names else None
+    code = shape.metadata.get("error", {}).get("code", error.code) if shape is not None else error.code
+    side = "Sender" if error.status < 500 else "Receiver"
+    return [(b"x-amzn-query-error", header_value(f"{code};{side}"))]
 
 
 def says(shape: Shape | None, member: str) -> bool:
