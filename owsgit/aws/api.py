@@ -9,9 +9,9 @@ Requests, responses and errors on the wire are the front door's business, from b
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from owsgit.model.iam.context import EMPTY, Context
 from owsgit.model.iam.decision import ResourcePolicy, Session
@@ -105,6 +105,9 @@ class Pieces(ABC):
     length: int | None = None
     """In bytes, where it is known."""
 
+    checksums: Mapping[str, str] = {}
+    """Of a request, once its end came: those that were found to be right, by AWS's names of their headers."""
+
     def __aiter__(self) -> "Pieces":
         return self
 
@@ -126,6 +129,13 @@ class Pieces(ABC):
     @abstractmethod
     async def aclose(self) -> None:
         """Nobody reads on."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What an Api has of whose operations some take their body as Pieces: their names."""
+
+    streams: Collection[str]
 
 
 class Api(Protocol):

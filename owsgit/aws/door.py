@@ -1,29 +1,32 @@
 """The front door: one HTTP endpoint for all APIs of AWS that this node answers for.
 
-Every request is held against its signature (signer.py), parsed by the service's model (protocols.py), decided by IAM,
+Every request is held against its signature (signer.py), parsed by the service's model (protocols/), decided by IAM,
 answered here or by the node that has what it is about, and told to the audit log.
 """
 
 import asyncio
+import contextlib
 import inspect
+import ipaddress
 import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from botocore import xform_name
 from botocore.model import OperationModel
 
 from owsgit.aws import signer, sigv4
-from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, data_events
+from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, Streaming, data_events
 from owsgit.aws.audit import Audit, Record
+from owsgit.aws.payload import Payload, without_framing
 from owsgit.aws.protocols import protocol_of, protocols_of
 from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, signing_name
-from owsgit.aws.sigv4 import Request, SignatureError
+from owsgit.aws.sigv4 import Request, SignatureError, Signed
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.iam.context import iso, of_request
 from owsgit.model.names import Scope
@@ -44,13 +47,25 @@ log = logging.getLogger("owsgit.aws")
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request at the door, before anything in it is believed. `body` reads all of it, or raises ServiceError."""
+    """A request at the door, before anything in it is believed.
+
+    `body` reads all of its body, up to BODY_BYTES_MAX; `pieces` has it as it comes, of whatever size, if `body` was not
+    called. Both raise ServiceError.
+    """
 
     request: Request
     body: Callable[[], Awaitable[bytes]]
+    pieces: Callable[[], AsyncIterator[bytes]]
     address: str
     secure: bool
     passed_on: bool = False  # whether another node brings it, which is answered here or not at all
+
+    @property
+    def unseen(self) -> bool:
+        """Whether nobody on the way could read or change it."""
+        with contextlib.suppress(ValueError):
+            return self.secure or ipaddress.ip_address(self.address).is_loopback
+        return False
 
 
 @dataclass(frozen=True)
@@ -104,21 +119,13 @@ class Door:
         spoken = await self._spoken()
         signed = signer.read(arrival.request)
         speakers = spoken.get(signed.service, [])
-        asked.protocol = speakers[0][0] if speakers else None
+        asked.speak(signed.service, speakers)
         scope = house.scope()
         sigv4.check_scope(signed, scope.region, signed.service)
-        credential = await signer.signer(signed, arrival.request, arrival.body, house.credential, secure=arrival.secure)
-        asked.credential = credential
+        credential = asked.credential = await _signer(signed, arrival, house.credential)
         if not speakers:
             raise ServiceError("UnknownOperationException", f"the service {signed.service} {BUILT_LATER}", status=404)
-        incoming = Incoming(
-            arrival.request.method,
-            arrival.request.path,
-            arrival.request.query,
-            arrival.request.headers,
-            await arrival.body(),
-        )
-        api, operation = asked.find(speakers, incoming)
+        api, operation, incoming = await self._taken(asked, speakers, signed, credential)
         protocol = asked.protocol
         assert protocol is not None
         function = _function(api, operation.name)
@@ -147,7 +154,28 @@ class Door:
             asked.context,
         )
         result = await function(caller, **_named(function, operation, parameters))
+        if isinstance(incoming.body, Payload):
+            await incoming.body.drain()
         return protocol.write(operation, result or {}, asked.request_id)
+
+    async def _taken(
+        self, asked: "_Asked", speakers: list[tuple[Protocol, Api]], signed: Signed, credential: Credential
+    ) -> tuple[Api, OperationModel, Incoming]:
+        """What is asked for, and the request with its body: whole, and what was signed; or still to be read, and then
+        held against that. Raises ServiceError."""
+        arrival, request = asked.arrival, asked.arrival.request
+        if signed.service != sigv4.S3:
+            body = await arrival.body()
+            incoming = Incoming(request.method, request.path, request.query, request.headers, body)
+            return *asked.find(speakers, incoming), incoming
+        headers = without_framing(signed, request.headers)
+        head = Incoming(request.method, request.path, request.query, headers, b"")
+        api, operation = asked.find(speakers, head)
+        in_pieces = isinstance(api, Streaming) and operation.name in api.streams
+        source = arrival.pieces() if in_pieces else _once(await arrival.body())
+        checked = operation.http_checksum is not None and "requestAlgorithmMember" in operation.http_checksum
+        payload = Payload(source, signed, credential.secret, request.headers, checked=checked)
+        return api, operation, replace(head, body=payload if in_pieces else await payload.read(BODY_BYTES_MAX))
 
     async def _spoken(self) -> "_Speaking":
         """The APIs, by the name of the service that their requests are signed for. Their models are read by the first
@@ -207,12 +235,26 @@ class Door:
             [(str(name).encode("latin-1"), str(value).encode("latin-1")) for name, value in fields["headers"]],
         )
         address, secure = str(fields["address"])[:ADDRESS_CHARACTERS_MAX], fields["secure"] is True
-        reply = await self.answer(Arrival(request, body, address, secure, passed_on=True))
+        arrival = Arrival(request, body, partial(_once, told.body), address, secure, passed_on=True)
+        reply = await self.answer(arrival)
         if not isinstance(reply.body, bytes):
             await reply.body.aclose()
             raise UnavailableError("a stream is not passed on from node to node", remedy="ask the node that has it")
         headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers]
         return Told({"status": reply.status, "headers": headers}, reply.body)
+
+
+async def _signer(signed: Signed, arrival: Arrival, credential: Callable[[str], Credential]) -> Credential:
+    """Who signed a request. Raises SignatureError, CredentialError."""
+    if signed.service == sigv4.S3:
+        return signer.streaming_signer(signed, arrival.request, credential, unseen=arrival.unseen)
+    if signed.payload == sigv4.UNSIGNED_PAYLOAD:
+        raise SignatureError("InvalidSignatureException", f"{signed.service} takes no body that is not signed.")
+    return await signer.signer(signed, arrival.request, arrival.body, credential, secure=arrival.secure)
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 _Speaking = dict[str, list[tuple[Protocol, Api]]]
@@ -236,6 +278,7 @@ class _Asked:
         self.context = of_request(
             arrival.address, arrival.request.headers, time.time(), secure=arrival.secure
         )  # the condition keys that are known of every request
+        self.service = ""  # as it was signed for
         self.protocol: Protocol | None = None
         self.operation = ""
         self.needs: list[Need] = []
@@ -244,6 +287,13 @@ class _Asked:
         self.reason = ""
         self.is_data = False
         self.elsewhere = False
+
+    def speak(self, service: str, speakers: list[tuple[Protocol, Api]]) -> None:
+        """Answer as the client speaks, as far as that is seen before all is read."""
+        self.service = service
+        protocols = [protocol for protocol, _ in speakers]
+        suiting = (each for each in protocols if each.suits(self.arrival.request))
+        self.protocol = next(suiting, protocols[0] if protocols else None)
 
     def find(self, speakers: list[tuple[Protocol, Api]], incoming: Incoming) -> tuple[Api, OperationModel]:
         """Raises ServiceError if none of them knows the operation."""
@@ -265,7 +315,7 @@ class _Asked:
 
     def refuse(self, error: ServiceError) -> Reply:
         self.error = error
-        protocol = self.protocol or _speaks_like(self.arrival.request)
+        protocol = self.protocol or _speaks_like(self.arrival.request, self.service)
         return protocol.refuse(error, self.request_id)
 
     def record(self, reply: Reply, seconds: float) -> Record:
@@ -287,17 +337,18 @@ class _Asked:
         )
 
 
+_CBOR = "cloudwatch"
 _ANY = ("dynamodb", "sts", "lambda")
-"""One service of each protocol, in whose ways clients are told what they do wrong whose service is not known."""
+"""One service of each protocol, in whose ways clients are told what they do wrong whose service is not known; those
+that are often spoken are read ahead."""
 
 
-def _speaks_like(request: Request) -> Protocol:
+def _speaks_like(request: Request, service: str) -> Protocol:
     """A protocol in which a client is told what it does wrong whose service is not known."""
-    names = dict(request.headers)
-    if b"x-amz-target" in names:
-        return protocol_of("dynamodb")
-    form = names.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
-    return protocol_of("sts" if form or b"Action=" in request.query else "lambda")
+    if service == sigv4.S3:
+        return protocol_of("s3")
+    others = (protocol_of(each) for each in (*_ANY[:-1], _CBOR))
+    return next((each for each in others if each.suits(request)), protocol_of(_ANY[-1]))
 
 
 def _status_of(code: str) -> int:
@@ -356,5 +407,8 @@ def _header_of(pair: object) -> tuple[bytes, bytes] | None:
     return None
 
 
-_HEADER_NAME = re.compile(r"content-type|x-amzn?-[a-z0-9-]{1,64}")
+_HEADER_NAME = re.compile(
+    r"accept-ranges|cache-control|content-(type|disposition|encoding|language|range)|etag|expires|last-modified|location"
+    r"|smithy-protocol|x-amzn?-[a-z0-9-]{1,64}"
+)
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

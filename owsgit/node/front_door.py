@@ -1,13 +1,14 @@
 """The node's endpoint for AWS's SDKs over HTTP: the door (owsgit/aws/door.py) on a port of its own."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 
-from owsgit.aws.api import Api, ServiceError
+from owsgit.aws.api import Api, Pieces, ServiceError
 from owsgit.aws.audit import Audit
 from owsgit.aws.door import BODY_BYTES_MAX, Arrival, Door, House
 from owsgit.aws.eventstream import Encoded
+from owsgit.aws.payload import STREAM_BYTES_MAX
 from owsgit.aws.sigv4 import Request
 from owsgit.gateway.exchange import ClientGoneError, Exchange, RefusedError, Response
 from owsgit.gateway.limits import Limits
@@ -22,6 +23,9 @@ REQUEST_ID = b"x-amzn-requestid"
 
 HEAD_BYTES_MAX = 64 * 1024
 """Session tokens stand in the head, and name every node of the project."""
+
+WIRE_BYTES_MAX = STREAM_BYTES_MAX + STREAM_BYTES_MAX // 16
+"""Of a body that is taken as it comes, with what frames its chunks."""
 
 _CODES = {413: "RequestEntityTooLarge", 408: "RequestTimeout"}
 """What AWS calls bodies that are not read to their end. https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html"""
@@ -39,7 +43,7 @@ class FrontDoor:
 
     async def open(self) -> None:
         """Raises UnavailableError that names the setting."""
-        limits = Limits(body_bytes=BODY_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
+        limits = Limits(body_bytes=WIRE_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
         await self._port.open(OWNER, {"$default": self._answer}, limits)
         self._sweeping = asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs))
 
@@ -49,29 +53,34 @@ class FrontDoor:
     async def _answer(self, exchange: Exchange) -> Response:
         async def body() -> bytes:
             try:
-                return await exchange.read()
-            except RefusedError as error:
-                raise ServiceError(
-                    _CODES.get(error.status, "ServiceUnavailable"), error.message, status=error.status
-                ) from None
-            except ClientGoneError:
-                raise ServiceError("RequestAborted", "The client went away.") from None
+                return await exchange.read(BODY_BYTES_MAX)
+            except (RefusedError, ClientGoneError) as error:
+                raise _unread(error) from None
+
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                async for piece in exchange.pieces():
+                    yield piece
+            except (RefusedError, ClientGoneError) as error:
+                raise _unread(error) from None
 
         path, _, query = exchange.target.partition(b"?")
         arrival = Arrival(
             Request(exchange.method, path, query, exchange.headers),
             body,
+            pieces,
             exchange.client.address,
             exchange.scheme == "https",
         )
         reply = await self._door.answer(arrival)
-        if isinstance(reply.body, Encoded):  # or a silent stream would be held for nobody
+        if not isinstance(reply.body, bytes):  # or a silent stream would be held for nobody
             exchange.on_gone(partial(_close, reply.body))
         headers = [pair for pair in reply.headers if pair[0] != REQUEST_ID]
         exchange.id = next(
             (value.decode("latin-1") for name, value in reply.headers if name == REQUEST_ID), exchange.id
         )
-        return Response(reply.status, headers, reply.body)
+        told = not isinstance(reply.body, bytes) or exchange.method == "HEAD"
+        return Response(reply.status, headers, reply.body, reply.length if told else None)
 
     async def close(self) -> None:
         await self._port.close()
@@ -80,10 +89,16 @@ class FrontDoor:
         self._audit.close()
 
 
+def _unread(error: RefusedError | ClientGoneError) -> ServiceError:
+    if isinstance(error, ClientGoneError):
+        return ServiceError("RequestAborted", "The client went away.")
+    return ServiceError(_CODES.get(error.status, "ServiceUnavailable"), error.message, status=error.status)
+
+
 _closing: set[asyncio.Task[None]] = set()
 
 
-def _close(body: Encoded) -> None:
+def _close(body: Encoded | Pieces) -> None:
     task = asyncio.ensure_future(body.aclose())
     _closing.add(task)
     task.add_done_callback(_closing.discard)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +132,12 @@ def asked(node: Node, body: bytes = b"{}", operation: str = "ListTables", *, pas
     async def read() -> bytes:
         return body
 
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body
+
     made = request(body, operation)
-    return asyncio.run(node.door.answer(Arrival(made, read, "192.0.2.1", False, passed_on=passed_on)))
+    arrival = Arrival(made, read, pieces, "192.0.2.1", False, passed_on=passed_on)
+    return asyncio.run(node.door.answer(arrival))
 
 
 def test_several_may_answer_for_one_service_each_for_its_operations(node: Node) -> None:

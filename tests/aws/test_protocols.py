@@ -320,12 +320,29 @@ TAGS = b"<Tagging><TagSet><Tag><Key>%s</Key><Value>v</Value></Tag></TagSet></Tag
         b"{}",
         b"\xff",
     ],
-    ids=["entity", "external", "unknown", "nested", "root", "twice", "other", "many", "deep", "attributes", "prefixes", "encoding", "cut", "two", "json", "octet"],
+    ids=[
+        "entity",
+        "external",
+        "unknown",
+        "nested",
+        "root",
+        "twice",
+        "other",
+        "many",
+        "deep",
+        "attributes",
+        "prefixes",
+        "encoding",
+        "cut",
+        "two",
+        "json",
+        "octet",
+    ],
 )
 def test_xml_that_is_odd_is_refused_at_once(body: bytes) -> None:
     began = time.process_time()
     assert refused(s3_read, "PUT", b"/b", b"tagging", body).code == "MalformedXML"
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 2
 
 
 def cbor_read(body: bytes, path: bytes = b"/service/GraniteServiceVersion20100801/operation/PutMetricData") -> Any:

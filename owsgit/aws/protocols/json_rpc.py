@@ -10,6 +10,7 @@ from botocore.model import OperationModel, ServiceModel, StructureShape
 from owsgit.aws.api import ServiceError
 from owsgit.aws.protocols.wire import Header, Incoming, Protocol, Reply, operation_of, parsed, query_error, says
 from owsgit.aws.shapes import Readers, Writers, check
+from owsgit.aws.sigv4 import Request
 
 
 class JsonProtocol(Protocol):
@@ -21,6 +22,9 @@ class JsonProtocol(Protocol):
         self._type = f"application/x-amz-json-{model.metadata['jsonVersion']}".encode()
         self._readers, self._writers = Readers(), Writers()
         self._space = _NAMESPACES.get(self.name, "")
+
+    def suits(self, request: Request) -> bool:
+        return any(name == b"x-amz-target" for name, _ in request.headers)
 
     def find(self, incoming: Incoming) -> OperationModel | None:
         target = incoming.header(b"x-amz-target")

@@ -11,6 +11,9 @@ from owsgit.aws.api import ServiceError
 from owsgit.aws.protocols import xml
 from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, fields, operation_of
 from owsgit.aws.shapes import DEPTH_MAX, Readers, check
+from owsgit.aws.sigv4 import Request
+
+FORM = b"application/x-www-form-urlencoded"
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,7}")
 """Of a member of a list, in a form: in one spelling each, and none that takes its time to read."""
@@ -24,6 +27,10 @@ class QueryProtocol(Protocol):
         self._version = str(model.metadata["apiVersion"])
         self._space = str(model.metadata.get("xmlNamespace", ""))
         self._readers = Readers(text=True)
+
+    def suits(self, request: Request) -> bool:
+        form = (b"content-type", FORM)
+        return b"Action=" in request.query or any((name, value[: len(FORM)]) == form for name, value in request.headers)
 
     def find(self, incoming: Incoming) -> OperationModel | None:
         form = _form(incoming)
@@ -72,7 +79,7 @@ https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html"""
 
 
 def _form(incoming: Incoming) -> dict[str, str]:
-    in_body = incoming.header(b"content-type").startswith("application/x-www-form-urlencoded")
+    in_body = incoming.header(b"content-type").startswith(FORM.decode())
     assert isinstance(incoming.body, bytes)
     pairs = fields(incoming.body if in_body else incoming.query, plus_is_space=in_body)
     found = dict(pairs)

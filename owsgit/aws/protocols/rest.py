@@ -27,10 +27,13 @@ from owsgit.aws.protocols.wire import (
     signing_name,
 )
 from owsgit.aws.shapes import Problems, Readers, member_of
-from owsgit.aws.sigv4 import PLAIN_PATHS
+from owsgit.aws.sigv4 import S3, Request
 
 _NOT_SEGMENTS = (b"", b".", b"..")
 """Signatures are made without them: whoever has a signed request could put some in, and so ask for something else."""
+
+METADATA = "ResponseMetadata"
+"""In a result, as boto3 shows it: {"HTTPStatusCode": 206}, where the model does not know of more than one."""
 
 _LISTED = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^",]*?))\s*(?:,|$)')
 _ESCAPED = re.compile(r"\\(.)")
@@ -108,7 +111,7 @@ class RestProtocol(Protocol):
     def __init__(self, model: ServiceModel) -> None:
         super().__init__(model)
         self._texts = Readers(text=True)
-        self._plain = signing_name(model) in PLAIN_PATHS
+        self._plain = signing_name(model) == S3
         self._addresses: dict[str, list[Address]] = {}  # by method
         for address in sorted((Address.of(self._operation(name)) for name in model.operation_names), key=_order):
             self._addresses.setdefault(address.method, []).append(address)
@@ -118,13 +121,12 @@ class RestProtocol(Protocol):
 
     # -- requests --------------------------------------------------------------------------------
 
+    def suits(self, request: Request) -> bool:
+        return True
+
     def find(self, incoming: Incoming) -> OperationModel | None:
         found = self._found(incoming)
         return self._operation(found[0].operation) if found is not None else None
-
-    def streamed(self, incoming: Incoming) -> OperationModel | None:
-        operation = self.find(incoming)
-        return operation if operation is not None and operation.has_streaming_input else None
 
     def _found(self, incoming: Incoming) -> tuple[Address, dict[str, str]] | None:
         segments = self._segments(incoming.path)
@@ -198,6 +200,9 @@ class RestProtocol(Protocol):
         inside: dict[str, Any] = {}
         length: int | None = None
         for name, value in result.items():
+            if name == METADATA:
+                status = int(value["HTTPStatusCode"])
+                continue
             place = shape.members[name].serialization
             if value is None:
                 continue
@@ -293,8 +298,10 @@ def _outside(shape: StructureShape, incoming: Incoming, path: Mapping[str, str])
                 yield name, _listed(value) if isinstance(member, ListShape) else value
         elif location == "headers":
             start = wire.lower()
-            found = {key.decode("latin-1"): _text(value) for key, value in incoming.headers}
-            yield name, {key[len(start) :]: value for key, value in found.items() if key.startswith(start)}
+            names = {key.decode("latin-1"): value for key, value in incoming.headers}
+            found = {key[len(start) :]: _text(value) for key, value in names.items() if key.startswith(start)}
+            if found:
+                yield name, found
 
 
 def _mapped(member: MapShape, shape: StructureShape, query: Sequence[tuple[str, str]]) -> dict[str, Any]:

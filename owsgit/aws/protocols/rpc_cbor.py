@@ -14,6 +14,7 @@ from botocore.model import OperationModel, ServiceModel, StructureShape
 from owsgit.aws.api import ServiceError
 from owsgit.aws.protocols.wire import OBJECTS_MAX, Header, Incoming, Protocol, Reply, operation_of, query_error, says
 from owsgit.aws.shapes import DEPTH_MAX, Readers, Writers, check
+from owsgit.aws.sigv4 import Request
 
 BODY_BYTES_MAX = 8 * 1024 * 1024
 """Of a request: eight times what CloudWatch takes. The smallest text that is no constant takes three bytes here."""
@@ -33,6 +34,9 @@ class RpcCborProtocol(Protocol):
         super().__init__(model)
         self._target = str(model.metadata["targetPrefix"]).encode()
         self._readers, self._writers = Readers(binary=True), Writers(binary=True)
+
+    def suits(self, request: Request) -> bool:
+        return any(name == b"smithy-protocol" for name, _ in request.headers)
 
     def find(self, incoming: Incoming) -> OperationModel | None:
         match = _PATH.fullmatch(incoming.path)

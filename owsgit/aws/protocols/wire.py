@@ -13,7 +13,7 @@ from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
 
 from owsgit.aws.api import Pieces, ServiceError
 from owsgit.aws.eventstream import Encoded
-from owsgit.aws.sigv4 import Headers
+from owsgit.aws.sigv4 import Headers, Request
 
 FIELDS_MAX = 1000
 """Of a query or a form."""
@@ -63,12 +63,12 @@ class Protocol(ABC):
         self.name = str(model.service_name)
 
     @abstractmethod
+    def suits(self, request: Request) -> bool:
+        """Whether a request looks as if its client spoke this way, by its head."""
+
+    @abstractmethod
     def find(self, incoming: Incoming) -> OperationModel | None:
         """The operation that a request asks for; None if it is not of this service, or of none of its operations."""
-
-    def streamed(self, incoming: Incoming) -> OperationModel | None:
-        """The operation whose body may be taken in pieces; by its head alone. None if there is no such one."""
-        return None
 
     @abstractmethod
     def read(self, operation: OperationModel, incoming: Incoming) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import base64
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 from xml.parsers import expat
@@ -19,6 +18,9 @@ from owsgit.aws.shapes import DEPTH_MAX, written_time
 
 ELEMENTS_MAX = 100_000
 """Of a document, attributes among them: ten thousand parts of an upload with five checksums each have 80,000."""
+
+_TEXT_BYTES = 1024 * 1024
+"""That are gathered of a text before it is put together."""
 
 CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
 """What XML has no way to say."""
@@ -86,25 +88,22 @@ def text_of(shape: Shape, value: Any, times: str = "iso8601") -> str:
     return CONTROLS.sub("?", str(value))
 
 
-@dataclass(slots=True)
 class Node:
     """An element of a document that was read. Names are without their namespaces' prefixes."""
 
-    name: str
-    attributes: dict[str, str] = field(default_factory=dict)
-    children: list["Node"] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    __slots__ = ("attributes", "children", "name", "text")
 
-    @property
-    def text(self) -> str:
-        return "".join(self.texts)
+    def __init__(self, name: str, attributes: dict[str, str]) -> None:
+        self.name, self.attributes = name, attributes
+        self.children: list[Node] = []
+        self.text = ""
 
 
 def parse(body: bytes) -> Node:
     """The root of a document without a type of its own, hence without entities. Raises ServiceError (MalformedXML)."""
     reading = _Reading()
     parser = expat.ParserCreate()
-    parser.buffer_text = True
+    parser.buffer_text, parser.buffer_size = True, _TEXT_BYTES
     parser.StartElementHandler = reading.start
     parser.EndElementHandler = reading.end
     parser.CharacterDataHandler = reading.text
@@ -126,7 +125,7 @@ class _Reading:
     """What has been read of a document so far."""
 
     def __init__(self) -> None:
-        self.root = Node("")
+        self.root = Node("", {})
         self._open = [self.root]
         self._count = 0
 
@@ -136,12 +135,10 @@ class _Reading:
             raise malformed("it has too many elements")
         if len(self._open) > DEPTH_MAX:
             raise malformed("it is nested too deep")
-        node = Node(_local(name))
-        for key, value in attributes.items():
-            if key != "xmlns" and not key.startswith("xmlns:"):
-                if _local(key) in node.attributes:
-                    raise malformed("an attribute is there more than once")
-                node.attributes[_local(key)] = value
+        named = [key for key in attributes if key != "xmlns" and not key.startswith("xmlns:")]
+        node = Node(_local(name), {_local(key): attributes[key] for key in named} if named else attributes)
+        if len(node.attributes) < len(named):
+            raise malformed("an attribute is there more than once")
         self._open[-1].children.append(node)
         self._open.append(node)
 
@@ -149,7 +146,7 @@ class _Reading:
         self._open.pop()
 
     def text(self, text: str) -> None:
-        self._open[-1].texts.append(text)
+        self._open[-1].text += text
 
     def refuse(self, *_: object) -> None:
         raise malformed("a document type is not taken")
