@@ -1,6 +1,8 @@
-"""The node's endpoint for AWS's SDKs over HTTP: the door (owsgit/aws/door.py) on a port of its own."""
+"""The node's endpoint for AWS's SDKs over HTTP(S): the door (owsgit/aws/door.py) on a port of its own."""
 
 import asyncio
+import ipaddress
+import logging
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
 
@@ -10,14 +12,20 @@ from owsgit.aws.door import BODY_BYTES_MAX, Arrival, Door, House
 from owsgit.aws.eventstream import Encoded
 from owsgit.aws.payload import STREAM_BYTES_MAX
 from owsgit.aws.sigv4 import Request
-from owsgit.gateway.exchange import ClientGoneError, Exchange, RefusedError, Response
+from owsgit.gateway.exchange import ClientGoneError, Exchange, Handler, RefusedError, Response
 from owsgit.gateway.limits import Limits
 from owsgit.model.service import Site
 from owsgit.node.home import AUDIT_FOLDER
+from owsgit.node.own_certificate import OwnCertificate
 from owsgit.node.own_port import OwnPort
 from owsgit.runtime import logs
 
 OWNER = "aws"
+LOOPBACK = "127.0.0.1"
+IN_CLEAR = (
+    "AWS's SDKs are answered at %s, port %d, without TLS: others on the way can read what is asked and answered, not "
+    "change it or sign. Set awsTls in node.json, unless the network is private"
+)
 REQUEST_ID = b"x-amzn-requestid"
 """Every response of the listener's has it: here it is the one of the audit log, which may be another node's."""
 
@@ -31,21 +39,48 @@ _CODES = {413: "RequestEntityTooLarge", 408: "RequestTimeout"}
 """What AWS calls bodies that are not read to their end. https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html"""
 
 
-class FrontDoor:
-    """Listens on `address` and `port`."""
+log = logging.getLogger("owsgit.node")
 
-    def __init__(self, site: Site, apis: Iterable[Api], address: str, port: int, file: str) -> None:
+
+class FrontDoor:
+    """Listens on `address` and `port`. With TLS, also without it on this machine alone: for functions, whose sandboxes
+    reach the node and nobody in between."""
+
+    def __init__(
+        self, site: Site, apis: Iterable[Api], address: str, port: int, file: str, certificate: OwnCertificate | None
+    ) -> None:
         """`file` is where the port is set."""
         self._audit = Audit(site.home / AUDIT_FOLDER, site.neighbours.own)
         self._door = Door(apis, House(site.scope, site.credential, site.decide, site.neighbours, self._audit))
-        self._port = OwnPort(address, port, file, "$.awsPort")
-        self._sweeping: asyncio.Task[None] | None = None
+        self._certificate = certificate
+        self._port = OwnPort(address, port, file, "$.awsPort", tls=certificate is not None)
+        self._inner = OwnPort(LOOPBACK, 0, file, "$.awsPort") if certificate is not None else None
+        self._working: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Raises UnavailableError that names the setting."""
+        """Raises OwsgitError that names the setting."""
         limits = Limits(body_bytes=WIRE_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
-        await self._port.open(OWNER, {"$default": self._answer}, limits)
-        self._sweeping = asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs))
+        routes: dict[str, Handler] = {"$default": self._answer}
+        shown = self._certificate.read() if self._certificate is not None else None
+        await self._port.open(OWNER, routes, limits, shown)
+        if self._inner is not None:
+            await self._inner.open(OWNER, routes, limits)
+        self._working.append(asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs)))
+        if self._certificate is not None:
+            self._working.append(asyncio.ensure_future(self._certificate.watch(self._port.show)))
+        elif not ipaddress.ip_address(self._port.address[0]).is_loopback:
+            log.warning(IN_CLEAR, *self._port.address)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return self._port.address
+
+    @property
+    def inner(self) -> tuple[str, int]:
+        """Host and port on this machine, without TLS."""
+        host, port = (self._inner or self._port).address
+        return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host), port  # noqa: S104 - where it listens
 
     def _logs(self) -> dict[str, logs.Swept]:
         return {self._audit.folder.name: self._audit}
@@ -84,8 +119,10 @@ class FrontDoor:
 
     async def close(self) -> None:
         await self._port.close()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        if self._inner is not None:
+            await self._inner.close()
+        for task in self._working:
+            task.cancel()
         self._audit.close()
 
 

@@ -5,10 +5,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from botocore.model import OperationModel, ServiceModel, StructureShape
+from botocore.model import OperationModel, ServiceModel
 
 from owsgit.aws.api import ServiceError
-from owsgit.aws.protocols.wire import Header, Incoming, Protocol, Reply, operation_of, parsed, query_error, says
+from owsgit.aws.protocols.wire import (
+    Header,
+    Incoming,
+    Protocol,
+    Reply,
+    error_shape,
+    operation_of,
+    parsed,
+    query_error,
+    says,
+)
 from owsgit.aws.shapes import Readers, Writers, check
 from owsgit.aws.sigv4 import Request
 
@@ -45,8 +55,8 @@ class JsonProtocol(Protocol):
 
     def refuse(self, error: ServiceError, request_id: str) -> Reply:
         space = _SPACES.get(error.code, self._space)
-        shape = self.model.shape_for(error.code) if error.code in self.model.shape_names else None
-        more = self._writers.of(shape)(error.fields) if isinstance(shape, StructureShape) else {}
+        shape, fields = error_shape(self.model, error)
+        more = self._writers.of(shape)(fields) if shape is not None else {}
         named = "Message" if error.code in _CAPITAL or says(shape, "Message") else "message"
         body = orjson.dumps({"__type": f"{space}{error.code}", named: error.message, **more})
         return self._reply(error.status, body, request_id, query_error(self.model, error))

@@ -21,6 +21,7 @@ from owsgit.aws.protocols.wire import (
     Incoming,
     Protocol,
     Reply,
+    error_shape,
     fields,
     header_value,
     operation_of,
@@ -254,14 +255,13 @@ class RestProtocol(Protocol):
 
     def _error_members(self, error: ServiceError) -> tuple[StructureShape | None, dict[str, Any], list[Header], int]:
         """An error's shape, the members of it that are in the body, those that are headers, and its status."""
-        shape = self.model.shape_for(error.code) if error.code in self.model.shape_names else None
-        if not isinstance(shape, StructureShape):
-            return None, dict(error.fields), [], error.status
+        shape, fields = error_shape(self.model, error)
+        if shape is None:
+            return None, {}, [], error.status
         more: dict[str, Any] = {}
         headers: list[Header] = []
-        for name, value in error.fields.items():
-            place = shape.members[name].serialization if name in shape.members else {}
-            if place.get("location") == "header":
+        for name, value in fields.items():
+            if shape.members[name].serialization.get("location") == "header":
                 headers += _headers(shape.members[name], name, value)
             else:
                 more[name] = value

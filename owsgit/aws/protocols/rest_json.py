@@ -52,5 +52,5 @@ class RestJsonProtocol(RestProtocol):
         headers = [*self._head(request_id), (b"x-amzn-errortype", error.code.encode()), *placed]
         headers.append((b"content-type", self.content_type))
         named = "Message" if says(shape, "Message") else "message"
-        told = self._writers.of(shape)(more) if shape is not None else more
+        told = self._writers.of(shape)(more) if shape is not None else {}
         return Reply(status, headers, orjson.dumps({**told, named: error.message}))

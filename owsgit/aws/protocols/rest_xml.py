@@ -70,8 +70,8 @@ class RestXmlProtocol(RestProtocol):
         SubElement(told, "Message").text = xml.CONTROLS.sub("?", error.message)
         if shape is not None:
             xml.write(told, shape, more)
-        else:
-            for name, value in more.items():  # such as the bucket that is not there
+        for name, value in error.fields.items():  # such as the bucket that is not there
+            if shape is None or name not in shape.members:
                 SubElement(told, name).text = xml.CONTROLS.sub("?", str(value))
         SubElement(root, "RequestId").text = request_id
         headers = [*self._head(request_id), *placed, (b"content-type", self.content_type)]

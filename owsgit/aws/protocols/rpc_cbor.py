@@ -9,10 +9,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import cbor2
-from botocore.model import OperationModel, ServiceModel, StructureShape
+from botocore.model import OperationModel, ServiceModel
 
 from owsgit.aws.api import ServiceError
-from owsgit.aws.protocols.wire import OBJECTS_MAX, Header, Incoming, Protocol, Reply, operation_of, query_error, says
+from owsgit.aws.protocols.wire import (
+    OBJECTS_MAX,
+    Header,
+    Incoming,
+    Protocol,
+    Reply,
+    error_shape,
+    operation_of,
+    query_error,
+    says,
+)
 from owsgit.aws.shapes import DEPTH_MAX, Readers, Writers, check
 from owsgit.aws.sigv4 import Request
 
@@ -59,10 +69,8 @@ class RpcCborProtocol(Protocol):
         return Reply(200, self._head(request_id, typed=shape is not None), body)
 
     def refuse(self, error: ServiceError, request_id: str) -> Reply:
-        shape = self.model.shape_for(error.code) if error.code in self.model.shape_names else None
-        more: dict[str, Any] = {}
-        if isinstance(shape, StructureShape):
-            more = self._writers.of(shape)(error.fields)
+        shape, fields = error_shape(self.model, error)
+        more = self._writers.of(shape)(fields) if shape is not None else {}
         named = "Message" if says(shape, "Message") else "message"
         body = cbor2.dumps({"__type": error.code, named: error.message, **more})
         return Reply(error.status, [*self._head(request_id), *query_error(self.model, error)], body)

@@ -121,6 +121,14 @@ def signing_name(model: ServiceModel) -> str:
     return str(model.metadata.get("signingName", model.metadata["endpointPrefix"]))
 
 
+def error_shape(model: ServiceModel, error: ServiceError) -> tuple[StructureShape | None, dict[str, Any]]:
+    """The shape of an error, if the service has one, and what of the error's fields are members of it."""
+    shape = model.shape_for(error.code) if error.code in model.shape_names else None
+    if not isinstance(shape, StructureShape):
+        return None, {}
+    return shape, {name: value for name, value in error.fields.items() if name in shape.members}
+
+
 def query_error(model: ServiceModel, error: ServiceError) -> list[Header]:
     """How clients are told an error by its old name, of a service that was spoken to in query before.
 
