@@ -63,6 +63,9 @@ class Caller:
     access_key: str = ""
     user: str = ""  # who logged in for the credentials, and the fingerprint of that key
     key: str = ""
+    function: str = ""  # that the credentials rest on if nobody logged in, its version's commit, and its own role
+    commit: str = ""
+    function_role: str = ""
     expires: int = 0  # when the credentials are good no more: what is given for them is not good for longer
     context: Context = EMPTY  # the condition keys that are known of the request
 

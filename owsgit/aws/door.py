@@ -150,6 +150,9 @@ class Door:
             credential.access_key,
             credential.user,
             credential.key,
+            credential.function,
+            credential.commit,
+            credential.function_role,
             credential.expires,
             asked.context,
         )

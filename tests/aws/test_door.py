@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -19,11 +19,12 @@ from owsgit.aws.audit import Audit
 from owsgit.aws.door import TOPIC, Arrival, Door, House
 from owsgit.aws.protocols import protocols_of
 from owsgit.aws.protocols.wire import Reply
-from owsgit.aws.sigv4 import Request
+from owsgit.aws.sigv4 import UNSIGNED_PAYLOAD, Request
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision
 from owsgit.model.names import Scope
 from owsgit.model.service import Credential, Told
+from tests.support.doors import Buckets
 
 KEY, SECRET = "ASIA" + "A" * 16, "secret"
 
@@ -92,7 +93,7 @@ class Node:
         self.contexts: list[Context] = []
         self.folder, self.audit = folder, Audit(folder, "a")
         self.door = Door(
-            [self.tables, Limits()],
+            [self.tables, Limits(), Buckets()],
             House(
                 lambda: Scope("us-east-1", "123456789012"),
                 self.credential,
@@ -242,3 +243,39 @@ def test_what_fails_inside_is_not_told(node: Node) -> None:
 def test_of_a_key_that_is_there_twice_all_see_the_same(node: Node) -> None:
     assert asked(node, b'{"Limit": 99, "Limit": 5}').status == 200
     assert asked(node, b'{"Limit": 5, "Limit": 99}').status == 500
+
+
+class Unsigned(S3SigV4Auth):
+    """Signs all but the body."""
+
+    def payload(self, request: AWSRequest) -> str:
+        return UNSIGNED_PAYLOAD
+
+
+def put(node: Node, address: str, *, secure: bool = False, presigned: bool = False, service: str = "s3") -> Reply:
+    body = b"anything"
+
+    async def read() -> bytes:
+        return body
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body
+
+    made = AWSRequest("PUT", "http://x/b/k", {"Host": "x", "X-Amz-Target": "DynamoDB_20120810.ListTables"})
+    keys = Credentials(KEY, SECRET, "token")
+    auth: Any = S3SigV4QueryAuth(keys, service, "us-east-1", 60) if presigned else Unsigned(keys, service, "us-east-1")
+    auth.add_auth(made)
+    headers = [(name.lower().encode(), value.encode()) for name, value in made.headers.items()]
+    request = Request("PUT", b"/b/k", made.prepare().url.partition("?")[2].encode(), headers)
+    return asyncio.run(node.door.answer(Arrival(request, read, pieces, address, secure)))
+
+
+def test_a_body_without_a_signature_is_taken_where_nobody_sees_it(node: Node) -> None:
+    assert put(node, "192.0.2.1", secure=True).status == 200
+    assert put(node, "127.0.0.1").status == put(node, "::1").status == 200
+    assert put(node, "192.0.2.1", presigned=True).status == 200
+    for address in ("192.0.2.1", "127.0.0.1.example", "", "0.0.0.0"):
+        reply = put(node, address)
+        assert reply.status == 403 and b"taken over https alone" in reply.body
+    other = put(node, "127.0.0.1", secure=True, service="dynamodb")
+    assert other.status == 400 and b"takes no body that is not signed" in other.body

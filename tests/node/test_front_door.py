@@ -34,6 +34,10 @@ CAREFUL = {
     "Version": "2012-10-17",
     "Statement": {**TRUST["Statement"], "Condition": {"Bool": {"aws:SecureTransport": "true"}}},  # type: ignore[dict-item]
 }
+CARELESS = {
+    "Version": "2012-10-17",
+    "Statement": {**TRUST["Statement"], "Condition": {"Bool": {"aws:SecureTransport": "false"}}},  # type: ignore[dict-item]
+}
 
 
 def certify(node: Node, folder: Path) -> None:
@@ -64,6 +68,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -
         "users/bob.json": {"keys": [bob.public]},
         "roles/clerk.json": {"trust": TRUST},
         "roles/careful.json": {"trust": CAREFUL},
+        "roles/careless.json": {"trust": CARELESS},
     }
     outlived = node.home / "logs/aws/audit/1.jsonl"
     outlived.parent.mkdir(parents=True)
@@ -267,10 +272,11 @@ def test_credentials_for_credentials_are_good_for_no_longer(
     assert own(short).get_session_token()["Credentials"]["Expiration"] <= short["Expiration"]
 
 
-def test_a_trust_policy_sees_that_there_is_tls(client: Any, shop: tuple[Project, Node]) -> None:
+def test_a_trust_policy_sees_whether_there_is_tls(client: Any, shop: tuple[Project, Node]) -> None:
     account = account_id(shop[0].git("rev-list", "--max-parents=0", "HEAD"))
-    arn = f"arn:aws:iam::{account}:role/careful"
-    assert client("sts").assume_role(RoleArn=arn, RoleSessionName="desk")["Credentials"]
+    arn = f"arn:aws:iam::{account}:role/care"
+    assert client("sts").assume_role(RoleArn=f"{arn}ful", RoleSessionName="desk")["Credentials"]
+    assert refused(client("sts").assume_role, RoleArn=f"{arn}less", RoleSessionName="desk")[0] == "AccessDenied"
 
 
 def test_every_call_is_in_the_audit_log(shop: tuple[Project, Node], client: Any) -> None:

@@ -17,6 +17,7 @@ from owsgit.model.names import Scope
 from owsgit.model.service import Alone, Credential, Site
 from owsgit.node.front_door import FrontDoor
 from owsgit.node.own_certificate import OwnCertificate
+from tests.support.gateways import Account
 
 KEY, SECRET, TOKEN = "ASIA" + "A" * 16, "secret", "token"
 AT = datetime(2026, 1, 31, 10, 0, 1, tzinfo=UTC)
@@ -142,12 +143,20 @@ class Metrics:
 class Running:
     """The door, and where it is."""
 
-    def __init__(self, home: Path, apis: list[Api], certificate: OwnCertificate | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        apis: list[Api],
+        certificate: OwnCertificate | None = None,
+        account: Account | None = None,
+    ) -> None:
+        """With an account, its ledger says who somebody is and what they may; else KEY may do what is not forbidden."""
+        self._account = account
         self.decided: list[tuple[str, str]] = []
         site = Site(
             home=home,
             listen="127.0.0.1",
-            scope=lambda: Scope("us-east-1", "1" * 12),
+            scope=lambda: account.state.scope if account is not None else Scope("us-east-1", "1" * 12),
             read_files=lambda tree: (),
             targets={},
             settings={},
@@ -184,10 +193,13 @@ class Running:
 
     def _decide(self, who: Any, action: str, arn: str, context: Context, policy: Any) -> Decision:
         self.decided.append((action, arn))
+        if self._account is not None:
+            return self._account.state.decide_call(who, action, arn, context, policy)
         return Decision(not arn.endswith("forbidden"), "a policy", explicit=False)
 
-    @staticmethod
-    def _credential(token: str) -> Credential:
+    def _credential(self, token: str) -> Credential:
+        if self._account is not None:
+            return self._account.desk.check(token)
         now = int(time.time())
         return Credential(KEY, SECRET, "bob", "arn:aws:iam::111111111111:user/bob", "bob", now, now + 3600)
 
@@ -198,8 +210,10 @@ class Running:
 
 
 @contextmanager
-def running(home: Path, apis: list[Api], certificate: OwnCertificate | None = None) -> Iterator[Running]:
-    door = Running(home, apis, certificate)
+def running(
+    home: Path, apis: list[Api], certificate: OwnCertificate | None = None, account: Account | None = None
+) -> Iterator[Running]:
+    door = Running(home, apis, certificate, account)
     try:
         yield door
     finally:
