@@ -9,7 +9,6 @@ import contextlib
 import inspect
 import ipaddress
 import logging
-import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
@@ -20,10 +19,10 @@ from typing import Any
 from botocore import xform_name
 from botocore.model import OperationModel
 
-from owsgit.aws import signer, sigv4
+from owsgit.aws import passing, signer, sigv4
 from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, Streaming, data_events
 from owsgit.aws.audit import Audit, Record
-from owsgit.aws.payload import Payload, without_framing
+from owsgit.aws.payload import Payload, inflated, without_framing
 from owsgit.aws.protocols import protocol_of, protocols_of
 from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, signing_name
 from owsgit.aws.sigv4 import Request, SignatureError, Signed
@@ -37,8 +36,6 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 
 TOPIC = "aws"
 """Under which nodes pass requests on to each other."""
-
-ADDRESS_CHARACTERS_MAX = 64
 
 BUILT_LATER = "is not built in owsgit yet"
 
@@ -168,16 +165,17 @@ class Door:
         held against that. Raises ServiceError."""
         arrival, request = asked.arrival, asked.arrival.request
         if signed.service != sigv4.S3:
-            body = await arrival.body()
+            body = inflated(await arrival.body(), request.headers, BODY_BYTES_MAX)
             incoming = Incoming(request.method, request.path, request.query, request.headers, body)
             return *asked.find(speakers, incoming), incoming
-        headers = without_framing(signed, request.headers)
+        said = [*request.headers, *sigv4.hoisted(signed, request)]
+        headers = without_framing(signed, said)
         head = Incoming(request.method, request.path, request.query, headers, b"")
         api, operation = asked.find(speakers, head)
         in_pieces = isinstance(api, Streaming) and operation.name in api.streams
         source = arrival.pieces() if in_pieces else _once(await arrival.body())
         checked = operation.http_checksum is not None and "requestAlgorithmMember" in operation.http_checksum
-        payload = Payload(source, signed, credential.secret, request.headers, checked=checked)
+        payload = Payload(source, signed, credential.secret, said, checked=checked)
         return api, operation, replace(head, body=payload if in_pieces else await payload.read(BODY_BYTES_MAX))
 
     async def _spoken(self) -> "_Speaking":
@@ -207,44 +205,22 @@ class Door:
 
     async def _pass_on(self, node: str, asked: "_Asked") -> Reply:
         """Have another node answer. It gets the request as it was signed, and believes this node nothing."""
-        request = asked.arrival.request
-        told = Told(
-            {
-                "method": request.method,
-                "path": request.path.decode("latin-1"),
-                "query": request.query.decode("latin-1"),
-                "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers],
-                "address": asked.arrival.address,
-                "secure": asked.arrival.secure,
-            },
-            await asked.arrival.body(),
-        )
+        arrival = asked.arrival
+        told = passing.told(arrival.request, await arrival.body(), arrival.address, secure=arrival.secure)
         answer = await self._house.neighbours.ask(node, TOPIC, told)
         asked.elsewhere = True  # it stands in that node's log
-        return _reply_of(answer)
+        return passing.reply(answer)
 
     async def _answer_neighbour(self, node: str, told: Told) -> Told:
         """Whoever passes a request on is a node of the ledger: what it says of the client's address and of TLS is
         taken, and nothing else."""
-        fields = told.fields
 
         async def body() -> bytes:
             return told.body
 
-        request = Request(
-            str(fields["method"]),
-            str(fields["path"]).encode("latin-1"),
-            str(fields["query"]).encode("latin-1"),
-            [(str(name).encode("latin-1"), str(value).encode("latin-1")) for name, value in fields["headers"]],
-        )
-        address, secure = str(fields["address"])[:ADDRESS_CHARACTERS_MAX], fields["secure"] is True
+        request, address, secure = passing.heard(told)
         arrival = Arrival(request, body, partial(_once, told.body), address, secure, passed_on=True)
-        reply = await self.answer(arrival)
-        if not isinstance(reply.body, bytes):
-            await reply.body.aclose()
-            raise UnavailableError("a stream is not passed on from node to node", remedy="ask the node that has it")
-        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers]
-        return Told({"status": reply.status, "headers": headers}, reply.body)
+        return await passing.answered(await self.answer(arrival))
 
 
 async def _signer(signed: Signed, arrival: Arrival, credential: Callable[[str], Credential]) -> Credential:
@@ -388,30 +364,3 @@ def _taken(function: Callable[..., Any]) -> frozenset[str] | None:
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
         return None
     return frozenset(each.name for each in parameters)
-
-
-def _reply_of(answer: Told) -> Reply:
-    """What another node answered. It could write into the client's connection whatever it likes, were it not for this.
-
-    Raises UnavailableError.
-    """
-    match answer.fields:
-        case {"status": int(status), "headers": list(pairs)} if 200 <= status <= 599:
-            headers = [_header_of(pair) for pair in pairs]
-            return Reply(status, [pair for pair in headers if pair is not None], answer.body)
-    raise UnavailableError("the node that has this answered something else than a response", remedy="try again")
-
-
-def _header_of(pair: object) -> tuple[bytes, bytes] | None:
-    """A header of another node's response, if it is one of AWS's."""
-    match pair:
-        case [str(name), str(value)] if _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value):
-            return name.encode("latin-1"), value.encode("latin-1")
-    return None
-
-
-_HEADER_NAME = re.compile(
-    r"accept-ranges|cache-control|content-(type|disposition|encoding|language|range)|etag|expires|last-modified|location"
-    r"|smithy-protocol|x-amzn?-[a-z0-9-]{1,64}"
-)
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

@@ -12,6 +12,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
 import hashlib
 import hmac
 import re
+import zlib
 from collections.abc import AsyncIterator, Iterable
 
 from owsgit.aws import checksums, sigv4
@@ -126,6 +127,26 @@ def without_framing(signed: Signed, headers: Headers) -> Headers:
         elif name != b"content-length":
             kept.append((name, value))
     return kept
+
+
+def inflated(body: bytes, headers: Headers, most: int) -> bytes:
+    """The body, of at most `most` bytes, as it was before its client compressed it: SDKs do so with what is large.
+
+    Raises ServiceError. https://smithy.io/2.0/spec/behavior-traits.html#requestcompression-trait
+    """
+    encodings = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
+    if encodings != [b"gzip"]:
+        return body
+    inflating = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        found = inflating.decompress(body, most + 1)
+    except zlib.error:
+        raise ServiceError("SerializationException", "the body is not compressed with gzip as it says") from None
+    if len(found) > most:
+        raise ServiceError("RequestEntityTooLarge", "the body is too large once it is decompressed", status=413)
+    if not inflating.eof or inflating.unused_data:
+        raise ServiceError("SerializationException", "the body is not compressed with gzip as it says")
+    return found
 
 
 def _header(headers: Headers, name: bytes) -> str | None:

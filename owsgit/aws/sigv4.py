@@ -36,6 +36,10 @@ _CREDENTIAL = re.compile(r"([A-Za-z0-9_]{16,128})/([0-9]{8})/([a-z0-9-]{1,64})/(
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _NAMES = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+(;[a-z0-9!#$%&'*+.^_`|~-]+)*")
 _DATE = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
+_OF_SIGNATURES = (
+    "X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature",
+    "X-Amz-Security-Token", "X-Amz-Content-Sha256",
+)  # fmt: skip
 _NOTHING = hashlib.sha256(b"").hexdigest()
 _SPACES = re.compile(rb"[ \t]+")
 
@@ -234,6 +238,19 @@ def check_signature(signed: Signed, request: Request, secret: str, body_hash: st
             if hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), signed.signature):
                 return
     raise mismatch()
+
+
+def hoisted(signed: Signed, request: Request) -> list[tuple[bytes, bytes]]:
+    """Headers of AWS's own that stand in the query of a request that was signed ahead: SDKs put them there, so that
+    whoever has the address need not know them. Raises SignatureError for what is in both places."""
+    if not signed.presigned:
+        return []
+    pairs = ((name.lower(), value) for name, value in _query(request.query) if name not in _OF_SIGNATURES)
+    found = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs if name.startswith("x-amz-")]
+    names = [name for name, _ in (*request.headers, *found) if name.startswith(b"x-amz-")]
+    if len(set(names)) < len(names):
+        raise _incomplete("one of AWS's headers is there more than once, in the query as well")
+    return found
 
 
 def chunk_signature(signed: Signed, secret: str, kind: str, previous: str, digest: str) -> str:

@@ -1,6 +1,7 @@
 """The door between nodes: what a node of the ledger can put into a request that it passes on, and into an answer."""
 
 import asyncio
+import gzip
 import json
 import threading
 import time
@@ -16,7 +17,7 @@ from botocore.credentials import Credentials
 from owsgit.aws import door
 from owsgit.aws.api import Caller, Need
 from owsgit.aws.audit import Audit
-from owsgit.aws.door import TOPIC, Arrival, Door, House
+from owsgit.aws.door import BODY_BYTES_MAX, TOPIC, Arrival, Door, House
 from owsgit.aws.protocols import protocols_of
 from owsgit.aws.protocols.wire import Reply
 from owsgit.aws.sigv4 import UNSIGNED_PAYLOAD, Request
@@ -118,8 +119,9 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def request(body: bytes = b"{}", operation: str = "ListTables") -> Request:
+def request(body: bytes = b"{}", operation: str = "ListTables", **more: str) -> Request:
     headers = {
+        **more,
         "Host": "x",
         "Content-Type": "application/x-amz-json-1.0",
         "X-Amz-Target": f"DynamoDB_20120810.{operation}",
@@ -129,14 +131,16 @@ def request(body: bytes = b"{}", operation: str = "ListTables") -> Request:
     return Request("POST", b"/", b"", [(name.lower().encode(), value.encode()) for name, value in made.headers.items()])
 
 
-def asked(node: Node, body: bytes = b"{}", operation: str = "ListTables", *, passed_on: bool = False) -> Reply:
+def asked(
+    node: Node, body: bytes = b"{}", operation: str = "ListTables", *, passed_on: bool = False, encoding: str = ""
+) -> Reply:
     async def read() -> bytes:
         return body
 
     async def pieces() -> AsyncIterator[bytes]:
         yield body
 
-    made = request(body, operation)
+    made = request(body, operation, **({"Content-Encoding": encoding} if encoding else {}))
     arrival = Arrival(made, read, pieces, "192.0.2.1", False, passed_on=passed_on)
     return asyncio.run(node.door.answer(arrival))
 
@@ -279,3 +283,18 @@ def test_a_body_without_a_signature_is_taken_where_nobody_sees_it(node: Node) ->
         assert reply.status == 403 and b"taken over https alone" in reply.body
     other = put(node, "127.0.0.1", secure=True, service="dynamodb")
     assert other.status == 400 and b"takes no body that is not signed" in other.body
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (gzip.compress(b'{"Limit": 5}'), 200),
+        (gzip.compress(b'{"Limit": 5}')[:-4], 400),
+        (gzip.compress(b'{"Limit": 5}') * 2, 400),
+        (b'{"Limit": 5}', 400),
+        (gzip.compress(b" " * (BODY_BYTES_MAX + 1)), 413),
+    ],
+    ids=["whole", "cut", "twice", "plain", "bomb"],
+)
+def test_a_compressed_body_is_one_that_is_bounded(node: Node, body: bytes, status: int) -> None:
+    assert asked(node, body, encoding="gzip").status == status

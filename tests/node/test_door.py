@@ -13,11 +13,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import pytest
 from botocore import model
-from botocore.auth import S3SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
@@ -228,6 +229,39 @@ def test_a_service_is_spoken_in_all_its_ways(shop: Shop, protocol: str, monkeypa
     assert refused(client.list_metrics).code == "NotImplemented"
     wrong = refused(client.put_metric_data, Namespace=":", MetricData=[])
     assert wrong.code in ("ValidationException", "ValidationError") and "'namespace'" in wrong.message
+
+
+@pytest.mark.parametrize("protocol", ["smithy-rpc-v2-cbor", "query"])
+def test_what_a_client_compresses_is_read(shop: Shop, protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model, "PRIORITY_ORDERED_SUPPORTED_PROTOCOLS", (protocol,))
+    client = shop.client("cloudwatch", shop.plain)
+    sent: list[Any] = []
+    client.meta.events.register("before-send", lambda request, **_: sent.append(request.headers["Content-Encoding"]))
+    data = [{"MetricName": f"m{index}", "Value": float(index)} for index in range(900)]
+    client.put_metric_data(Namespace="large", MetricData=data)
+    assert [each for _, each in shop.metrics.put[-900:]] == data
+    assert sent in (["gzip"], [b"gzip"])
+
+
+def test_what_is_signed_in_an_address_counts_as_a_header(shop: Shop) -> None:
+    crc = base64.b64encode(zlib.crc32(SMALL).to_bytes(4, "big")).decode()
+
+    def put(body: bytes, query: str, **headers: str) -> tuple[int, bytes]:
+        request = AWSRequest("PUT", f"{shop.plain.url}/b/hoisted?{query}", headers)
+        S3SigV4QueryAuth(Credentials(KEY, SECRET, TOKEN), "s3", "us-east-1", 60).add_auth(request)
+        try:
+            sent = urllib.request.Request(request.prepare().url, body, headers, method="PUT")
+            with urllib.request.urlopen(sent) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    assert put(SMALL, f"x-amz-meta-who=bob&X-Amz-Checksum-Crc32={quote(crc)}")[0] == 200
+    assert shop.buckets.metadata["hoisted"] == {"who": "bob"}
+    assert shop.buckets.given["checksums"] == {"x-amz-checksum-crc32": crc}
+    assert b"BadDigest" in put(b"other", f"x-amz-checksum-crc32={quote(crc)}")[1]
+    status, text = put(SMALL, "x-amz-meta-who=bob", **{"x-amz-meta-who": "eve"})
+    assert status == 400 and b"more than once" in text
 
 
 def test_a_client_without_the_authority_is_not_answered(shop: Shop) -> None:

@@ -15,8 +15,8 @@ from owsgit.aws.api import Pieces, ServiceError
 from owsgit.aws.eventstream import Encoded
 from owsgit.aws.sigv4 import Headers, Request
 
-FIELDS_MAX = 1000
-"""Of a query or a form."""
+FIELDS_MAX = 20_000
+"""Of a query or a form: a thousand metrics with some dimensions each."""
 
 OBJECTS_MAX = 2_000_000
 """Of a body of JSON, lists among them. Each takes 64 bytes of memory and more, and two on the wire; the smallest thing
@@ -105,7 +105,9 @@ def fields(source: bytes, *, plus_is_space: bool) -> list[tuple[str, str]]:
         text = source.decode("utf-8") if plus_is_space else source.decode("utf-8").replace("+", "%2B")
         return parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict")
     except ValueError:
-        raise ServiceError("MalformedQueryString", "the form is no query string of at most 1000 fields") from None
+        raise ServiceError(
+            "MalformedQueryString", f"the form is no query string of at most {FIELDS_MAX:,} fields"
+        ) from None
 
 
 def header_value(value: Any) -> bytes:
