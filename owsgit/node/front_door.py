@@ -68,7 +68,7 @@ class FrontDoor:
         self._working.append(asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs)))
         if self._certificate is not None:
             self._working.append(asyncio.ensure_future(self._certificate.watch(self._port.show)))
-        elif not ipaddress.ip_address(self._port.address[0]).is_loopback:
+        elif not _is_loopback(self._port.address[0]):
             log.warning(IN_CLEAR, *self._port.address)
 
     @property
@@ -124,6 +124,13 @@ class FrontDoor:
         for task in self._working:
             task.cancel()
         self._audit.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _unread(error: RefusedError | ClientGoneError) -> ServiceError:

@@ -281,6 +281,16 @@ def test_functions_reach_a_door_with_tls_without_it_on_this_machine(shop: Shop) 
     assert shop.plain.inner == shop.plain.port
 
 
+@pytest.mark.parametrize(("listen", "warned"), [("0.0.0.0", True), ("127.0.0.1", False), ("localhost", False)])
+def test_a_door_that_others_reach_in_clear_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, listen: str, warned: bool
+) -> None:
+    door = Running(tmp_path, [Metrics()], listen=listen)
+    door.close()
+    assert ("without TLS" in caplog.text) == warned
+    assert door.inner
+
+
 def shown(shop: Shop) -> str:
     context = ssl.create_default_context(cafile=str(shop.folder / "ca.pem"))
     context.check_hostname = False

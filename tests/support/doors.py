@@ -149,6 +149,7 @@ class Running:
         apis: list[Api],
         certificate: OwnCertificate | None = None,
         account: Account | None = None,
+        listen: str = "127.0.0.1",
     ) -> None:
         """With an account, its ledger says who somebody is and what they may; else KEY may do what is not forbidden."""
         self._account = account
@@ -169,13 +170,13 @@ class Running:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._tls = certificate is not None
-        self._door = self._run(self._open(site, apis, certificate))
+        self._door = self._run(self._open(site, apis, listen, certificate))
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
-    async def _open(self, site: Site, apis: list[Api], certificate: OwnCertificate | None) -> FrontDoor:
-        door = FrontDoor(site, apis, "127.0.0.1", 0, "node.json", certificate)
+    async def _open(self, site: Site, apis: list[Api], listen: str, certificate: OwnCertificate | None) -> FrontDoor:
+        door = FrontDoor(site, apis, listen, 0, "node.json", certificate)
         await door.open()
         return door
 
