@@ -47,9 +47,15 @@ class FrontDoor:
     reach the node and nobody in between."""
 
     def __init__(
-        self, site: Site, apis: Iterable[Api], address: str, port: int, file: str, certificate: OwnCertificate | None
+        self,
+        site: Site,
+        apis: Iterable[Api],
+        address: str,
+        port: int,
+        file: str,
+        certificate: OwnCertificate | None = None,
     ) -> None:
-        """`file` is where the port is set."""
+        """`file` is where the port is set; with a certificate it has TLS."""
         self._audit = Audit(site.home / AUDIT_FOLDER, site.neighbours.own)
         self._door = Door(apis, House(site.scope, site.credential, site.decide, site.neighbours, self._audit))
         self._certificate = certificate
