@@ -8,9 +8,10 @@ named so as well; its result is the operation's output in AWS's own names:
 Requests, responses and errors on the wire are the front door's business, from botocore's model of the service.
 """
 
-from collections.abc import Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from owsgit.model.iam.context import EMPTY, Context
 from owsgit.model.iam.decision import ResourcePolicy, Session
@@ -62,6 +63,9 @@ class Caller:
     access_key: str = ""
     user: str = ""  # who logged in for the credentials, and the fingerprint of that key
     key: str = ""
+    function: str = ""  # that the credentials rest on if nobody logged in, its version's commit, and its own role
+    commit: str = ""
+    function_role: str = ""
     expires: int = 0  # when the credentials are good no more: what is given for them is not good for longer
     context: Context = EMPTY  # the condition keys that are known of the request
 
@@ -92,6 +96,49 @@ def data_events(api: "Api") -> frozenset[str]:
     """See Api."""
     found: frozenset[str] = getattr(api, "data_events", frozenset())
     return found
+
+
+class Pieces(ABC):
+    """A body as it comes, of an operation that streams it: bytes by bytes.
+
+    What is read of a request counts only once its end came without an error: its hash, signatures and checksums are
+    held against what came as it goes, and the last of them at the end. Whoever writes one for a response has it closed.
+    """
+
+    length: int | None = None
+    """In bytes, where it is known."""
+
+    checksums: Mapping[str, str] = {}
+    """Of a request, once its end came: those that were found to be right, by AWS's names of their headers."""
+
+    def __aiter__(self) -> "Pieces":
+        return self
+
+    @abstractmethod
+    async def __anext__(self) -> bytes:
+        """The next piece. Raises ServiceError if what came is not what was signed, or not whole."""
+
+    async def read(self, most: int) -> bytes:
+        """All of it. Raises ServiceError, also for more than `most` bytes."""
+        pieces: list[bytes] = []
+        size = 0
+        async for piece in self:
+            size += len(piece)
+            if size > most:
+                raise ServiceError("RequestEntityTooLarge", f"the body has more than {most:,} bytes", status=413)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Nobody reads on."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What an Api has of whose operations some take their body as Pieces: their names."""
+
+    streams: Collection[str]
 
 
 class Api(Protocol):

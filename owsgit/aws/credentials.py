@@ -16,7 +16,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyrage
@@ -26,8 +26,9 @@ from owsgit.aws.sigv4 import TOKEN_CHARACTERS_MAX
 from owsgit.ledger import sshsig
 from owsgit.model import keys
 from owsgit.model.core import NodeSpec
-from owsgit.model.errors import UnavailableError
-from owsgit.model.iam.decision import Session
+from owsgit.model.errors import InvalidError, UnavailableError
+from owsgit.model.iam.decision import AttachedPolicy, Session
+from owsgit.model.iam.document import PolicySpec
 from owsgit.model.service import Credential, CredentialError
 from owsgit.model.state import State
 
@@ -49,6 +50,9 @@ HELD_SECONDS = 1.0
 SIGNATURE_BYTES = 64
 USERS_SESSIONS = "owsgit"
 """What the names of users' sessions begin with."""
+
+SESSION_POLICY = "the policy of the session"
+"""Where its statements are said to be: in no file."""
 
 PREFIX = "ASIA"
 """What the access keys of temporary credentials begin with on AWS."""
@@ -77,7 +81,10 @@ class Given:
 class Holder:
     """Whom credentials are for: a user, what logged in (a key's fingerprint), and the role that was taken on.
 
-    Or a function with its role; then there is no user. `commit` is that of its version, "" for the one at the head.
+    Or a function with its role; then there is no user. `commit` is that of its version, "" for the one at the head;
+    `function_role` is its own role where it took on one, "" for a session of its own.
+
+    The session's own policies are `policy`, in JSON, and managed ones by name.
     """
 
     user: str
@@ -85,6 +92,9 @@ class Holder:
     session: Session | None = None
     function: str = ""
     commit: str = ""
+    function_role: str = ""
+    policy: str = ""
+    policy_names: tuple[str, ...] = ()
 
     @classmethod
     def of_function(cls, function: str, commit: str, role: str) -> "Holder":
@@ -105,6 +115,7 @@ class _Statement:
     holder: Holder
     access_key: str
     secret: str = field(repr=False)
+    policy: PolicySpec | None = None  # the session's, read
     node: str = ""  # fingerprint of the key that signed
     project: str = ""  # the id of its genesis commit
     issued: int = 0
@@ -140,6 +151,9 @@ def give(
         "session": holder.session.name if holder.session else None,
         "function": holder.function,
         "commit": holder.commit,
+        "functionRole": holder.function_role,
+        "policy": holder.policy,
+        "policyNames": list(holder.policy_names),
         "node": own.fingerprint,
         "project": state.genesis,
         "issued": int(now),
@@ -243,8 +257,12 @@ class Desk:
                 "commit": str(commit),
             }:
                 taken = Session(role, session) if role is not None and session is not None else None
-                holder = Holder(user, key, taken, function, commit)
-                return _Statement(holder, access_key, self._unsealed(sealed), node, project, issued, expires)
+                holder = Holder(user, key, taken, function, commit, *_bounds(said))
+                try:
+                    policy = session_policy(holder.policy) if holder.policy else None
+                except InvalidError as error:
+                    raise CredentialError(f"the policy of the session is none: {error}") from None
+                return _Statement(holder, access_key, self._unsealed(sealed), policy, node, project, issued, expires)
         raise CredentialError("the token is no statement about credentials")
 
     def _unsealed(self, sealed: str) -> str:
@@ -265,6 +283,19 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return said
 
 
+def _bounds(said: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """What a statement says of a function's own role and of a session's policies. Raises CredentialError."""
+    match said:
+        case {"functionRole": str(role), "policy": str(policy), "policyNames": list(names)}:
+            return role, policy, tuple(map(str, names))
+    raise CredentialError("the token is no statement about credentials")
+
+
+def session_policy(text: str) -> PolicySpec:
+    """A session's own policy. Raises InvalidError for what is none."""
+    return PolicySpec.parse(text.encode(), SESSION_POLICY)
+
+
 def _node(fingerprint: str, state: State) -> NodeSpec:
     """The node of the ledger that has a key. Raises CredentialError."""
     node = state.holder("key", fingerprint)
@@ -280,18 +311,24 @@ def _hold_function(holder: Holder, state: State) -> None:
     function, session = state.get("function", holder.function), holder.session
     if function is None:
         raise CredentialError(f"the function {holder.function} is not there any more")
-    if session is None or session.name != function_session(holder.function):
+    if session is None or (not holder.function_role and session.name != function_session(holder.function)):
         raise CredentialError("a function signs as the session of its role")
+    role = holder.function_role or session.role
+    if state.get("role", role) is None:
+        raise CredentialError(f"the role {role} is not there any more")
     document = function.document()
-    if document.get("role") == session.role:
+    if document.get("role") == role:
         return
     aliases = document.get("aliases", {}).values()
     if not holder.commit or all(holder.commit not in (each["commit"], *each.get("weights", {})) for each in aliases):
-        raise CredentialError(f"the function {holder.function} does not have the role {session.role} any more")
+        raise CredentialError(f"the function {holder.function} does not have the role {role} any more")
 
 
 def _credential(said: _Statement, state: State) -> Credential:
-    who = said.holder.session or said.holder.user
+    holder = said.holder
+    who: str | Session = holder.user
+    if holder.session is not None:
+        who = replace(holder.session, policies=tuple(_policies(said, state)))
     return Credential(
         access_key=said.access_key,
         secret=said.secret,
@@ -300,6 +337,20 @@ def _credential(said: _Statement, state: State) -> Credential:
         user_id=state.identity(who)["aws:userid"],
         issued=said.issued,
         expires=said.expires,
-        user=said.holder.user,
-        key=said.holder.key,
+        user=holder.user,
+        key=holder.key,
+        function=holder.function,
+        commit=holder.commit,
+        function_role=holder.function_role or (holder.session.role if holder.function and holder.session else ""),
     )
+
+
+def _policies(said: _Statement, state: State) -> Iterable[AttachedPolicy]:
+    """Those of the session, as the ledger has them now. Raises CredentialError: without one it could do more."""
+    if said.policy is not None:
+        yield AttachedPolicy(SESSION_POLICY, "$", said.policy)
+    for name in said.holder.policy_names:
+        found = state.get("policy", name)
+        if found is None or not isinstance(found.spec, PolicySpec):
+            raise CredentialError(f"the policy {name} of the session is not there any more")
+        yield AttachedPolicy(found.file, "$", found.spec)

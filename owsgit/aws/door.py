@@ -1,28 +1,31 @@
 """The front door: one HTTP endpoint for all APIs of AWS that this node answers for.
 
-Every request is held against its signature (signer.py), parsed by the service's model (protocols.py), decided by IAM,
+Every request is held against its signature (signer.py), parsed by the service's model (protocols/), decided by IAM,
 answered here or by the node that has what it is about, and told to the audit log.
 """
 
 import asyncio
+import contextlib
 import inspect
+import ipaddress
 import logging
-import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Any
 
 from botocore import xform_name
 from botocore.model import OperationModel
 
-from owsgit.aws import signer, sigv4
-from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, data_events
+from owsgit.aws import passing, signer, sigv4
+from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, Streaming, data_events
 from owsgit.aws.audit import Audit, Record
-from owsgit.aws.protocols import Incoming, Protocol, Reply, protocol_of
-from owsgit.aws.sigv4 import Request, SignatureError
+from owsgit.aws.payload import Payload, inflated, without_framing
+from owsgit.aws.protocols import protocol_of, protocols_of
+from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, signing_name
+from owsgit.aws.sigv4 import Request, SignatureError, Signed
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.iam.context import iso, of_request
 from owsgit.model.names import Scope
@@ -34,8 +37,6 @@ BODY_BYTES_MAX = 16 * 1024 * 1024
 TOPIC = "aws"
 """Under which nodes pass requests on to each other."""
 
-ADDRESS_CHARACTERS_MAX = 64
-
 BUILT_LATER = "is not built in owsgit yet"
 
 log = logging.getLogger("owsgit.aws")
@@ -43,13 +44,25 @@ log = logging.getLogger("owsgit.aws")
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request at the door, before anything in it is believed. `body` reads all of it, or raises ServiceError."""
+    """A request at the door, before anything in it is believed.
+
+    `body` reads all of its body, up to BODY_BYTES_MAX; `pieces` has it as it comes, of whatever size, if `body` was not
+    called. Both raise ServiceError.
+    """
 
     request: Request
     body: Callable[[], Awaitable[bytes]]
+    pieces: Callable[[], AsyncIterator[bytes]]
     address: str
     secure: bool
     passed_on: bool = False  # whether another node brings it, which is answered here or not at all
+
+    @property
+    def unseen(self) -> bool:
+        """Whether nobody on the way could read or change it."""
+        with contextlib.suppress(ValueError):
+            return self.secure or ipaddress.ip_address(self.address).is_loopback
+        return False
 
 
 @dataclass(frozen=True)
@@ -103,21 +116,13 @@ class Door:
         spoken = await self._spoken()
         signed = signer.read(arrival.request)
         speakers = spoken.get(signed.service, [])
-        asked.protocol = speakers[0][0] if speakers else None
+        asked.speak(signed.service, speakers)
         scope = house.scope()
         sigv4.check_scope(signed, scope.region, signed.service)
-        credential = await signer.signer(signed, arrival.request, arrival.body, house.credential, secure=arrival.secure)
-        asked.credential = credential
+        credential = asked.credential = await _signer(signed, arrival, house.credential)
         if not speakers:
             raise ServiceError("UnknownOperationException", f"the service {signed.service} {BUILT_LATER}", status=404)
-        incoming = Incoming(
-            arrival.request.method,
-            arrival.request.path,
-            arrival.request.query,
-            arrival.request.headers,
-            await arrival.body(),
-        )
-        api, operation = asked.find(speakers, incoming)
+        api, operation, incoming = await self._taken(asked, speakers, signed, credential)
         protocol = asked.protocol
         assert protocol is not None
         function = _function(api, operation.name)
@@ -130,7 +135,7 @@ class Door:
         if home is not None and home != house.neighbours.own:
             if arrival.passed_on:
                 raise UnavailableError("nodes do not agree on where this is", remedy="try again")
-            return await self._pass_on(home, asked, incoming)
+            return await self._pass_on(home, asked)
         caller = Caller(
             credential.who,
             credential.arn,
@@ -142,11 +147,36 @@ class Door:
             credential.access_key,
             credential.user,
             credential.key,
+            credential.function,
+            credential.commit,
+            credential.function_role,
             credential.expires,
             asked.context,
         )
         result = await function(caller, **_named(function, operation, parameters))
+        if isinstance(incoming.body, Payload):
+            await incoming.body.drain()
         return protocol.write(operation, result or {}, asked.request_id)
+
+    async def _taken(
+        self, asked: "_Asked", speakers: list[tuple[Protocol, Api]], signed: Signed, credential: Credential
+    ) -> tuple[Api, OperationModel, Incoming]:
+        """What is asked for, and the request with its body: whole, and what was signed; or still to be read, and then
+        held against that. Raises ServiceError."""
+        arrival, request = asked.arrival, asked.arrival.request
+        if signed.service != sigv4.S3:
+            body = inflated(await arrival.body(), request.headers, BODY_BYTES_MAX)
+            incoming = Incoming(request.method, request.path, request.query, request.headers, body)
+            return *asked.find(speakers, incoming), incoming
+        said = [*request.headers, *sigv4.hoisted(signed, request)]
+        headers = without_framing(signed, said)
+        head = Incoming(request.method, request.path, request.query, headers, b"")
+        api, operation = asked.find(speakers, head)
+        in_pieces = isinstance(api, Streaming) and operation.name in api.streams
+        source = arrival.pieces() if in_pieces else _once(await arrival.body())
+        checked = operation.http_checksum is not None and "requestAlgorithmMember" in operation.http_checksum
+        payload = Payload(source, signed, credential.secret, said, checked=checked)
+        return api, operation, replace(head, body=payload if in_pieces else await payload.read(BODY_BYTES_MAX))
 
     async def _spoken(self) -> "_Speaking":
         """The APIs, by the name of the service that their requests are signed for. Their models are read by the first
@@ -173,45 +203,37 @@ class Door:
                     f"User: {credential.arn} is not authorized to perform: {need.action} on resource: {need.arn} {why}"
                 )
 
-    async def _pass_on(self, node: str, asked: "_Asked", incoming: Incoming) -> Reply:
+    async def _pass_on(self, node: str, asked: "_Asked") -> Reply:
         """Have another node answer. It gets the request as it was signed, and believes this node nothing."""
-        request = asked.arrival.request
-        told = Told(
-            {
-                "method": request.method,
-                "path": request.path.decode("latin-1"),
-                "query": request.query.decode("latin-1"),
-                "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in request.headers],
-                "address": asked.arrival.address,
-                "secure": asked.arrival.secure,
-            },
-            incoming.body,
-        )
+        arrival = asked.arrival
+        told = passing.told(arrival.request, await arrival.body(), arrival.address, secure=arrival.secure)
         answer = await self._house.neighbours.ask(node, TOPIC, told)
         asked.elsewhere = True  # it stands in that node's log
-        return _reply_of(answer)
+        return passing.reply(answer)
 
     async def _answer_neighbour(self, node: str, told: Told) -> Told:
         """Whoever passes a request on is a node of the ledger: what it says of the client's address and of TLS is
         taken, and nothing else."""
-        fields = told.fields
 
         async def body() -> bytes:
             return told.body
 
-        request = Request(
-            str(fields["method"]),
-            str(fields["path"]).encode("latin-1"),
-            str(fields["query"]).encode("latin-1"),
-            [(str(name).encode("latin-1"), str(value).encode("latin-1")) for name, value in fields["headers"]],
-        )
-        address, secure = str(fields["address"])[:ADDRESS_CHARACTERS_MAX], fields["secure"] is True
-        reply = await self.answer(Arrival(request, body, address, secure, passed_on=True))
-        if not isinstance(reply.body, bytes):
-            await reply.body.aclose()
-            raise UnavailableError("a stream is not passed on from node to node", remedy="ask the node that has it")
-        headers = [[name.decode("latin-1"), value.decode("latin-1")] for name, value in reply.headers]
-        return Told({"status": reply.status, "headers": headers}, reply.body)
+        request, address, secure = passing.heard(told)
+        arrival = Arrival(request, body, partial(_once, told.body), address, secure, passed_on=True)
+        return await passing.answered(await self.answer(arrival))
+
+
+async def _signer(signed: Signed, arrival: Arrival, credential: Callable[[str], Credential]) -> Credential:
+    """Who signed a request. Raises SignatureError, CredentialError."""
+    if signed.service == sigv4.S3:
+        return signer.streaming_signer(signed, arrival.request, credential, unseen=arrival.unseen)
+    if signed.payload == sigv4.UNSIGNED_PAYLOAD:
+        raise SignatureError("InvalidSignatureException", f"{signed.service} takes no body that is not signed.")
+    return await signer.signer(signed, arrival.request, arrival.body, credential, secure=arrival.secure)
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
 
 
 _Speaking = dict[str, list[tuple[Protocol, Api]]]
@@ -220,9 +242,8 @@ _Speaking = dict[str, list[tuple[Protocol, Api]]]
 def _read_models(apis: Iterable[Api]) -> _Speaking:
     found: _Speaking = {}
     for api in apis:
-        protocol = protocol_of(api.service)
-        metadata = protocol.model.metadata
-        found.setdefault(metadata.get("signingName", metadata["endpointPrefix"]), []).append((protocol, api))
+        for protocol in protocols_of(api.service):
+            found.setdefault(signing_name(protocol.model), []).append((protocol, api))
     for service in _ANY:
         protocol_of(service)
     return found
@@ -236,6 +257,7 @@ class _Asked:
         self.context = of_request(
             arrival.address, arrival.request.headers, time.time(), secure=arrival.secure
         )  # the condition keys that are known of every request
+        self.service = ""  # as it was signed for
         self.protocol: Protocol | None = None
         self.operation = ""
         self.needs: list[Need] = []
@@ -244,6 +266,13 @@ class _Asked:
         self.reason = ""
         self.is_data = False
         self.elsewhere = False
+
+    def speak(self, service: str, speakers: list[tuple[Protocol, Api]]) -> None:
+        """Answer as the client speaks, as far as that is seen before all is read."""
+        self.service = service
+        protocols = [protocol for protocol, _ in speakers]
+        suiting = (each for each in protocols if each.suits(self.arrival.request))
+        self.protocol = next(suiting, protocols[0] if protocols else None)
 
     def find(self, speakers: list[tuple[Protocol, Api]], incoming: Incoming) -> tuple[Api, OperationModel]:
         """Raises ServiceError if none of them knows the operation."""
@@ -265,7 +294,7 @@ class _Asked:
 
     def refuse(self, error: ServiceError) -> Reply:
         self.error = error
-        protocol = self.protocol or _speaks_like(self.arrival.request)
+        protocol = self.protocol or _speaks_like(self.arrival.request, self.service)
         return protocol.refuse(error, self.request_id)
 
     def record(self, reply: Reply, seconds: float) -> Record:
@@ -287,17 +316,18 @@ class _Asked:
         )
 
 
+_CBOR = "cloudwatch"
 _ANY = ("dynamodb", "sts", "lambda")
-"""One service of each protocol, in whose ways clients are told what they do wrong whose service is not known."""
+"""One service of each protocol, in whose ways clients are told what they do wrong whose service is not known; those
+that are often spoken are read ahead."""
 
 
-def _speaks_like(request: Request) -> Protocol:
+def _speaks_like(request: Request, service: str) -> Protocol:
     """A protocol in which a client is told what it does wrong whose service is not known."""
-    names = dict(request.headers)
-    if b"x-amz-target" in names:
-        return protocol_of("dynamodb")
-    form = names.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
-    return protocol_of("sts" if form or b"Action=" in request.query else "lambda")
+    if service == sigv4.S3:
+        return protocol_of("s3")
+    others = (protocol_of(each) for each in (*_ANY[:-1], _CBOR))
+    return next((each for each in others if each.suits(request)), protocol_of(_ANY[-1]))
 
 
 def _status_of(code: str) -> int:
@@ -334,27 +364,3 @@ def _taken(function: Callable[..., Any]) -> frozenset[str] | None:
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters):
         return None
     return frozenset(each.name for each in parameters)
-
-
-def _reply_of(answer: Told) -> Reply:
-    """What another node answered. It could write into the client's connection whatever it likes, were it not for this.
-
-    Raises UnavailableError.
-    """
-    match answer.fields:
-        case {"status": int(status), "headers": list(pairs)} if 200 <= status <= 599:
-            headers = [_header_of(pair) for pair in pairs]
-            return Reply(status, [pair for pair in headers if pair is not None], answer.body)
-    raise UnavailableError("the node that has this answered something else than a response", remedy="try again")
-
-
-def _header_of(pair: object) -> tuple[bytes, bytes] | None:
-    """A header of another node's response, if it is one of AWS's."""
-    match pair:
-        case [str(name), str(value)] if _HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value):
-            return name.encode("latin-1"), value.encode("latin-1")
-    return None
-
-
-_HEADER_NAME = re.compile(r"content-type|x-amzn?-[a-z0-9-]{1,64}")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

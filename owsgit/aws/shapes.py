@@ -17,6 +17,7 @@ from email.utils import format_datetime, parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
+from cbor2 import CBORTag
 
 from owsgit.aws.api import ServiceError
 
@@ -151,10 +152,11 @@ class _ByShape(ABC, Generic[Made]):
 class Readers(_ByShape[Reader]):
     """The readers of one service. `text`: scalars come as texts, as in queries and headers, not as JSON's."""
 
-    def __init__(self, *, text: bool = False, wire_names: bool = False) -> None:
-        """`wire_names`: members are called as the model's locationName says, where it says one."""
+    def __init__(self, *, text: bool = False, wire_names: bool = False, binary: bool = False) -> None:
+        """`wire_names`: members are called as the model's locationName says, where it says one. `binary`: bytes and
+        times come as such, as in CBOR."""
         super().__init__()
-        self._text, self._wire_names = text, wire_names
+        self._text, self._wire_names, self._binary = text, wire_names, binary
 
     def _scalar(self, shape: Shape) -> Reader:
         scalars = {
@@ -205,6 +207,7 @@ class Readers(_ByShape[Reader]):
     def _list(self, shape: ListShape) -> Reader:
         made: list[Reader] = []
         check = _lengths(shape)
+        sparse = _sparse(shape)
 
         def read(value: Any, place: Place, problems: Problems) -> Any:
             if type(value) is not list:
@@ -213,9 +216,9 @@ class Readers(_ByShape[Reader]):
                 made.append(self.of(shape.member))
             reader, depth = made[0], _deeper(place)
             found = [
-                reader(each, (place, index, depth, True), problems)
+                reader(each, (place, index, depth, True), problems) if each is not None else None
                 for index, each in enumerate(value, 1)
-                if each is not None
+                if each is not None or sparse
             ]
             if check is not None:
                 check(len(value), value, place, problems)
@@ -281,7 +284,7 @@ class Readers(_ByShape[Reader]):
         def read(value: Any, place: Place, problems: Problems) -> Any:
             if isinstance(value, bytes):  # a payload, which is not encoded
                 found = value
-            elif type(value) is not str:
+            elif type(value) is not str or self._binary:
                 raise _wrong(value, "blob")
             else:
                 try:
@@ -341,6 +344,8 @@ class Readers(_ByShape[Reader]):
 
     def _timestamp(self, shape: Shape) -> Reader:
         def read(value: Any, place: Place, problems: Problems) -> Any:
+            if self._binary and isinstance(value, datetime):
+                return value
             return timestamp(value)
 
         return read
@@ -383,6 +388,12 @@ def _wrong(value: Any, wanted: str) -> ServiceError:
     return ServiceError("SerializationException", message)
 
 
+def _sparse(shape: Shape) -> bool:
+    """Whether a list may hold nulls: botocore's own classes do not say it."""
+    model: Mapping[str, Any] = getattr(shape, "_shape_model", {})
+    return bool(model.get("sparse"))
+
+
 def _lengths(shape: Shape) -> Callable[[int, Any, Place, Problems], None] | None:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if least is None and most is None:
@@ -421,14 +432,17 @@ def _pattern(shape: Shape) -> re.Pattern[str] | None:
 
 
 class Writers(_ByShape[Writer]):
-    """The writers of one service, for JSON."""
+    """The writers of one service, for JSON and what is like it."""
 
-    def __init__(self, times: str = "unixTimestamp", *, wire_names: bool = False) -> None:
-        """`times`: the form of timestamps for which the model says none."""
+    def __init__(self, times: str = "unixTimestamp", *, wire_names: bool = False, binary: bool = False) -> None:
+        """`times`: the form of timestamps for which the model says none. `binary`: bytes stay such, and times are
+        seconds with a tag, as in CBOR."""
         super().__init__()
-        self._times, self._wire_names = times, wire_names
+        self._times, self._wire_names, self._binary = times, wire_names, binary
 
     def _scalar(self, shape: Shape) -> Writer:
+        if self._binary:
+            return _tagged_time if shape.type_name == "timestamp" else _same
         if shape.type_name == "blob":
             return lambda value: base64.b64encode(value).decode("ascii")
         if shape.type_name == "timestamp":
@@ -460,7 +474,7 @@ class Writers(_ByShape[Writer]):
     def _list(self, shape: ListShape) -> Writer:
         if shape.member.type_name not in ("structure", "list", "map", "blob", "timestamp"):
             return _same
-        return lambda value: list(map(self.of(shape.member), value))
+        return lambda value: [self.of(shape.member)(each) if each is not None else None for each in value]
 
     def _map(self, shape: MapShape) -> Writer:
         def write(value: Any) -> Any:
@@ -472,6 +486,10 @@ class Writers(_ByShape[Writer]):
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _tagged_time(value: datetime) -> CBORTag:
+    return CBORTag(1, written_time(value, "unixTimestamp"))
 
 
 def written_time(value: datetime, form: str) -> Any:

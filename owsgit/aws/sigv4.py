@@ -28,11 +28,19 @@ SINGLE = (b"host", b"content-type")
 whoever has a signed request could make one header of it two."""
 
 UNRESERVED = "-_.~"
+S3 = "s3"
+"""The service that has ways of its own: paths are signed as they are, as names of objects have empty and relative
+segments; bodies may come in signed chunks, or without a signature."""
 
 _CREDENTIAL = re.compile(r"([A-Za-z0-9_]{16,128})/([0-9]{8})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/aws4_request")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 _NAMES = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+(;[a-z0-9!#$%&'*+.^_`|~-]+)*")
 _DATE = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})Z")
+_OF_SIGNATURES = (
+    "X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature",
+    "X-Amz-Security-Token", "X-Amz-Content-Sha256",
+)  # fmt: skip
+_NOTHING = hashlib.sha256(b"").hexdigest()
 _SPACES = re.compile(rb"[ \t]+")
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -222,13 +230,38 @@ def check_headers(signed: Signed, request: Request) -> None:
 def check_signature(signed: Signed, request: Request, secret: str, body_hash: str) -> None:
     """Raises SignatureError unless the signature is the one that `secret` makes of all of this. In constant time."""
     key = _signing_key(secret, signed.day, signed.region, signed.service)
-    for query in _canonical_queries(request.query, presigned=signed.presigned):
-        canonical = _canonical(signed, request, query, body_hash)
-        digest = hashlib.sha256(canonical).hexdigest()
-        text = f"{ALGORITHM}\n{signed.date}\n{signed.scope}\n{digest}"
-        if hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), signed.signature):
-            return
+    for path in _canonical_paths(request.path, plain=signed.service == S3):
+        for query in _canonical_queries(request.query, presigned=signed.presigned):
+            canonical = _canonical(signed, request, path, query, body_hash)
+            digest = hashlib.sha256(canonical).hexdigest()
+            text = f"{ALGORITHM}\n{signed.date}\n{signed.scope}\n{digest}"
+            if hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), signed.signature):
+                return
     raise mismatch()
+
+
+def hoisted(signed: Signed, request: Request) -> list[tuple[bytes, bytes]]:
+    """Headers of AWS's own that stand in the query of a request that was signed ahead: SDKs put them there, so that
+    whoever has the address need not know them. Raises SignatureError for what is in both places."""
+    if not signed.presigned:
+        return []
+    pairs = ((name.lower(), value) for name, value in _query(request.query) if name not in _OF_SIGNATURES)
+    found = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs if name.startswith("x-amz-")]
+    names = [name for name, _ in (*request.headers, *found) if name.startswith(b"x-amz-")]
+    if len(set(names)) < len(names):
+        raise _incomplete("one of AWS's headers is there more than once, in the query as well")
+    return found
+
+
+def chunk_signature(signed: Signed, secret: str, kind: str, previous: str, digest: str) -> str:
+    """That of a chunk (`kind` PAYLOAD) or of the trailers (TRAILER), which have this SHA-256, after the one before.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
+    """
+    key = _signing_key(secret, signed.day, signed.region, signed.service)
+    empty = [_NOTHING] if kind == "PAYLOAD" else []
+    lines = [f"{ALGORITHM}-{kind}", signed.date, signed.scope, previous, *empty, digest]
+    return hmac.digest(key, "\n".join(lines).encode(), "sha256").hex()
 
 
 def mismatch() -> SignatureError:
@@ -247,14 +280,25 @@ def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
     return key
 
 
-def _canonical(signed: Signed, request: Request, query: bytes, body_hash: str) -> bytes:
-    lines = [request.method.encode(), _canonical_path(request.path), query]
+def _canonical(signed: Signed, request: Request, path: bytes, query: bytes, body_hash: str) -> bytes:
+    lines = [request.method.encode(), path, query]
     for name in signed.headers:
         wire = name.encode()
         values = [_SPACES.sub(b" ", value.strip()) for key, value in request.headers if key == wire]
         lines.append(wire + b":" + b",".join(values))
     lines += [b"", ";".join(signed.headers).encode(), body_hash.encode()]
     return b"\n".join(lines)
+
+
+def _canonical_paths(path: bytes, *, plain: bool) -> Iterator[bytes]:
+    """The path in the forms that clients sign: of a service with plain paths as AWS encodes it, and as it came."""
+    if not plain:
+        yield _canonical_path(path)
+        return
+    first = quote(unquote_to_bytes(path), safe="/" + UNRESERVED).encode()
+    yield first
+    if path != first:
+        yield path
 
 
 def _canonical_path(path: bytes) -> bytes:

@@ -38,6 +38,8 @@ def command() -> None:
 def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
     """Write a profile for the AWS CLI and the SDKs: endpoint, region, and how they get your credentials.
 
+    Where the node answers over HTTPS with a certificate of the project's own authority, that is written beside it.
+
     Then `aws --profile shop sts get-caller-identity` works, and boto3.Session(profile_name="shop"). Other profiles, and
     other settings of this one, stay as they are. The file is ~/.aws/config, or what AWS_CONFIG_FILE names.
     """
@@ -47,16 +49,23 @@ def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
     if PROFILE.fullmatch(name) is None:
         raise InvalidError(f"{name!r} is no name of a profile", remedy="use letters, digits and _ . @ + - in --profile")
     node, spec = node_of(clone, state, wanted)
+    file = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
+    authorities = spec.aws_tls.authorities if spec.aws_tls is not None else None
+    bundle = file.absolute().with_name(f"owsgit-{name}.pem")
     settings = {
         "region": state.scope.region,
         "endpoint_url": endpoint(spec),
+        **({"ca_bundle": str(bundle)} if authorities is not None else {}),
         "credential_process": _process(clone.folder, role),
     }
-    file = Path(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser()
     try:
         text = file.read_text() if file.exists() else ""
         if profile is None:
             check_own(text, name, file)
+        if authorities is not None:
+            _write(bundle, authorities)
+        else:  # one that this command wrote before
+            text = text.replace(f"ca_bundle = {bundle}\n", "")
         _write(file, with_profile(text, name, settings))
     except (OSError, UnicodeDecodeError) as error:
         raise UnavailableError(
@@ -114,8 +123,9 @@ def node_of(clone: Clone, state: State, wanted: str | None) -> tuple[str, NodeSp
 
 def endpoint(spec: NodeSpec) -> str:
     """Where a node answers SDKs."""
-    host = f"[{spec.address}]" if ":" in spec.address else spec.address
-    return f"http://{host}:{spec.ports.aws}"
+    name = spec.address if spec.aws_tls is None else spec.aws_tls.host or spec.address
+    host = f"[{name}]" if ":" in name else name
+    return f"http{'s' if spec.aws_tls is not None else ''}://{host}:{spec.ports.aws}"
 
 
 def _process(folder: Path, role: str | None) -> str:

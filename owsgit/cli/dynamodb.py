@@ -5,6 +5,7 @@ each attribute, and text again of those: three times the work for the same bytes
 """
 
 import random
+import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -57,11 +58,13 @@ class ApiError(OwsgitError):
 class DynamoDb:
     """An endpoint, and somebody's credentials for it. For any number of threads."""
 
-    def __init__(self, endpoint: str, region: str, held: Any) -> None:
-        """`held`: botocore's credentials, which may renew themselves."""
+    def __init__(self, endpoint: str, region: str, held: Any, authorities: str | None = None) -> None:
+        """`held`: botocore's credentials, which may renew themselves. `authorities`: PEM of who signs certificates."""
         self.endpoint = endpoint
         self._auth, self._held = (region, "dynamodb"), held
-        self._http = URLLib3Session(timeout=TIMEOUT_SECONDS, max_pool_connections=CONNECTIONS_MAX)
+        self._bundle = _bundle(authorities)  # as long as it may be read
+        verify = self._bundle.name if self._bundle is not None else True
+        self._http = URLLib3Session(verify=verify, timeout=TIMEOUT_SECONDS, max_pool_connections=CONNECTIONS_MAX)
 
     def call(self, operation: str, parameters: Mapping[str, Any], *, attempts: int = ATTEMPTS_MAX) -> dict[str, Any]:
         """The operation's output. What passes is tried again, so the operation has to be one that may be repeated.
@@ -132,7 +135,18 @@ def of_node(clone: Clone, wanted: str | None, role: str | None) -> DynamoDb:
         }
 
     held = RefreshableCredentials.create_from_metadata(fetch(), fetch, "owsgit")
-    return DynamoDb(configure.endpoint(spec), state.scope.region, held)
+    authorities = spec.aws_tls.authorities if spec.aws_tls is not None else None
+    return DynamoDb(configure.endpoint(spec), state.scope.region, held, authorities)
+
+
+def _bundle(authorities: str | None) -> Any:
+    """Certificates in a file, as botocore reads them; None for those that the machine trusts."""
+    if authorities is None:
+        return None
+    file = tempfile.NamedTemporaryFile("w", suffix=".pem")  # noqa: SIM115 - gone with what holds it
+    file.write(authorities)
+    file.flush()
+    return file
 
 
 def of_profile(name: str) -> DynamoDb:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from owsgit.model.errors import InvalidError
+from owsgit.model.errors import InvalidError, UnavailableError
 
 CHAIN_CERTIFICATES_MAX = 10
 PEM_BYTES_MAX = 256 * 1024
@@ -90,6 +91,25 @@ class Certificate:
         if days < WARNING_DAYS:
             told["warning"] = f"ends in {days} days" if days >= 0 else "has ended"
         return told
+
+
+def read_files(chain: str, key: str, path: str) -> bytes:
+    """The PEM of a certificate's chain and of its key, in files; `path` is where the setting says so.
+
+    Raises UnavailableError.
+    """
+    return read_file(chain, f"{path}.chain") + b"\n" + read_file(key, f"{path}.key")
+
+
+def read_file(file: str, path: str) -> bytes:
+    """A file of PEM, at most a byte more than is taken. Raises UnavailableError."""
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(PEM_BYTES_MAX + 1)
+    except OSError as error:
+        raise UnavailableError(
+            f"{file} cannot be read: {error.strerror}", path=path, remedy="the node's user has to be able to"
+        ) from None
 
 
 def authorities(pem: bytes, what: str, path: str) -> bytes:

@@ -147,6 +147,7 @@ class Listener:
         """Start listening, on the socket of `before` if there is one. Raises UnavailableError that names the port."""
         given = before._bound if before is not None else None
         self._bound = given.dup() if given is not None else _bind(self.address, self.port)
+        self.port = self._bound.getsockname()[1]  # of 0, the one that was free
         bound = self._bound.dup()  # the server closes its own
         config = uvicorn.Config(
             self,

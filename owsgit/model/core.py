@@ -109,12 +109,22 @@ class NodePorts(Document):
     aws: Port | None = Field(None, description="HTTP: AWS's SDKs. Absent: it does not answer them.")
 
 
+class NodeAwsTls(Document):
+    """That a node answers AWS's SDKs over HTTPS, and what clients have to know of its certificate."""
+
+    host: Address | None = Field(None, description="The name that it is for, if that is not the node's address.")
+    authorities: (
+        Annotated[str, StringConstraints(pattern=r"^\s*-----BEGIN CERTIFICATE-----", max_length=65536)] | None
+    ) = Field(None, description="PEM of the authority that signed it, if clients do not know it by themselves.")
+
+
 class NodeSpec(Spec):
     """A node of the project: `nodes/<name>.json`, as `owsgit node init` prints it."""
 
     key: NodeKey = Field(description="The node's public Ed25519 key: its SSH host key.")
     address: Address = Field(description="IP address or host name at which users and other nodes reach it.")
     ports: NodePorts = Field(default_factory=lambda: NodePorts.model_validate({}), description="Its ports.")
+    aws_tls: NodeAwsTls | None = Field(None, description="That SDKs are answered over HTTPS. Absent: over HTTP.")
 
     def claims(self) -> Iterator[Claim]:
         yield Claim("key", keys.identity(self.key), "$.key")

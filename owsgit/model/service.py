@@ -229,6 +229,9 @@ class Credential:
     expires: int = 0
     user: str = ""  # who logged in for them, and the fingerprint of that key
     key: str = ""
+    function: str = ""  # that they rest on if nobody logged in, the commit of its version, and its own role
+    commit: str = ""
+    function_role: str = ""
 
 
 class CredentialError(OwsgitError):

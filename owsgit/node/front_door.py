@@ -1,47 +1,92 @@
-"""The node's endpoint for AWS's SDKs over HTTP: the door (owsgit/aws/door.py) on a port of its own."""
+"""The node's endpoint for AWS's SDKs over HTTP(S): the door (owsgit/aws/door.py) on a port of its own."""
 
 import asyncio
-from collections.abc import Iterable
+import ipaddress
+import logging
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 
-from owsgit.aws.api import Api, ServiceError
+from owsgit.aws.api import Api, Pieces, ServiceError
 from owsgit.aws.audit import Audit
 from owsgit.aws.door import BODY_BYTES_MAX, Arrival, Door, House
 from owsgit.aws.eventstream import Encoded
+from owsgit.aws.payload import STREAM_BYTES_MAX
 from owsgit.aws.sigv4 import Request
-from owsgit.gateway.exchange import ClientGoneError, Exchange, RefusedError, Response
+from owsgit.gateway.exchange import ClientGoneError, Exchange, Handler, RefusedError, Response
 from owsgit.gateway.limits import Limits
 from owsgit.model.service import Site
 from owsgit.node.home import AUDIT_FOLDER
+from owsgit.node.own_certificate import OwnCertificate
 from owsgit.node.own_port import OwnPort
 from owsgit.runtime import logs
 
 OWNER = "aws"
+LOOPBACK = "127.0.0.1"
+IN_CLEAR = (
+    "AWS's SDKs are answered at %s, port %d, without TLS: others on the way can read what is asked and answered, not "
+    "change it or sign. Set awsTls in node.json, unless the network is private"
+)
 REQUEST_ID = b"x-amzn-requestid"
 """Every response of the listener's has it: here it is the one of the audit log, which may be another node's."""
 
 HEAD_BYTES_MAX = 64 * 1024
 """Session tokens stand in the head, and name every node of the project."""
 
+WIRE_BYTES_MAX = STREAM_BYTES_MAX + STREAM_BYTES_MAX // 16
+"""Of a body that is taken as it comes, with what frames its chunks."""
+
 _CODES = {413: "RequestEntityTooLarge", 408: "RequestTimeout"}
 """What AWS calls bodies that are not read to their end. https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html"""
 
 
-class FrontDoor:
-    """Listens on `address` and `port`."""
+log = logging.getLogger("owsgit.node")
 
-    def __init__(self, site: Site, apis: Iterable[Api], address: str, port: int, file: str) -> None:
-        """`file` is where the port is set."""
+
+class FrontDoor:
+    """Listens on `address` and `port`. With TLS, also without it on this machine alone: for functions, whose sandboxes
+    reach the node and nobody in between."""
+
+    def __init__(
+        self,
+        site: Site,
+        apis: Iterable[Api],
+        address: str,
+        port: int,
+        file: str,
+        certificate: OwnCertificate | None = None,
+    ) -> None:
+        """`file` is where the port is set; with a certificate it has TLS."""
         self._audit = Audit(site.home / AUDIT_FOLDER, site.neighbours.own)
         self._door = Door(apis, House(site.scope, site.credential, site.decide, site.neighbours, self._audit))
-        self._port = OwnPort(address, port, file, "$.awsPort")
-        self._sweeping: asyncio.Task[None] | None = None
+        self._certificate = certificate
+        self._port = OwnPort(address, port, file, "$.awsPort", tls=certificate is not None)
+        self._inner = OwnPort(LOOPBACK, 0, file, "$.awsPort") if certificate is not None else None
+        self._working: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
-        """Raises UnavailableError that names the setting."""
-        limits = Limits(body_bytes=BODY_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
-        await self._port.open(OWNER, {"$default": self._answer}, limits)
-        self._sweeping = asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs))
+        """Raises OwsgitError that names the setting."""
+        limits = Limits(body_bytes=WIRE_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
+        routes: dict[str, Handler] = {"$default": self._answer}
+        shown = self._certificate.read() if self._certificate is not None else None
+        await self._port.open(OWNER, routes, limits, shown)
+        if self._inner is not None:
+            await self._inner.open(OWNER, routes, limits)
+        self._working.append(asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs)))
+        if self._certificate is not None:
+            self._working.append(asyncio.ensure_future(self._certificate.watch(self._port.show)))
+        elif not _is_loopback(self._port.address[0]):
+            log.warning(IN_CLEAR, *self._port.address)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        return self._port.address
+
+    @property
+    def inner(self) -> tuple[str, int]:
+        """Host and port on this machine, without TLS."""
+        host, port = (self._inner or self._port).address
+        return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host), port  # noqa: S104 - where it listens
 
     def _logs(self) -> dict[str, logs.Swept]:
         return {self._audit.folder.name: self._audit}
@@ -49,41 +94,61 @@ class FrontDoor:
     async def _answer(self, exchange: Exchange) -> Response:
         async def body() -> bytes:
             try:
-                return await exchange.read()
-            except RefusedError as error:
-                raise ServiceError(
-                    _CODES.get(error.status, "ServiceUnavailable"), error.message, status=error.status
-                ) from None
-            except ClientGoneError:
-                raise ServiceError("RequestAborted", "The client went away.") from None
+                return await exchange.read(BODY_BYTES_MAX)
+            except (RefusedError, ClientGoneError) as error:
+                raise _unread(error) from None
+
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                async for piece in exchange.pieces():
+                    yield piece
+            except (RefusedError, ClientGoneError) as error:
+                raise _unread(error) from None
 
         path, _, query = exchange.target.partition(b"?")
         arrival = Arrival(
             Request(exchange.method, path, query, exchange.headers),
             body,
+            pieces,
             exchange.client.address,
             exchange.scheme == "https",
         )
         reply = await self._door.answer(arrival)
-        if isinstance(reply.body, Encoded):  # or a silent stream would be held for nobody
+        if not isinstance(reply.body, bytes):  # or a silent stream would be held for nobody
             exchange.on_gone(partial(_close, reply.body))
         headers = [pair for pair in reply.headers if pair[0] != REQUEST_ID]
         exchange.id = next(
             (value.decode("latin-1") for name, value in reply.headers if name == REQUEST_ID), exchange.id
         )
-        return Response(reply.status, headers, reply.body)
+        told = not isinstance(reply.body, bytes) or exchange.method == "HEAD"
+        return Response(reply.status, headers, reply.body, reply.length if told else None)
 
     async def close(self) -> None:
         await self._port.close()
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        if self._inner is not None:
+            await self._inner.close()
+        for task in self._working:
+            task.cancel()
         self._audit.close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _unread(error: RefusedError | ClientGoneError) -> ServiceError:
+    if isinstance(error, ClientGoneError):
+        return ServiceError("RequestAborted", "The client went away.")
+    return ServiceError(_CODES.get(error.status, "ServiceUnavailable"), error.message, status=error.status)
 
 
 _closing: set[asyncio.Task[None]] = set()
 
 
-def _close(body: Encoded) -> None:
+def _close(body: Encoded | Pieces) -> None:
     task = asyncio.ensure_future(body.aclose())
     _closing.add(task)
     task.add_done_callback(_closing.discard)

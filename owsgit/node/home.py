@@ -76,6 +76,20 @@ class PackageIndexes(Document):
     npm: IndexUrl | None = Field(None, description="For npm, as its registry; by default what npm is set to.")
 
 
+FilePath = Annotated[str, StringConstraints(pattern=r"^/", max_length=1024)]
+
+
+class AwsTlsSettings(Document):
+    """The certificate of the port for AWS's SDKs; its files are read again when they change."""
+
+    chain: FilePath = Field(description="PEM of the certificate and those between it and its authority.")
+    key: FilePath = Field(description="PEM of its private key, without a password.")
+    authority: FilePath | None = Field(
+        None, description="PEM of an authority of one's own, for `owsgit node show`: clients get it by the ledger."
+    )
+    host: Address | None = Field(None, description="The name that it is for, if that is not the node's address.")
+
+
 def _collector(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -105,6 +119,11 @@ class NodeSettings(Spec):
     listen: str = Field(description="Address that it listens on, for SSH and for gateways.")
     ssh_port: Port = Field(description="Port that it serves SSH on.")
     aws_port: Port | None = Field(None, description="Port on which it answers AWS's SDKs; absent: it does not.")
+    aws_tls: AwsTlsSettings | None = Field(
+        None,
+        description="Have it answer them over HTTPS: {'chain': '/etc/owsgit/certificates/aws.pem', 'key': "
+        "'/etc/owsgit/certificates/aws.key'}. Absent: over HTTP, which is for loopback and private networks.",
+    )
     memory: int | None = Field(
         None,
         ge=128,
@@ -116,7 +135,7 @@ class NodeSettings(Spec):
         description="Address and port on which it serves its metrics to whoever asks, at /metrics for Prometheus: "
         "'127.0.0.1:9100'. Nowhere by default.",
     )
-    certificate_folders: list[Annotated[str, StringConstraints(pattern=r"^/", max_length=1024)]] = Field(
+    certificate_folders: list[FilePath] = Field(
         default_factory=lambda: ["/etc/letsencrypt", "/etc/owsgit/certificates"],
         max_length=100,
         description="Folders from which gateways may take certificates and their keys (files of tls).",
@@ -204,14 +223,30 @@ class Home:
 
     def node_spec(self) -> NodeSpec:
         """What to commit as nodes/<name>.json."""
-        settings = self.settings()
+        settings, tls = self.settings(), self._aws_tls()
         return NodeSpec.model_validate(
             {
                 "key": self.public_key().line,
                 "address": settings.address,
                 "ports": {"ssh": settings.ssh_port, **({"aws": settings.aws_port} if settings.aws_port else {})},
+                **({"awsTls": tls} if tls is not None else {}),
             }
         )
+
+    def _aws_tls(self) -> dict[str, str] | None:
+        """What clients have to know. Raises UnavailableError."""
+        tls = self.settings().aws_tls
+        if tls is None:
+            return None
+        told = {"host": tls.host} if tls.host is not None else {}
+        if tls.authority is not None:
+            try:
+                told["authorities"] = Path(tls.authority).read_text("ascii")
+            except (OSError, ValueError) as error:
+                raise UnavailableError(
+                    f"{tls.authority} cannot be read: {error}", file=str(self.settings_file), path="$.awsTls.authority"
+                ) from None
+        return told
 
     @contextmanager
     def lock(self) -> Iterator[None]:

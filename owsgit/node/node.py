@@ -94,6 +94,7 @@ class Node:
         self._stopped_because = ""
         self._registry = CollectorRegistry()
         self._stop = asyncio.Event()
+        self._front: FrontDoor | None = None
 
     async def serve(self) -> None:
         """Serve until stopped by SIGINT, SIGTERM or `stop`."""
@@ -204,11 +205,15 @@ class Node:
         if port is None:
             return None
         from owsgit.node.front_door import FrontDoor  # noqa: PLC0415 - botocore, for nodes that answer SDKs
+        from owsgit.node.own_certificate import OwnCertificate  # noqa: PLC0415
         from owsgit.node.sts import Sts  # noqa: PLC0415
 
+        tls, file = self.settings.aws_tls, str(self.home.settings_file)
+        certificate = OwnCertificate(tls.chain, tls.key, file, "$.awsTls") if tls is not None else None
         apis = [api for handler in self._handlers.values() for api in getattr(handler, "apis", ())]
         apis.append(Sts(self._state, self._give))
-        return FrontDoor(site, apis, self.settings.listen, port, str(self.home.settings_file))
+        self._front = FrontDoor(site, apis, self.settings.listen, port, file, certificate)
+        return self._front
 
     def _site(self, targets: dict[str, Any]) -> Site:
         """What the handlers of services get of this node."""
@@ -427,10 +432,7 @@ class Node:
 
     def _door(self) -> tuple[str, int] | None:
         """Where functions reach the front door."""
-        port, listen = self.settings.aws_port, self.settings.listen
-        if port is None:
-            return None
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen), port  # noqa: S104 - where it listens
+        return self._front.inner if self._front is not None else None
 
     def _role_credentials(self, function: str, commit: str, role: str) -> dict[str, str]:
         """As the SDKs' container provider takes them. Raises OwsgitError."""

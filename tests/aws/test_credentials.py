@@ -66,6 +66,12 @@ def test_no_token_is_like_another(account: Account) -> None:
         {"node": "SHA256:nobody"},
         {"role": "nobody", "session": "x-y"},
         {"role": 5},
+        {"policy": "{}"},
+        {"policy": None},
+        {"policyNames": "x"},
+        {"policyNames": ["nobody"], "role": "clerk", "session": "x"},
+        {"functionRole": 5},
+        {"function": "f", "functionRole": "clerk", "role": "clerk", "session": "x"},
     ],
     ids=str,
 )

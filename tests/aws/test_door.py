@@ -1,28 +1,31 @@
 """The door between nodes: what a node of the ledger can put into a request that it passes on, and into an answer."""
 
 import asyncio
+import gzip
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from owsgit.aws import door
 from owsgit.aws.api import Caller, Need
 from owsgit.aws.audit import Audit
-from owsgit.aws.door import TOPIC, Arrival, Door, House
-from owsgit.aws.protocols import Reply, protocol_of
-from owsgit.aws.sigv4 import Request
+from owsgit.aws.door import BODY_BYTES_MAX, TOPIC, Arrival, Door, House
+from owsgit.aws.protocols import protocols_of
+from owsgit.aws.protocols.wire import Reply
+from owsgit.aws.sigv4 import UNSIGNED_PAYLOAD, Request
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision
 from owsgit.model.names import Scope
 from owsgit.model.service import Credential, Told
+from tests.support.doors import Buckets
 
 KEY, SECRET = "ASIA" + "A" * 16, "secret"
 
@@ -91,7 +94,7 @@ class Node:
         self.contexts: list[Context] = []
         self.folder, self.audit = folder, Audit(folder, "a")
         self.door = Door(
-            [self.tables, Limits()],
+            [self.tables, Limits(), Buckets()],
             House(
                 lambda: Scope("us-east-1", "123456789012"),
                 self.credential,
@@ -116,8 +119,9 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def request(body: bytes = b"{}", operation: str = "ListTables") -> Request:
+def request(body: bytes = b"{}", operation: str = "ListTables", **more: str) -> Request:
     headers = {
+        **more,
         "Host": "x",
         "Content-Type": "application/x-amz-json-1.0",
         "X-Amz-Target": f"DynamoDB_20120810.{operation}",
@@ -127,12 +131,18 @@ def request(body: bytes = b"{}", operation: str = "ListTables") -> Request:
     return Request("POST", b"/", b"", [(name.lower().encode(), value.encode()) for name, value in made.headers.items()])
 
 
-def asked(node: Node, body: bytes = b"{}", operation: str = "ListTables", *, passed_on: bool = False) -> Reply:
+def asked(
+    node: Node, body: bytes = b"{}", operation: str = "ListTables", *, passed_on: bool = False, encoding: str = ""
+) -> Reply:
     async def read() -> bytes:
         return body
 
-    made = request(body, operation)
-    return asyncio.run(node.door.answer(Arrival(made, read, "192.0.2.1", False, passed_on=passed_on)))
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body
+
+    made = request(body, operation, **({"Content-Encoding": encoding} if encoding else {}))
+    arrival = Arrival(made, read, pieces, "192.0.2.1", False, passed_on=passed_on)
+    return asyncio.run(node.door.answer(arrival))
 
 
 def test_several_may_answer_for_one_service_each_for_its_operations(node: Node) -> None:
@@ -147,9 +157,9 @@ def test_models_are_not_read_where_gateways_answer(node: Node, monkeypatch: pyte
 
     def read(service: str) -> Any:
         readers.append(threading.current_thread())
-        return protocol_of(service)
+        return protocols_of(service)
 
-    monkeypatch.setattr(door, "protocol_of", read)
+    monkeypatch.setattr(door, "protocols_of", read)
     assert asked(node).status == asked(node).status == 200
     assert readers and threading.main_thread() not in readers
 
@@ -237,3 +247,54 @@ def test_what_fails_inside_is_not_told(node: Node) -> None:
 def test_of_a_key_that_is_there_twice_all_see_the_same(node: Node) -> None:
     assert asked(node, b'{"Limit": 99, "Limit": 5}').status == 200
     assert asked(node, b'{"Limit": 5, "Limit": 99}').status == 500
+
+
+class Unsigned(S3SigV4Auth):
+    """Signs all but the body."""
+
+    def payload(self, request: AWSRequest) -> str:
+        return UNSIGNED_PAYLOAD
+
+
+def put(node: Node, address: str, *, secure: bool = False, presigned: bool = False, service: str = "s3") -> Reply:
+    body = b"anything"
+
+    async def read() -> bytes:
+        return body
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body
+
+    made = AWSRequest("PUT", "http://x/b/k", {"Host": "x", "X-Amz-Target": "DynamoDB_20120810.ListTables"})
+    keys = Credentials(KEY, SECRET, "token")
+    auth: Any = S3SigV4QueryAuth(keys, service, "us-east-1", 60) if presigned else Unsigned(keys, service, "us-east-1")
+    auth.add_auth(made)
+    headers = [(name.lower().encode(), value.encode()) for name, value in made.headers.items()]
+    request = Request("PUT", b"/b/k", made.prepare().url.partition("?")[2].encode(), headers)
+    return asyncio.run(node.door.answer(Arrival(request, read, pieces, address, secure)))
+
+
+def test_a_body_without_a_signature_is_taken_where_nobody_sees_it(node: Node) -> None:
+    assert put(node, "192.0.2.1", secure=True).status == 200
+    assert put(node, "127.0.0.1").status == put(node, "::1").status == 200
+    assert put(node, "192.0.2.1", presigned=True).status == 200
+    for address in ("192.0.2.1", "127.0.0.1.example", "", "0.0.0.0"):
+        reply = put(node, address)
+        assert reply.status == 403 and b"taken over https alone" in reply.body
+    other = put(node, "127.0.0.1", secure=True, service="dynamodb")
+    assert other.status == 400 and b"takes no body that is not signed" in other.body
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (gzip.compress(b'{"Limit": 5}'), 200),
+        (gzip.compress(b'{"Limit": 5}')[:-4], 400),
+        (gzip.compress(b'{"Limit": 5}') * 2, 400),
+        (b'{"Limit": 5}', 400),
+        (gzip.compress(b" " * (BODY_BYTES_MAX + 1)), 413),
+    ],
+    ids=["whole", "cut", "twice", "plain", "bomb"],
+)
+def test_a_compressed_body_is_one_that_is_bounded(node: Node, body: bytes, status: int) -> None:
+    assert asked(node, body, encoding="gzip").status == status

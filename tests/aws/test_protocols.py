@@ -1,53 +1,22 @@
 """Requests as botocore's own serializers write them, responses as its parsers read them, and what nobody's does."""
 
-import io
 import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 
 import pytest
-from botocore import parsers, serialize
-from botocore.awsrequest import HeadersDict
-from botocore.loaders import Loader
-from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Shape, StructureShape
+from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
 
 from owsgit.aws.api import ServiceError
-from owsgit.aws.protocols import (
-    Incoming,
-    JsonProtocol,
-    Protocol,
-    QueryProtocol,
-    Reply,
-    RestJsonProtocol,
-    protocol_of,
-)
+from owsgit.aws.protocols import protocol_of
+from owsgit.aws.protocols.wire import Incoming
 from owsgit.aws.shapes import DEPTH_MAX, PATTERN_CHARACTERS_MAX, REDACTED, Problems, Readers
+from tests.support.protocols import SPOKEN, operations, parsed, spoken, written
 
-KINDS = {"json": JsonProtocol, "query": QueryProtocol, "rest-json": RestJsonProtocol}
 AT = datetime(2026, 1, 31, 10, 0, 1, tzinfo=UTC)
 TEXT = "a+b c/%2F&=~;é<\u2028"
-
-
-def unbound(service: str) -> ServiceModel:
-    """The service's model without constraints, so that any value will do."""
-    model = Loader().load_service_model(service, "service-2")
-    for shape in model["shapes"].values():
-        for name in ("pattern", "min", "max", "enum"):
-            shape.pop(name, None)
-    return ServiceModel(model, service)
-
-
-MODELS = {service: unbound(service) for service in ("sts", "dynamodb", "dynamodbstreams", "lambda")}
-OPERATIONS = [(service, name) for service, model in MODELS.items() for name in model.operation_names]
-
-
-def spoken(service: str) -> tuple[Protocol, str]:
-    model = MODELS[service]
-    name = model.metadata["protocol"]
-    return KINDS[name](model), name
 
 
 def sample(shape: Shape, depth: int = 0) -> Any:
@@ -65,7 +34,11 @@ def sample(shape: Shape, depth: int = 0) -> Any:
             if not member.serialization.get("eventstream") and location != "statusCode"
         }
     if isinstance(shape, ListShape):
+        if location == "header":
+            return ["a b", 'a, "b']
         return [sample(shape.member, depth + 1)] * (2 if _flat(shape.member) else 1)
+    if isinstance(shape, MapShape) and location == "headers":
+        return {"k.1": "a b"}
     if isinstance(shape, MapShape):
         return {"k.1 é": sample(shape.value, depth + 1)}
     texts = {"string": "a b" if location == "header" else TEXT, "blob": b"\x00\xff", "timestamp": AT, "boolean": True}
@@ -76,46 +49,21 @@ def _flat(shape: Shape) -> bool:
     return not isinstance(shape, StructureShape | ListShape | MapShape)
 
 
-def written(operation: OperationModel, protocol: str, parameters: Any) -> Incoming:
-    """The request that botocore makes of it."""
-    made = serialize.create_serializer(protocol, include_validation=False).serialize_to_request(parameters, operation)
-    path, _, query = made["url_path"].partition("?")
-    pairs = [
-        (name, each)
-        for name, value in dict(made["query_string"]).items()
-        for each in (value if isinstance(value, list) else [value])
-    ]
-    more = "&".join(f"{quote(name, safe='-_.~')}={quote(str(each), safe='-_.~')}" for name, each in pairs)
-    body = made["body"]
-    if isinstance(body, dict):
-        body = "&".join(f"{quote(name, safe='')}={quote(str(each), safe='')}" for name, each in body.items())
-    headers = [(name.lower().encode(), str(value).encode()) for name, value in made["headers"].items()]
-    return Incoming(
-        made["method"],
-        path.encode(),
-        "&".join(filter(None, (query, more))).encode(),
-        headers,
-        body.encode() if isinstance(body, str) else body,
-    )
-
-
-@pytest.mark.parametrize("service", MODELS)
-def test_what_botocore_writes_of_every_operation_is_read_as_it_was_meant(service: str) -> None:
-    protocol, name = spoken(service)
-    for each in protocol.model.operation_names:
-        operation = protocol.model.operation_model(each)
+@pytest.mark.parametrize(("service", "name"), SPOKEN)
+def test_what_botocore_writes_of_every_operation_is_read_as_it_was_meant(service: str, name: str) -> None:
+    protocol = spoken(service, name)
+    for operation in operations(protocol):
         parameters = sample(operation.input_shape) if operation.input_shape is not None else {}
         incoming = written(operation, name, parameters)
         found = protocol.find(incoming)
-        assert found is not None and found.name == each
-        assert protocol.read(found, incoming) == parameters, each
+        assert found is not None and found.name == operation.name
+        assert protocol.read(found, incoming) == parameters, operation.name
 
 
-@pytest.mark.parametrize("service", MODELS)
-def test_botocore_reads_what_is_written_of_every_result(service: str) -> None:
-    protocol, name = spoken(service)
-    for each in protocol.model.operation_names:
-        operation = protocol.model.operation_model(each)
+@pytest.mark.parametrize(("service", "name"), SPOKEN)
+def test_botocore_reads_what_is_written_of_every_result(service: str, name: str) -> None:
+    protocol = spoken(service, name)
+    for operation in operations(protocol):
         if operation.output_shape is None or operation.has_event_stream_output:
             continue
         result = sample(operation.output_shape)
@@ -123,26 +71,28 @@ def test_botocore_reads_what_is_written_of_every_result(service: str) -> None:
         told = parsed(reply, name, operation.output_shape, stream=operation.has_streaming_output)
         told = {key: value.read() if hasattr(value, "read") else value for key, value in told.items()}
         status = told.pop("ResponseMetadata")["HTTPStatusCode"]
-        codes = [key for key, member in operation.output_shape.members.items() if _location(member) == "statusCode"]
+        codes = [
+            key
+            for key, member in operation.output_shape.members.items()
+            if member.serialization.get("location") == "statusCode"
+        ]
         assert status == (result[codes[0]] if codes else operation.http.get("responseCode", 200))
-        assert told == result, each
+        assert told == result, operation.name
 
 
-def _location(shape: Shape) -> str | None:
-    found: str | None = shape.serialization.get("location")
-    return found
-
-
-def parsed(reply: Reply, protocol: str, shape: Shape | None, *, stream: bool = False) -> dict[str, Any]:
-    headers = HeadersDict({name.decode(): value.decode() for name, value in reply.headers})
-    given = {"status_code": reply.status, "headers": headers, "body": io.BytesIO(reply.body) if stream else reply.body}
-    found: dict[str, Any] = parsers.create_parser(protocol).parse(given, shape)
-    return found
-
-
-@pytest.mark.parametrize(("service", "code"), [("sts", "AccessDenied"), ("lambda", "AccessDeniedException")])
-def test_botocore_reads_errors(service: str, code: str) -> None:
-    protocol, name = spoken(service)
+@pytest.mark.parametrize(
+    ("service", "name", "code"),
+    [
+        ("sts", "query", "AccessDenied"),
+        ("lambda", "rest-json", "AccessDeniedException"),
+        ("dynamodb", "json", "AccessDeniedException"),
+        ("s3", "rest-xml", "AccessDenied"),
+        ("route53", "rest-xml", "AccessDeniedException"),
+        ("cloudwatch", "smithy-rpc-v2-cbor", "AccessDeniedException"),
+    ],
+)
+def test_botocore_reads_errors(service: str, name: str, code: str) -> None:
+    protocol = spoken(service, name)
     reply = protocol.refuse(ServiceError("AccessDeniedException", "no <b>\x00\x1b", status=403), "id")
     found = parsed(reply, name, None)
     assert found["Error"]["Code"] == code and found["Error"]["Message"].startswith("no <b>")
@@ -275,7 +225,7 @@ def test_a_number_in_a_text_is_one_of_the_models(text: str) -> None:
         "Tags.member.\u0661.Key=a".encode(), b"Tags.member.1%s.Key=a" % (b"0" * 5000), b"Tags.member=x", b"Tags.1.Key=a&Tags=b",
         b"Tags.member.x.Key=a", b"Tags.member.1=x&Tags.member.1.Key=a", b"RoleArn.x=1", b"DurationSeconds=\xd9\xa1\xd9\xa2",
         b"DurationSeconds=1e3", b"DurationSeconds=", b"DurationSeconds=901&DurationSeconds=902", b"Action=GetCallerIdentity",
-        b"RoleSessionName=c", b"Tags" + b".a" * 5000 + b"=x", b"x=%ff", b"x=\xff", b"&".join(b"x%d=" % i for i in range(1001)),
+        b"RoleSessionName=c", b"Tags" + b".a" * 5000 + b"=x", b"x=%ff", b"x=\xff", b"&".join(b"x%d=" % i for i in range(20_001)),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("in_query", [False, True], ids=["body", "query"])
@@ -318,8 +268,136 @@ def test_a_name_in_a_path_stays_one_however_it_is_written() -> None:
     assert refused(rest_read, "GET", b"/2015-03-31/functions", b"Marker=a&Marker=b").code == "ValidationException"
 
 
+def s3_read(method: str, path: bytes, query: bytes = b"", body: bytes = b"") -> tuple[str, dict[str, Any]] | None:
+    protocol = protocol_of("s3")
+    incoming = Incoming(method, path, query, [], body)
+    found = protocol.find(incoming)
+    return (found.name, protocol.read(found, incoming)) if found is not None else None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "name", "key"),
+    [
+        ("GET", b"/b", b"", "ListObjects", None),
+        ("GET", b"/b/", b"list-type=2&x-id=ListObjectsV2", "ListObjectsV2", None),
+        ("GET", b"/", b"", "ListBuckets", None),
+        ("GET", b"/b/a//b", b"", "GetObject", "a//b"),
+        ("GET", b"/b//", b"", "GetObject", "/"),
+        ("DELETE", b"/b/a/../b/", b"", "DeleteObject", "a/../b/"),
+        ("PUT", b"/b/%2F%25", b"", "PutObject", "/%"),
+        ("PUT", b"/b/k", b"uploadId=u&partNumber=3", "UploadPart", "k"),
+        ("GET", b"/b/k", b"uploadId=u", "ListParts", "k"),
+        ("POST", b"/b/k", b"uploads", "CreateMultipartUpload", "k"),
+    ],
+)
+def test_the_names_of_objects_are_taken_as_they_are(
+    method: str, path: bytes, query: bytes, name: str, key: str | None
+) -> None:
+    found = s3_read(method, path, query)
+    assert found is not None and found[0] == name and found[1].get("Key") == key
+
+
+TAGS = b"<Tagging><TagSet><Tag><Key>%s</Key><Value>v</Value></Tag></TagSet></Tagging>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'<!DOCTYPE a [<!ENTITY b "c">]>' + TAGS % b"&b;",
+        b'<!DOCTYPE a SYSTEM "file:///etc/passwd">' + TAGS % b"k",
+        TAGS % b"&b;",
+        TAGS % b"<Key/>",
+        TAGS.replace(b"Tagging", b"Bagging") % b"k",
+        b"<Tagging><TagSet/><TagSet/></Tagging>",
+        b"<Tagging><TagSet><Rag/></TagSet></Tagging>",
+        b"<Tagging><TagSet>" + b"<Tag/>" * 100_000 + b"</TagSet></Tagging>",
+        b"<Tagging>" + b"<x>" * 100 + b"</x>" * 100 + b"</Tagging>",
+        b"<Tagging " + b" ".join(b'a%d=""' % index for index in range(100_001)) + b"/>",
+        b'<Tagging a:x="1" b:x="2"/>',
+        b'<?xml version="1.0" encoding="utf-7"?>' + TAGS % b"k",
+        (TAGS % b"k")[:-3],
+        (TAGS % b"k") * 2,
+        b"{}",
+        b"\xff",
+    ],
+    ids=[
+        "entity",
+        "external",
+        "unknown",
+        "nested",
+        "root",
+        "twice",
+        "other",
+        "many",
+        "deep",
+        "attributes",
+        "prefixes",
+        "encoding",
+        "cut",
+        "two",
+        "json",
+        "octet",
+    ],
+)
+def test_xml_that_is_odd_is_refused_at_once(body: bytes) -> None:
+    began = time.process_time()
+    assert refused(s3_read, "PUT", b"/b", b"tagging", body).code == "MalformedXML"
+    assert time.process_time() - began < 2
+
+
+def cbor_read(body: bytes, path: bytes = b"/service/GraniteServiceVersion20100801/operation/PutMetricData") -> Any:
+    protocol = protocol_of("cloudwatch")
+    incoming = Incoming("POST", path, b"", [(b"smithy-protocol", b"rpc-v2-cbor")], body)
+    found = protocol.find(incoming)
+    return protocol.read(found, incoming) if found is not None else None
+
+
+NAMED = b"\xa1\x69Namespace"
+
+
+def test_cbor_is_read_with_times_and_gaps() -> None:
+    datum = b"\xbf\x6aMetricName\x61m\x69Timestamp\xc1\xfb\x41\xd0\0\0\0\0\0\0\x65Value\xf9\x3e\0\x61?\xf6\xff"
+    found = cbor_read(b"\xa2\x69Namespace\x61n\x6aMetricData\x9f" + datum + b"\xff")
+    at = datetime.fromtimestamp(2**30, UTC)
+    assert found == {"Namespace": "n", "MetricData": [{"MetricName": "m", "Timestamp": at, "Value": 1.5}]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x80", b"\xa0\xa0", NAMED, NAMED + b"\x41n", NAMED + b"\x61\xff", b"\xa2\x61a\x01\x61a\x02",
+        NAMED + b"\xc2\x41\x01", NAMED + b"\xd8\x1c\x81\xd8\x1d\x00", NAMED + b"\xd8\x23\x61(", NAMED + b"\xc4\x82\x1b" + b"\xff" * 8 + b"\x01",
+        NAMED + b"\xd9\x01\x00\x81\xd8\x19\x00", NAMED + b"\xd9\x01\x02\x81\x01", NAMED + b"\x7b" + b"\x7f" * 8, NAMED + b"\x9b" + b"\x7f" * 8,
+        b"\x81" * 200_000, NAMED + b"\xf7\xa0", b"\xa1\x01\x01\xff", b"\xa1\x81\x00\x01", b"\x98\xff" + b"\x80" * 2_000_001, b"\x00" * (9 << 20),
+        b"\xa1\x6aMetricData\x81\xa1\x69Timestamp\xc1\x1b" + b"\xff" * 8, b"\xa1\x6aMetricData\x81\xa1\x69Timestamp\xc1\xf9\x7e\x00",
+    ],
+)  # fmt: skip
+def test_cbor_that_is_odd_is_refused_at_once(body: bytes) -> None:
+    began = time.process_time()
+    assert refused(cbor_read, body).code == "SerializationException"
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/service/GraniteServiceVersion20100801/operation/PutMetricData/",
+        b"/x/../service/GraniteServiceVersion20100801/operation/PutMetricData",
+        b"/service/Other/operation/PutMetricData",
+        b"/service/GraniteServiceVersion20100801/operation/Put",
+    ],
+)
+def test_a_path_names_one_operation(path: bytes) -> None:
+    assert cbor_read(NAMED + b"\x61n", path) is None
+
+
+def test_an_error_has_its_old_name_beside() -> None:
+    reply = spoken("cloudwatch", "smithy-rpc-v2-cbor").refuse(ServiceError("ResourceNotFound", "x", status=404), "id")
+    assert (b"x-amzn-query-error", b"ResourceNotFound;Sender") in reply.headers
+
+
 def hostile() -> Iterator[tuple[str, Shape]]:
-    for service in ("sts", "lambda", "dynamodb", "dynamodbstreams"):
+    for service in ("sts", "lambda", "dynamodb", "dynamodbstreams", "s3", "cloudwatch"):
         model = protocol_of(service).model
         for name in model.shape_names:
             shape = model.shape_for(name)

@@ -1,8 +1,9 @@
-"""The node's endpoint for AWS's SDKs: real boto3 against a real node."""
+"""The node's endpoint for AWS's SDKs: real boto3 against a real node, over HTTPS."""
 
 import http.client
 import json
 import os
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -19,10 +20,11 @@ from botocore.credentials import Credentials
 from owsgit.cli.configure import check_own, with_profile
 from owsgit.model.errors import InvalidError
 from owsgit.model.names import account_id
+from tests.support.authorities import Authority
 from tests.support.nodes import Node, owsgit, until
 from tests.support.people import Person
 from tests.support.projects import Project
-from tests.support.sdk import ONCE, endpoint, node_for_sdks, refused, serving, session
+from tests.support.sdk import ONCE, node_for_sdks, refused, serving, session
 
 TRUST = {
     "Version": "2012-10-17",
@@ -32,16 +34,41 @@ CAREFUL = {
     "Version": "2012-10-17",
     "Statement": {**TRUST["Statement"], "Condition": {"Bool": {"aws:SecureTransport": "true"}}},  # type: ignore[dict-item]
 }
+CARELESS = {
+    "Version": "2012-10-17",
+    "Statement": {**TRUST["Statement"], "Condition": {"Bool": {"aws:SecureTransport": "false"}}},  # type: ignore[dict-item]
+}
+
+
+def certify(node: Node, folder: Path) -> None:
+    """Have the node answer SDKs over HTTPS, with a certificate of an authority that only the ledger knows."""
+    authority = Authority()
+    (folder / "ca.pem").write_text(authority.pem)
+    (folder / "aws.pem").write_bytes(authority.issue("127.0.0.1"))
+    node.init()
+    file = node.home / "node.json"
+    pair = {"chain": str(folder / "aws.pem"), "key": str(folder / "aws.pem"), "authority": str(folder / "ca.pem")}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "awsTls": pair}))
+
+
+def https(node: Node) -> str:
+    return f"https://127.0.0.1:{node.aws_port}"
+
+
+def authorities(node: Node) -> str:
+    return str(node.home.parent / "ca.pem")
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -> Iterator[tuple[Project, Node]]:
     folder = tmp_path_factory.mktemp("door")
     node = node_for_sdks(folder, alice)
+    certify(node, folder)
     files = {
         "users/bob.json": {"keys": [bob.public]},
         "roles/clerk.json": {"trust": TRUST},
         "roles/careful.json": {"trust": CAREFUL},
+        "roles/careless.json": {"trust": CARELESS},
     }
     outlived = node.home / "logs/aws/audit/1.jsonl"
     outlived.parent.mkdir(parents=True)
@@ -57,7 +84,8 @@ def client(shop: tuple[Project, Node], bob: Person, tmp_path: Path, monkeypatch:
     found = session(tmp_path, project, bob, monkeypatch)
 
     def make(service: str, **options: Any) -> Any:
-        return found.client(service, endpoint_url=endpoint(node), config=ONCE, **options)
+        given = {"endpoint_url": https(node), "verify": authorities(node), "config": ONCE, **options}
+        return found.client(service, **given)
 
     return make
 
@@ -108,7 +136,10 @@ def test_a_wrong_secret_another_region_and_no_signature_are_refused(shop: tuple[
     )[0] in ("InvalidClientTokenId", "SignatureDoesNotMatch")
     assert refused(client("sts", region_name="eu-west-1").get_caller_identity)[0] == "SignatureDoesNotMatch"
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"http://127.0.0.1:{node.aws_port}/?Action=GetCallerIdentity&Version=2011-06-15")
+        urllib.request.urlopen(
+            f"{https(node)}/?Action=GetCallerIdentity&Version=2011-06-15",
+            context=ssl.create_default_context(cafile=authorities(node)),
+        )
     assert caught.value.code == 403 and b"MissingAuthenticationToken" in caught.value.read()
 
 
@@ -120,21 +151,22 @@ Pairs = list[tuple[str, str]]
 class Wire:
     """Requests as they are on the wire, signed by botocore and then sent as the attacker likes."""
 
-    def __init__(self, port: int, keys: Any) -> None:
-        self.port, self.keys = port, keys
+    def __init__(self, node: Node, keys: Any) -> None:
+        self.port, self.keys = node.aws_port, keys
+        self.tls = ssl.create_default_context(cafile=authorities(node))
 
     def signed(
         self, body: bytes = WHO, path: str = "/", method: str = "POST", service: str = "sts", **more: str
     ) -> Pairs:
         headers = {"Host": f"127.0.0.1:{self.port}", "Content-Type": FORM, **more}
-        request = AWSRequest(method, f"http://127.0.0.1:{self.port}{path}", headers, body)
+        request = AWSRequest(method, f"https://127.0.0.1:{self.port}{path}", headers, body)
         SigV4Auth(self.keys, service, "us-east-1").add_auth(request)
         return [(name, value) for name, value in request.headers.items() if name.lower() != "content-length"]
 
     def send(
         self, headers: Pairs, body: bytes = WHO, path: str = "/", method: str = "POST"
     ) -> tuple[int, bytes, Pairs]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=self.tls)
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         for name, value in headers:
             connection.putheader(name, value)
@@ -151,7 +183,7 @@ class Wire:
 @pytest.fixture
 def wire(shop: tuple[Project, Node], client: Any) -> Wire:
     keys = client("sts").get_session_token()["Credentials"]
-    return Wire(shop[1].aws_port, Credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"]))
+    return Wire(shop[1], Credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"]))
 
 
 def changed(headers: Pairs, name: str, *values: str) -> Pairs:
@@ -240,10 +272,11 @@ def test_credentials_for_credentials_are_good_for_no_longer(
     assert own(short).get_session_token()["Credentials"]["Expiration"] <= short["Expiration"]
 
 
-def test_a_trust_policy_sees_that_there_is_no_tls(client: Any, shop: tuple[Project, Node]) -> None:
+def test_a_trust_policy_sees_whether_there_is_tls(client: Any, shop: tuple[Project, Node]) -> None:
     account = account_id(shop[0].git("rev-list", "--max-parents=0", "HEAD"))
-    arn = f"arn:aws:iam::{account}:role/careful"
-    assert refused(client("sts").assume_role, RoleArn=arn, RoleSessionName="desk")[0] == "AccessDenied"
+    arn = f"arn:aws:iam::{account}:role/care"
+    assert client("sts").assume_role(RoleArn=f"{arn}ful", RoleSessionName="desk")["Credentials"]
+    assert refused(client("sts").assume_role, RoleArn=f"{arn}less", RoleSessionName="desk")[0] == "AccessDenied"
 
 
 def test_every_call_is_in_the_audit_log(shop: tuple[Project, Node], client: Any) -> None:
@@ -286,6 +319,8 @@ def test_a_profile_is_written_beside_others_and_works_at_once(
     )
     assert text.endswith("cli_pager =\n\n[profile other]\nregion = x\n") and text.count("credential_process") == 1
     assert config.stat().st_mode & 0o777 == 0o640
+    assert f"endpoint_url = {https(shop[1])}\nca_bundle = {tmp_path}/owsgit-shop.pem\n" in text
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     found = boto3.Session(profile_name="shop").client("sts").get_caller_identity()
     assert found["Arn"].endswith(":user/bob")
 

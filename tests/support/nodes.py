@@ -55,6 +55,15 @@ class Node:
         spec: dict[str, Any] = json.loads(done.text)
         return spec
 
+    def spec(self) -> dict[str, Any]:
+        """The document for nodes/<name>.json, of a home that is made if there is none yet."""
+        if not (self.home / "node.json").exists():
+            return self.init()
+        done = owsgit("node", "show", "--home", str(self.home), by=self.owner)
+        assert done.status == 0, done.text
+        spec: dict[str, Any] = json.loads(done.text)
+        return spec
+
     @property
     def log(self) -> Path:
         return self.home.with_suffix(".log")

@@ -45,7 +45,7 @@ def node_for_sdks(folder: Path, owner: Person) -> Node:
 def serving(folder: Path, node: Node, files: Mapping[str, Any]) -> Iterator[Project]:
     """A project whose only node answers SDKs, and runs meanwhile; texts among `files` are committed as they are."""
     documents = {path: content for path, content in files.items() if not isinstance(content, str)}
-    project = projects.create(folder / "shop", node.owner, files={"nodes/a.json": node.init(), **documents})
+    project = projects.create(folder / "shop", node.owner, files={"nodes/a.json": node.spec(), **documents})
     texts = {path: content for path, content in files.items() if isinstance(content, str)}
     for path, text in texts.items():
         project.write(path, text)

@@ -122,14 +122,7 @@ class Certificates:
                 path=path,
                 remedy=f'add its folder to "{FOLDERS}" in the node\'s node.json, and restart the node',
             )
-        try:
-            with real.open("rb") as opened:
-                data = opened.read(certificates.PEM_BYTES_MAX + 1)
-        except OSError as error:
-            raise UnavailableError(
-                f"{file} cannot be read: {error.strerror}", path=path, remedy="the node's user has to be able to"
-            ) from None
-        return data
+        return certificates.read_file(str(real), path)
 
     def _trust(self, mutual: MutualTlsSpec | None) -> Trust | None:
         if mutual is None:
