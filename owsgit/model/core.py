@@ -4,11 +4,12 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from owsgit.model import keys
+from owsgit.model.engines import Engines
 from owsgit.model.iam.document import PolicyDocument, PolicySpec, TrustPolicyDocument
 from owsgit.model.resource import Actions, FieldActions, Kind, Passing
 from owsgit.model.spec import Claim, Document, Name, Reference, Spec
@@ -42,25 +43,6 @@ PublicKey = Annotated[str, StringConstraints(max_length=65536), AfterValidator(_
 NodeKey = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_node_key)]
 Address = Annotated[str, AfterValidator(_address)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class TableEngine(Document):
-    """What keeps the items of tables."""
-
-    type: Literal["sqlite"] = Field("sqlite", description="sqlite: a file for each table, on its node.")
-    durability: Literal["full", "relaxed"] = Field(
-        "full",
-        description="What a write that was answered survives. full: the loss of power. relaxed: the end of the node's "
-        "process by whatever it is; the loss of power may take the last seconds of writes, and damages nothing.",
-    )
-
-
-class Engines(Document):
-    """What keeps the data of services."""
-
-    tables: TableEngine = Field(
-        default_factory=lambda: TableEngine.model_validate({}), description="Of tables: what keeps their items."
-    )
 
 
 class ProjectSpec(Spec):
@@ -100,6 +82,7 @@ class ProjectSpec(Spec):
     def references(self) -> Iterator[Reference]:
         for index, user in enumerate(self.roots):
             yield Reference("user", user, f"$.roots[{index}]")
+        yield from self.engines.references()
 
 
 class NodePorts(Document):

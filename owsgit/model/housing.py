@@ -12,7 +12,9 @@ class Housed(Spec):
     """A spec whose resource is on one node, as its data is."""
 
     node: Name | None = Field(
-        None, description="The node that it is on, and stays on. It may be left out in a project of one node."
+        None,
+        description="The node that it is on, and stays on. It may be left out in a project of one node, and says "
+        "nothing where a server has what is kept (engines in project.json).",
     )
 
     def references(self) -> Iterator[Reference]:

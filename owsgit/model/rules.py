@@ -59,6 +59,7 @@ class Rules:
                 yield from self._policy_problems(self._state.resources[key])
         if not trusted:
             yield from self._housing()
+            yield from self._engines()
         for change in self._changes:
             if change.after is not None:
                 if not unfinished:
@@ -92,12 +93,27 @@ class Rules:
                     housed[resource.key] = Change(resource, resource)
         for key in sorted(housed):
             was, now = housed[key].before, housed[key].after
-            if now is None or not isinstance(now.spec, Housed):
+            if now is None or not isinstance(now.spec, Housed) or self._is_shared(now.kind.name):
                 continue
             yield from housing.homeless(now.spec, now.file, now.kind.name, self._nodes)
             if was is not None and isinstance(was.spec, Housed):
                 home = housing.home_of(was.spec, former)
                 yield from housing.moved(home, now.spec, now.file, now.kind.name, self._nodes)
+
+    def _is_shared(self, kind: str) -> bool:
+        return "project" in self._state.resources and self._state.project.engines.is_shared(kind)
+
+    def _engines(self) -> Iterator[Problem]:
+        """An engine does not change under tables that were there before."""
+        changes = [each for each in self._changes if each.resource.kind.name == "table"]
+        for project in (each for each in self._changes if each.resource.kind.name == "project"):
+            before, after = (each.spec if each is not None else None for each in (project.before, project.after))
+            if isinstance(before, ProjectSpec) and isinstance(after, ProjectSpec):
+                tables = {table.name for table in self._state.of_kind("table")} - {
+                    each.resource.name for each in changes
+                }
+                tables |= {each.resource.name for each in changes if each.before is not None}
+                yield from after.engines.problems_after(before.engines, tables, "project.json")
 
     def _node_ports(self, resource: Resource) -> Iterator[Problem]:
         """A port of every node cannot be one that a node has for SSH; and a node's name is part of a git ref."""

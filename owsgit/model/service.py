@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from owsgit.model.core import Engines
+from owsgit.model.engines import Engines
 from owsgit.model.errors import OwsgitError, Problem, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy, Session
@@ -19,6 +19,8 @@ from owsgit.model.resource import Kind, Resource
 
 if TYPE_CHECKING:  # the hook reads this file, and counts nothing
     from prometheus_client import CollectorRegistry
+
+    from owsgit.model.state import State
 
 
 @dataclass(frozen=True)
@@ -360,6 +362,9 @@ class Site:
 
     engines: Callable[[], Engines] = lambda: Engines.model_validate({})
     """What keeps data, as the project says now."""
+
+    head: "Callable[[], State | None]" = lambda: None
+    """What the ledger says at the head; None where that is not heeded, as by `owsgit up`, which keeps its own data."""
 
     neighbours: Neighbours = field(default_factory=Alone)
     report: Callable[[str, str], None] = lambda key, text: None

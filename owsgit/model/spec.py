@@ -238,7 +238,7 @@ def _real(value: Any, location: Iterable[str | int]) -> Iterator[str | int]:
     parts = list(location)
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
-        if isinstance(value, dict) and (part in value or (last and isinstance(part, str) and not _is_tag(part))):
+        if isinstance(value, dict) and (part in value or (last and isinstance(part, str) and not _is_tag(part, value))):
             value = value.get(part) if isinstance(part, str) else None
             yield part
         elif isinstance(value, list) and isinstance(part, int):
@@ -246,8 +246,8 @@ def _real(value: Any, location: Iterable[str | int]) -> Iterator[str | int]:
             yield part
 
 
-def _is_tag(part: str) -> bool:
-    return part in {"[key]", "one", "many"} or part.startswith("function-")
+def _is_tag(part: str, value: dict[str, Any]) -> bool:
+    return part in {"[key]", "one", "many"} or part.startswith("function-") or part == value.get("type")
 
 
 def _fields_at(spec: type[BaseModel], value: Any, location: tuple[str | int, ...]) -> Iterable[str]:

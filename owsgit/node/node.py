@@ -31,7 +31,8 @@ from owsgit.ledger.repository import Repository
 from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verify import Report
 from owsgit.model import keys
-from owsgit.model.core import Engines, NodeSpec, UserSpec
+from owsgit.model.core import NodeSpec, UserSpec
+from owsgit.model.engines import Engines
 from owsgit.model.errors import InvalidError, OwsgitError, RefusedError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy
@@ -235,6 +236,7 @@ class Node:
             },
             unseal=self._watch.unseal,
             resource_at=self._ledger.resource_at,
+            head=self._state,
             decide=self._decide_call,
             credential=self._desk.check,
             role_credentials=self._role_credentials,

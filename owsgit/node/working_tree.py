@@ -14,7 +14,7 @@ from watchdog.observers import Observer
 from owsgit.ledger import ledger, verify
 from owsgit.ledger.objects import Objects
 from owsgit.ledger.repository import Clone
-from owsgit.model.core import Engines
+from owsgit.model.engines import Engines
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy, Session

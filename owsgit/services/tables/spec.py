@@ -103,7 +103,7 @@ class TagSpec(Document):
 
 
 class TableSpec(Housed):
-    """A table, as DynamoDB has them. Its items are kept by one node."""
+    """A table, as DynamoDB has them. Its items are kept by one node, or a server (`engines` in project.json)."""
 
     attribute_definitions: list[AttributeDefinition] = Field(
         min_length=1, description="The attributes of all keys. No others: items have whatever attributes they have."

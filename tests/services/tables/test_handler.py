@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from owsgit.model.core import Engines
+from owsgit.model.engines import Engines
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.services.tables.handler import TableHandler
 from owsgit.services.tables.values import load
