@@ -5,7 +5,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 ITEMS   ?= 10000000
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns gcc libc6-dev python3-dev
-TESTED  := docker.io nodejs npm pebble wrk
+TESTED  := docker.io nodejs npm pebble postgresql wrk
 
 .DEFAULT_GOAL := help
 .PHONY: help setup pure system tested demo test check format soak bench docs lock oracle names differ clean
@@ -33,7 +33,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml owsgit/__init__.py
 system:         ## system packages: installed when root on Debian or Ubuntu, else named
 	@sh tests/system-packages $(SYSTEM)
 
-tested: system  ## what the tests try functions with, besides: Docker, Node.js, a C compiler
+tested: system  ## what the tests try functions and tables with, besides: Docker, Node.js, a C compiler, PostgreSQL
 	@sh tests/system-packages $(TESTED)
 
 demo: system setup   ## the main job end to end; KEEP=1 leaves it running

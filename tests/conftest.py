@@ -12,6 +12,7 @@ import pytest
 from tests.support import nodes, people, projects
 from tests.support.nodes import Node, free_port
 from tests.support.people import Person
+from tests.support.postgresql import Server
 from tests.support.projects import Project
 
 OWSGIT = Path(__file__).parent.parent / "owsgit"
@@ -65,6 +66,15 @@ def carol(keyring: Path) -> Person:
 def mallory(keyring: Path) -> Person:
     """Knows everything but has no key in any ledger."""
     return people.make(keyring, "mallory")
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A server that tests share: each takes a schema of its own."""
+    server = Server()
+    server.start()
+    yield server
+    server.end()
 
 
 @pytest.fixture

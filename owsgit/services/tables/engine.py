@@ -1,13 +1,15 @@
 """The contract of engines: where the items of tables are kept. It knows bytes and their order, nothing of attributes.
 
 An item lies in its table under a hash key and a range key (empty in tables without one): under one hash key in the
-order of the range keys, byte by byte; the order of hash keys in a table is the engine's own, and always the same. It
-stands in any number of indexes as well, under other keys; an index is in the order of its hash and range keys, then of
-the table's keys. What is changed together is changed at once or not at all, in all tables and their indexes.
+order of the range keys, byte by byte; the order of hash keys is the engine's own, and always the same. It stands in any
+number of indexes as well, under other keys; under one hash key of an index, items are in the order of its range keys,
+and those with the same range key in an order of the engine's own. What is changed together is changed at once or not at
+all, in all tables and their indexes.
 """
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -128,17 +130,23 @@ class Engine(Protocol):
         """Have a table with these indexes there; others are dropped. Idempotent. Does not fill them: see `refill`."""
         ...
 
+    def gives(self, table: str, indexes: Collection[str]) -> None:
+        """From now on works of this node give entries of these indexes. Of a table that others have given another, an
+        engine that several nodes share takes no writes until then, as an item would be missing from it."""
+        ...
+
     async def drop(self, table: str) -> None: ...
 
     async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
         """Run `work` as one transaction over `tables`, serializable; returns when it is durable.
 
-        What `work` raises undoes it. `work` does not block and may be run again from its start.
+        What `work` raises undoes it. `work` does not block and may be run again from its start: also on what an engine
+        does not know yet and takes for nothing, and what it gives or raises then is forgotten.
         """
         ...
 
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
-        """Run `work` on what is committed: all that was answered before. `work` may be run again from its start."""
+        """Run `work` on what is committed: all that was answered before. It may be run again as in `write`."""
         ...
 
     async def refill(
@@ -168,6 +176,10 @@ class Engine(Protocol):
 
     async def trim(self, table: str, before: float) -> None:
         """Forget records of the stream that are older than a time (seconds since 1970)."""
+        ...
+
+    def alone(self, what: str) -> AbstractAsyncContextManager[bool]:
+        """Whether this is the node that does a task, which is for one at a time; until the context ends."""
         ...
 
     async def close(self) -> None: ...

@@ -7,7 +7,7 @@ commits, `sqlite_journal` for transactions over several tables, `sqlite_reader` 
 
 import asyncio
 from collections.abc import Callable, Collection
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,6 +54,9 @@ class SqliteEngine(Engine):
         await self._writer.do([table], lambda _: self._writer.make(table, wanted), alone=True)
         while await self._writer.do([table], lambda work: clear(work.changing(table))):
             pass
+
+    def gives(self, table: str, indexes: Collection[str]) -> None:
+        """Nobody else makes indexes."""
 
     async def drop(self, table: str) -> None:
         def work(_: Work) -> None:
@@ -124,6 +127,10 @@ class SqliteEngine(Engine):
     async def trim(self, table: str, before: float) -> None:
         while await self._writer.do([table], lambda work: trim(work.changing(table), before)):
             pass
+
+    def alone(self, what: str) -> AbstractAsyncContextManager[bool]:
+        """No other node has these files."""
+        return nullcontext(True)
 
     async def close(self) -> None:
         await self._reader.close()

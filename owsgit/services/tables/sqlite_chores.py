@@ -7,7 +7,8 @@ from typing import Any
 
 from owsgit.model.errors import UnavailableError
 from owsgit.services.tables.engine import Entry, Key
-from owsgit.services.tables.sqlite_table import TableFile, pack, unpack
+from owsgit.services.tables.packed import pack, unpack
+from owsgit.services.tables.sqlite_table import TableFile
 
 REFILL_ITEMS = 200
 REFILL_BYTES = 1 << 20

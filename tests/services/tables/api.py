@@ -1,6 +1,7 @@
 """DynamoDB's API with a real engine and no node: what its tests call."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from owsgit.model.names import Scope
 from owsgit.services.tables import KIND
 from owsgit.services.tables.catalog import Catalog, table_of
 from owsgit.services.tables.dynamodb import DynamoDb
+from owsgit.services.tables.engine import Engine
 from owsgit.services.tables.spec import TableSpec
 from owsgit.services.tables.sqlite import SqliteEngine
 
@@ -49,10 +51,11 @@ PLAIN = {"attributeDefinitions": [{"attributeName": "id", "attributeType": "N"}]
 class Tables:
     """The API in an event loop of its own. Operations and parameters are called as AWS does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: Callable[[], Engine] | None = None) -> None:
+        """With SQLite files in a folder, if there is no other engine."""
         self.loop = asyncio.new_event_loop()
         self.catalog = Catalog(lambda: Scope("us-east-1", "1" * 12), KIND.arn)
-        self.catalog.opened = SqliteEngine(folder, relaxed=True)
+        self.catalog.opened = engine() if engine is not None else SqliteEngine(folder, relaxed=True)
         self.api = DynamoDb(self.catalog)
 
     def run(self, work: Any) -> Any:

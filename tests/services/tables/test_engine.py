@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -162,20 +163,24 @@ def test_spans_of_an_index(opens: Opens) -> None:
             await put(engine, own, b"v" + r + own.hash + own.range, Entry("i", b"h", r), Entry("j", b"other", r))
         placed = [(r, Key(key.hash + r, key.range)) for r, key in placed]
         afters = [None, *(Position(b"h", r, key) for r, key in placed)]
+
+        def order(found: Position) -> Any:
+            return opens.order(found, "i")
+
         for low in (None, b"1", b"2", b"25"):
             for high in (None, b"2", b"3"):
                 for after in afters:
                     for backwards in (False, True):
                         wanted = [
-                            (r, key)
-                            for r, key in sorted(placed, reverse=backwards)
-                            if (low is None or r >= low)
-                            and (high is None or r <= high)
-                            and (after is None or ((r, key) != (after.range, after.key)))
-                            and (after is None or ((r, key) < (after.range, after.key)) == backwards)
+                            each
+                            for each in sorted((Position(b"h", *at) for at in placed), key=order, reverse=backwards)
+                            if (low is None or each.range >= low)
+                            and (high is None or each.range <= high)
+                            and each != after
+                            and (after is None or (order(each) < order(after)) == backwards)
                         ]
                         found = await rows(engine, Span(T, "i", b"h", low, high, backwards, after))
-                        assert [(row.position.range, row.position.key) for row in found] == wanted
+                        assert [row.position for row in found] == wanted
                         assert all(row.item == b"v" + row.position.range + b"".join(row.position.key) for row in found)
         assert len(await rows(engine, Span(T, "j", b"other"))) == len(placed)
         assert await rows(engine, Span(T, "j", b"h")) == []

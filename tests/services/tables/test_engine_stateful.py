@@ -3,14 +3,16 @@
 import asyncio
 import os
 import tempfile
+from itertools import count
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from owsgit.services.tables.engine import Engine, Entry, Key, Position, Snapshot, Span, Transaction
-from owsgit.services.tables.sqlite import SqliteEngine
+from tests.services.tables.conftest import ENGINES, Opens, opening
 
 KEYS = st.builds(Key, st.sampled_from([b"", b"a", b"b", b"b\0"]), st.sampled_from([b"", b"\0", b"1", b"\xff"]))
 ITEMS = st.one_of(st.binary(max_size=6), st.binary(min_size=3000, max_size=3001))
@@ -22,9 +24,9 @@ Model = dict[str, dict[Key, tuple[bytes, dict[str, Key]]]]
 
 
 class Tables(RuleBasedStateMachine):
-    def __init__(self) -> None:
+    def __init__(self, opens: Opens) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        self.opens = opens
         self.loop = asyncio.new_event_loop()
         self.model: Model = {table: {} for table in TABLES}
         self.indexes = {table: {"i"} for table in TABLES}
@@ -35,7 +37,7 @@ class Tables(RuleBasedStateMachine):
 
     def open(self) -> None:
         async def opened() -> Engine:
-            return SqliteEngine(Path(self.folder.name))
+            return self.opens()
 
         self.engine = self.loop.run_until_complete(opened())
 
@@ -43,10 +45,9 @@ class Tables(RuleBasedStateMachine):
         self.loop.run_until_complete(self.engine.close())
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
-        self.folder.cleanup()
 
-    @rule(works=st.lists(st.tuples(CHANGES, st.booleans()), max_size=4))
-    def write(self, works: list[tuple[list, bool]]) -> None:  # type: ignore[type-arg]
+    @rule(works=st.lists(st.tuples(CHANGES, st.booleans()), max_size=4), looks=st.booleans())
+    def write(self, works: list[tuple[list, bool]], looks: bool) -> None:  # type: ignore[type-arg]
         def work(t: Transaction, changes: list, fails: bool) -> None:  # type: ignore[type-arg]
             for table, key, what in changes:
                 if what is None:
@@ -54,6 +55,14 @@ class Tables(RuleBasedStateMachine):
                 else:
                     t.put(table, key, what[0], [Entry(index, *keys) for index, keys in what[1].items()])
                 t.log(table, b"".join(key))
+            for (table, key), what in {(table, key): what for table, key, what in changes}.items() if looks else ():
+                found = {row.position: row.item for row in t.rows(Span(table))}
+                assert found.get(Position(*key, key)) == t.get(table, key) == (what[0] if what else None)
+                under = [row.position for row in t.rows(Span(table, "", key.hash, backwards=True))]
+                assert under == sorted((place for place in found if place.hash == key.hash), reverse=True)
+                for index in self.indexes[table]:
+                    entries = [row.position for row in t.rows(Span(table, index)) if row.position.key == key]
+                    assert entries == ([Position(*what[1][index], key)] if what and index in what[1] else [])
             if fails:
                 raise KeyError("mine")
 
@@ -65,7 +74,7 @@ class Tables(RuleBasedStateMachine):
                 ),
                 return_exceptions=True,
             )
-            assert [isinstance(each, KeyError) for each in found] == [fails for _, fails in works], found
+            assert [type(each) for each in found] == [KeyError if fails else type(None) for _, fails in works], found
 
         self.loop.run_until_complete(write())
         for changes, fails in works:
@@ -107,7 +116,8 @@ class Tables(RuleBasedStateMachine):
                     assert found == sorted((key for key in wanted if key.hash == hash_), reverse=True)
                 for index in self.indexes[table]:
                     entries = sorted(
-                        (Position(*e[index], key), item) for key, (item, e) in wanted.items() if index in e
+                        ((Position(*e[index], key), item) for key, (item, e) in wanted.items() if index in e),
+                        key=lambda each: self.opens.order(each[0], index),
                     )
                     assert [(row.position, row.item) for row in s.rows(Span(table, index))] == entries
 
@@ -123,10 +133,16 @@ class Tables(RuleBasedStateMachine):
             assert [each.record for each in logged] == self.logs[table]
 
 
-TestTables = Tables.TestCase
-TestTables.settings = settings(
+SETTINGS = settings(
     max_examples=300 if os.environ.get("OWSGIT_SOAK") else 12,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # the disk's flushes count
 )
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_random_changes(kind: str, request: pytest.FixtureRequest) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        made = (opening(kind, Path(folder) / f"{n}", lambda: request.getfixturevalue("postgresql")) for n in count())
+        run_state_machine_as_test(lambda: Tables(next(made)), settings=SETTINGS)  # type: ignore[no-untyped-call]

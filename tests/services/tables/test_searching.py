@@ -9,6 +9,7 @@ import pytest
 from owsgit.services.tables import searching
 from owsgit.services.tables.errors import ValidationError
 from tests.services.tables.api import PLAIN, WHOLE, Tables, keys, value
+from tests.services.tables.conftest import Opens
 
 VALUES = {":p": value("p")}
 OWN: dict[str, Any] = {
@@ -20,8 +21,8 @@ BY_G: dict[str, Any] = {"TableName": "whole", "KeyConditionExpression": "g = :p"
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> Iterator[Tables]:
-    made = Tables(tmp_path)
+def tables(opens: Opens, tmp_path: Path) -> Iterator[Tables]:
+    made = Tables(tmp_path, opens)
     made.add("whole", WHOLE)
     made.add("plain", PLAIN)
     for place in range(5):

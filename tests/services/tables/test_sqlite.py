@@ -2,12 +2,8 @@
 
 import asyncio
 import os
-import random
 import resource
 import sqlite3
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +12,7 @@ import pytest
 
 from owsgit.model.errors import UnavailableError
 from owsgit.services.tables import sqlite_flushing, sqlite_table
-from owsgit.services.tables.engine import Entry, Key, Snapshot, Span, Transaction
+from owsgit.services.tables.engine import Entry, Key, Transaction
 from owsgit.services.tables.sqlite import SqliteEngine
 from owsgit.services.tables.sqlite_file import path_of
 from tests.services.tables import crashing
@@ -35,80 +31,8 @@ def files_no_larger_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def check(folder: Path, told: dict[tuple[str, str], int]) -> None:
-    """That all of `told` is there, or what came after it; transactions are whole; indexes and streams are as the items."""
-    engine = SqliteEngine(folder)
-
-    def look(s: Snapshot) -> None:
-        both: list[dict[bytes, bytes]] = []
-        for table in crashing.TABLES:
-            rows = {row.position.key.hash: row.item for row in s.rows(Span(table))}
-            for name, make in (("i", crashing.entry), ("late", crashing.late)):
-                found = sorted(
-                    (row.position.key.hash, Entry(name, *row.position[:2])) for row in s.rows(Span(table, name))
-                )
-                assert found == sorted((key, make(item)) for key, item in rows.items())
-            for (where, key), value in told.items():
-                if where == table:
-                    assert int(rows[key.encode()][:8]) >= value, (table, key)
-            both.append({key: item for key, item in rows.items() if key.startswith(b"both")})
-        assert both[0] == both[1]
-
-    try:
-        for table in crashing.TABLES:
-            await engine.refill(table, "late", crashing.late, lambda done: None)
-        await engine.read(crashing.TABLES, look)
-        for table in crashing.TABLES:
-            log = await engine.logged(table, 0, 1_000_000)
-            assert [each.number for each in log] == list(range(1, len(log) + 1))
-            last = dict(each.record.split(b"=", 1) for each in log)
-            rows = await engine.read([table], lambda s, t=table: {r.position.key.hash: r.item for r in s.rows(Span(t))})  # type: ignore[misc]
-            assert rows == last
-            assert (await engine.facts(table)).items == len(rows)
-    finally:
-        await engine.close()
-
-
 def test_what_was_answered_survives_being_killed(tmp_path: Path) -> None:
-    told: dict[tuple[str, str], int] = {}
-    chance = random.Random(7)
-    for seed in range(ROUNDS):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.services.tables.crashing", str(tmp_path), str(seed)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        time.sleep(chance.random() * 0.3)  # any instant will do
-        process.kill()
-        lines = [first, *process.stdout]
-        process.wait()
-        told = {}  # values begin again in each round
-        for line in lines:
-            words = line.split()
-            if not line.endswith("\n"):
-                continue
-            if words[0] == "move":
-                told |= {(table, f"both-{words[1]}"): int(words[2]) for table in crashing.TABLES}
-            else:
-                told[words[1], words[2]] = int(words[3])
-        assert told
-        asyncio.run(check(tmp_path, {}))
-        written = asyncio.run(values(tmp_path))
-        assert {key: value for key, value in told.items() if written[key] < value} == {}
-
-
-async def values(folder: Path) -> dict[tuple[str, str], int]:
-    engine = SqliteEngine(folder)
-    try:
-        return {
-            (table, row.position.key.hash.decode()): int(row.item[:8])
-            for table in crashing.TABLES
-            for row in await engine.read([table], lambda s, t=table: list(s.rows(Span(t))))  # type: ignore[misc]
-        }
-    finally:
-        await engine.close()
+    crashing.survives(str(tmp_path), ROUNDS)
 
 
 async def write_both(engine: SqliteEngine, value: bytes) -> None:

@@ -9,11 +9,12 @@ import pytest
 
 from owsgit.services.tables.transactions import CanceledError
 from tests.services.tables.api import ARN, CALLER, PLAIN, WHOLE, Tables, value
+from tests.services.tables.conftest import Opens
 
 
 @pytest.fixture
-def tables(tmp_path: Path) -> Iterator[Tables]:
-    made = Tables(tmp_path)
+def tables(opens: Opens, tmp_path: Path) -> Iterator[Tables]:
+    made = Tables(tmp_path, opens)
     made.add("whole", WHOLE)
     made.add("plain", PLAIN)
     yield made
