@@ -13,8 +13,8 @@ class Housed(Spec):
 
     node: Name | None = Field(
         None,
-        description="The node that it is on, and stays on. It may be left out in a project of one node, and says "
-        "nothing where a server has what is kept (engines in project.json).",
+        description="The node that it is on, and stays on. It may be left out in a project of one node. Where a server "
+        "has what is kept (engines in project.json), it only says which node feeds functions from it.",
     )
 
     def references(self) -> Iterator[Reference]:

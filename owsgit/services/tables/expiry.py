@@ -51,16 +51,28 @@ class Expiry:
 
     async def _run(self) -> None:
         while True:
-            began = time.monotonic()
-            for table in self._catalog.here():
-                try:
-                    if table.ends is not None:
-                        await self.sweep(table, table.ends)
-                    if table.streams:
-                        await self._catalog.engine.trim(table.name, time.time() - RETENTION_SECONDS)
-                except OwsgitError as error:
-                    log.warning("%s: items that ended could not be removed: %s", table.name, error)
-            await asyncio.sleep(max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - began)))
+            pause = PAUSE_SECONDS
+            try:
+                async with self._catalog.engine.alone("expiry") as mine:  # and in the pause: not every node in turn
+                    if mine:
+                        await asyncio.sleep(await self._sweep_all())
+                        pause = 0.0
+            except OwsgitError as error:
+                log.warning("items that ended could not be removed: %s", error)
+            await asyncio.sleep(pause)
+
+    async def _sweep_all(self) -> float:
+        """For how many seconds to pause."""
+        began = time.monotonic()
+        for table in self._catalog.here():
+            try:
+                if table.ends is not None:
+                    await self.sweep(table, table.ends)
+                if table.streams:
+                    await self._catalog.engine.trim(table.name, time.time() - RETENTION_SECONDS)
+            except OwsgitError as error:
+                log.warning("%s: items that ended could not be removed: %s", table.name, error)
+        return max(PAUSE_SECONDS, PAUSE_SHARE * (time.monotonic() - began))
 
     async def sweep(self, table: Table, attribute: str) -> int:
         """Remove what ended by now; how many items that were."""

@@ -1,14 +1,11 @@
-"""Makes tables real on a node: their files, their indexes, and what ends of itself."""
+"""Makes tables real on a node: where their items are, their indexes, and what ends of itself."""
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from owsgit.model.errors import InvalidError, OwsgitError, Problem, UnavailableError
@@ -18,11 +15,13 @@ from owsgit.model.service import Applied, Site, Told
 from owsgit.services.tables import FOLDER, KIND
 from owsgit.services.tables.catalog import Catalog, Table, table_of
 from owsgit.services.tables.dynamodb import DynamoDb
+from owsgit.services.tables.engine import Engine
 from owsgit.services.tables.expiry import Expiry
+from owsgit.services.tables.keeping import FileRecord, Keeping, make
 from owsgit.services.tables.source import TableSource
 from owsgit.services.tables.spec import TableSpec
 from owsgit.services.tables.stream_api import DynamoDbStreams
-from owsgit.services.tables.streams import Stream, following, kept
+from owsgit.services.tables.streams import following, kept
 
 log = logging.getLogger("owsgit.tables")
 
@@ -31,17 +30,19 @@ TOPIC = "tables"
 
 
 class TableHandler:
-    """The handler of tables. Only the node that a table is on has a file of it; all know what it is."""
+    """The handler of tables. All nodes know what a table is; the one that it is on has a file of it, or, where a server
+    has the items, all serve them."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
         self._folder = site.home / FOLDER
         self._catalog = Catalog(site.scope, KIND.arn, edit=site.edit)
+        self._keeping = Keeping(site, self._folder)
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._failed: set[tuple[str, str]] = set()
         self._expiry = Expiry(self._catalog)
         self.apis = (DynamoDb(self._catalog), DynamoDbStreams(self._catalog, self._streams_elsewhere))
-        site.sources[KIND.name] = TableSource(self._catalog)
+        site.sources[KIND.name] = TableSource(self._catalog, self._reader)
         site.neighbours.answer(TOPIC, self._answer_neighbour)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
@@ -52,20 +53,22 @@ class TableHandler:
             self._catalog.tables[name] = table_of(name, spec, home)
             return Applied(f"on node {home}")
         await self._stop_building(name)
-        engine = self._engine()
-        record = _Record(self._folder, name)
-        created = record.check(spec)
-        table = table_of(name, spec, None, created)
+        table = table_of(name, spec, None)
         served = self._catalog.tables.get(name)
         if served is not None:  # what goes is out of use before it is gone
             left = {each: index for each, index in served.indexes.items() if each in table.indexes}
             self._catalog.tables[name] = replace(served, indexes=left)
-        await engine.create(name, list(table.indexes))
-        streams = following(record.streams, table.view, await engine.last_logged(name), time.time())
-        table = replace(table, streams=streams)
-        if created is None or streams != record.streams:  # on the disk before anything is written into a new stream
-            record.write(spec, table.created, streams)
+        chosen = self._keeping.chosen()
+        engine: Engine
+        if chosen is None:
+            engine = self._catalog.opened = self._keeping.sqlite()
+            table = await self._make(engine, table)
+        else:
+            engine = self._catalog.opened = shared = self._keeping.postgresql(chosen)
+            table = await make(shared, self._site, resource, table, commit)
+            self._keeping.remember(await shared.identity())
         self._catalog.tables[name] = table
+        engine.gives(name, list(table.indexes))
         unfilled = [index for index in table.indexes if not await engine.is_filled(name, index)]
         if unfilled:
             for index in unfilled:
@@ -74,20 +77,32 @@ class TableHandler:
         self._expiry.start()
         return Applied(f"builds {', '.join(unfilled)}" if unfilled and not await self._is_empty(name) else "")
 
+    async def _make(self, engine: Engine, table: Table) -> Table:
+        """Have a table that is on this node."""
+        record = FileRecord(self._folder, table.name)
+        created = record.check(table.spec)
+        await engine.create(table.name, list(table.indexes))
+        streams = following(record.streams, table.view, await engine.last_logged(table.name), time.time())
+        made = replace(table, created=table.created if created is None else created, streams=streams)
+        if created is None or streams != record.streams:  # on the disk before anything is written into a new stream
+            record.write(made)
+        return made
+
     def _home(self, spec: TableSpec) -> str | None:
-        """The node that a table is on; None for this one."""
+        """The node that a table is on; None for this one, and where all serve it."""
+        if self._keeping.chosen() is not None:
+            return None
         own, others = self._site.neighbours.own, self._site.neighbours.others()
         home = home_of(spec, [own, *others]) if others else own
         return None if home in (own, None) else home
 
-    def _engine(self) -> Any:
-        if self._catalog.opened is None:
-            from owsgit.services.tables.sqlite import SqliteEngine  # noqa: PLC0415 - for nodes that have tables
-
-            self._catalog.opened = SqliteEngine(self._folder)
-        engine: Any = self._catalog.opened
-        engine.relaxed = self._site.engines().tables.durability == "relaxed"
-        return engine
+    def _reader(self, table: Table) -> str | None:
+        """The node that feeds functions from a table; None for this one. One of them, also where all serve it."""
+        if table.home is not None or self._keeping.chosen() is None:
+            return table.home
+        own = self._site.neighbours.own
+        reader = table.spec.node or min([own, *self._site.neighbours.others()])
+        return None if reader == own else reader
 
     async def _is_empty(self, name: str) -> bool:
         return (await self._catalog.engine.facts(name)).items == 0
@@ -123,19 +138,28 @@ class TableHandler:
         """Items are never removed by this: a table that has some is not served any more, and its file stays."""
         await self._stop_building(name)
         table = self._catalog.tables.pop(name, None)
-        record = _Record(self._folder, name)
-        if (table is not None and table.home is not None) or not record.path.exists():
+        if table is not None and table.home is not None:
             return
-        engine = self._engine()
-        items = (await engine.facts(name)).items
-        if items and name not in self._catalog.dropping:
+        record = FileRecord(self._folder, name)
+        chosen = self._keeping.chosen()
+        if record.path.exists():
+            engine = self._keeping.sqlite()
+            items = (await engine.facts(name)).items if name not in self._catalog.dropping else 0
+            if not items:
+                record.path.unlink(missing_ok=True)
+                await engine.drop(name)
+        elif chosen is not None:
+            items = await self._keeping.postgresql(chosen).drop_empty(name)
+            if not items and not self._catalog.tables:
+                self._keeping.forget()
+        else:
+            return
+        if items:
             raise InvalidError(
                 f"the table {name} has {items:,} items, and is not deleted with them; nobody can reach them now",
                 remedy=f"put tables/{name}.json back to have the table with its items again; "
                 "to lose them, delete the items first, then the file",
             )
-        record.path.unlink(missing_ok=True)
-        await engine.drop(name)
 
     async def keeps(self, resource: Resource) -> Problem | None:
         """A table that has items. Its node is asked, if it is another."""
@@ -182,6 +206,7 @@ class TableHandler:
 
     async def observe(self, resource: Resource) -> str | None:
         """A build of an index that ended before its end is drift: it is begun again where it was."""
+        await self._keeping.look()
         name = resource.name
         table = self._catalog.tables.get(name)
         if table is None:
@@ -189,8 +214,6 @@ class TableHandler:
         assert isinstance(resource.spec, TableSpec)
         if table.home != self._home(resource.spec):
             return "the table is on another node than it was"
-        if table.home is None:
-            self._engine()  # whose settings may have changed
         failed = [index for place, index in self._failed if place == name]
         return f"the index {failed[0]} is not built" if failed else None
 
@@ -209,52 +232,5 @@ class TableHandler:
         for name in list(self._builds):
             await self._stop_building(name)
         await self._expiry.stop()
-        if self._catalog.opened is not None:
-            await self._catalog.opened.close()
-            self._catalog.opened = None
-
-
-class _Record:
-    """What a table's file was made for, beside it: keys of items in a file cannot mean something else later. And the
-    table's streams, once it was read."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = folder / f"{name}.key.json"
-        self.streams: tuple[Stream, ...] = ()
-
-    def check(self, spec: TableSpec) -> float | None:
-        """When the table was made; None if it is not yet. Raises InvalidError if its items have other keys."""
-        try:
-            known = json.loads(self.path.read_text())
-            key, created = known["key"], float(known["created"])
-            self.streams = tuple(Stream(**each) for each in known.get("streams", ()))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UnavailableError(f"{self.path} cannot be read: {error}", remedy="restore it from a backup") from None
-        if key != _key(spec):
-            raise InvalidError(
-                f"this node has items of a former table of that name, with the key {_shown(key)}",
-                path="$.keySchema",
-                remedy="write that key to have them again, or choose another name for the new table",
-            )
-        return created
-
-    def write(self, spec: TableSpec, created: float, streams: Sequence[Stream]) -> None:
-        scratch = self.path.with_suffix(".new")
-        told = {"key": _key(spec), "created": created, "streams": [each.document() for each in streams]}
-        with scratch.open("w") as file:
-            json.dump(told, file)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self.path)
-
-
-def _key(spec: TableSpec) -> list[list[str]]:
-    return [
-        [element.attribute_name, element.key_type, spec.type_of(element.attribute_name)] for element in spec.key_schema
-    ]
-
-
-def _shown(key: list[list[str]]) -> str:
-    return ", ".join(f"{name} ({kind}, {type_})" for name, kind, type_ in key)
+        self._catalog.opened = None
+        await self._keeping.close()

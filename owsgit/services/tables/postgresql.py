@@ -13,7 +13,7 @@ from owsgit.services.tables import postgresql_chores as chores
 from owsgit.services.tables.engine import Engine, Entry, Facts, Logged, Snapshot, Transaction
 from owsgit.services.tables.postgresql_connections import ERRORS, Connection, Connections, end, unavailable
 from owsgit.services.tables.postgresql_reader import Reader
-from owsgit.services.tables.postgresql_schema import Schema, Shape
+from owsgit.services.tables.postgresql_schema import Label, Schema, Shape, unlabelled
 from owsgit.services.tables.postgresql_writer import Writer
 
 READS = 4
@@ -48,8 +48,11 @@ class PostgresqlEngine(Engine):
         self._writer = Writer(writes, self._schema)
         self._reader = Reader(gets, reads, self._schema)
 
-    async def create(self, table: str, indexes: Collection[str], *, commit: str = "", label: bytes = b"") -> None:
-        """`commit` is kept with each change of the indexes, `label` from the first time on: see `shape`."""
+    async def create(
+        self, table: str, indexes: Collection[str], *, commit: str = "", label: Label = unlabelled
+    ) -> None:
+        """`commit` and what `label` gives are kept with each change: see `shape`. `label` gets what there was before,
+        and the number of the stream's last record."""
         with _told():
             await self._schema.create(self._chores, table, indexes, commit, label)
 
@@ -136,7 +139,8 @@ class PostgresqlEngine(Engine):
             rows = await connection.fetch(
                 "SELECT number, at, record FROM ("  # noqa: S608 - a number of our own
                 "SELECT *, sum(octet_length(record)) OVER (ORDER BY number) AS size, row_number() OVER () AS n FROM ("
-                f"SELECT number, at, record FROM {self._schema.stream(shape)} WHERE number > $1 ORDER BY number LIMIT $2"
+                f"SELECT number, at, record FROM {self._schema.stream(shape)}"
+                " WHERE number > $1 ORDER BY number LIMIT $2"
                 ") found) sized WHERE n = 1 OR $3::bigint IS NULL OR size <= $3 ORDER BY number",
                 after,
                 most,

@@ -14,7 +14,7 @@ one of them, and would otherwise wait for every other.
 
 import re
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -67,6 +67,14 @@ CREATE TABLE {schema}.entries_{id} (
   PRIMARY KEY (hash, range, tie)
 );
 """
+
+
+Label = Callable[[bytes, int], bytes]
+
+
+def unlabelled(label: bytes, last: int) -> bytes:
+    """Leaves a label as it is."""
+    return label
 
 
 @dataclass(frozen=True)
@@ -197,22 +205,29 @@ class Schema:
     # -- changes ----------------------------------------------------------------------------------------------------
 
     async def create(
-        self, connections: Connections, table: str, indexes: Collection[str], commit: str, label: bytes
+        self, connections: Connections, table: str, indexes: Collection[str], commit: str, label: Label
     ) -> None:
         async with connections.acquire() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", self.table_lock(table))
             await self._create(connection, table, set(indexes), commit, label)
         self.forget([table])
 
-    async def _create(self, connection: Connection, table: str, wanted: set[str], commit: str, label: bytes) -> None:
+    async def _create(self, connection: Connection, table: str, wanted: set[str], commit: str, label: Label) -> None:
         schema = self.name
-        id_ = await connection.fetchval(f"SELECT id FROM {schema}.tables WHERE name = $1", table)  # noqa: S608
-        if id_ is None:
+        row = await connection.fetchrow(
+            f"SELECT id, label, number FROM {schema}.tables JOIN {schema}.streams ON table_id = id WHERE name = $1",  # noqa: S608
+            table,
+        )
+        former = row["label"] if row is not None else b""
+        new = label(former, row["number"] if row is not None else 0)
+        if row is not None:
+            id_ = row["id"]
+        else:
             id_ = await connection.fetchval(
                 f"INSERT INTO {schema}.tables (name, generation, commit, label) VALUES ($1, 0, $2, $3) RETURNING id",  # noqa: S608
                 table,
                 commit,
-                label,
+                new,
             )
             await connection.execute(_TABLE.format(schema=schema, id=int(id_)))
         rows = await connection.fetch(f"SELECT id, name FROM {schema}.indexes WHERE table_id = $1", id_)  # noqa: S608
@@ -229,11 +244,12 @@ class Schema:
                 name,
             )
             await connection.execute(_INDEX.format(schema=schema, id=int(index)))
-        if there.keys() != wanted:
+        if there.keys() != wanted or (row is not None and new != former):
             await connection.execute(
-                f"UPDATE {schema}.tables SET generation = generation + 1, commit = $2 WHERE id = $1",  # noqa: S608
+                f"UPDATE {schema}.tables SET generation = generation + 1, commit = $2, label = $3 WHERE id = $1",  # noqa: S608
                 id_,
                 commit,
+                new,
             )
 
     async def drop(self, connections: Connections, table: str, *, unless_items: bool = False) -> int:

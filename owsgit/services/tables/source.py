@@ -21,11 +21,13 @@ class TableSource:
 
     retention_seconds = RETENTION_SECONDS
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, reader: Callable[[Table], str | None]) -> None:
+        """`reader`: the node that reads the records of a table; None for this one."""
         self._catalog = catalog
+        self._reader = reader
 
     def home(self, name: str) -> str | None:
-        return self._table(name).home
+        return self._reader(self._table(name))
 
     def arn(self, name: str) -> str:
         return self._stream_arn(self._table(name), None)

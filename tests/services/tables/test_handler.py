@@ -1,6 +1,7 @@
 """What becomes of a table on its node: files, indexes, what ends, and that items are never lost."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,23 +10,59 @@ from typing import Any
 
 import pytest
 
+from owsgit.model.change import Change
 from owsgit.model.engines import Engines
 from owsgit.model.errors import InvalidError, UnavailableError
+from owsgit.model.resource import Resource
+from owsgit.model.state import State
+from owsgit.services import KINDS
 from owsgit.services.tables.handler import TableHandler
 from owsgit.services.tables.values import load
 from tests.services.tables.api import CALLER, PLAIN, document, keys, value
+from tests.services.tables.conftest import ENGINES
+from tests.support.postgresql import Server
 from tests.support.sites import Services
 
+_schemas = itertools.count()
+COMMIT = "0" * 40
 
-@pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
-    made = Services(tmp_path / "home")
+
+@pytest.fixture(params=ENGINES)
+def services(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Services]:
+    engine: dict[str, Any] = {"type": request.param}
+    if request.param == "postgresql":
+        server: Server = request.getfixturevalue("postgresql")
+        engine |= {"url": server.address, "schema": f"handler_{next(_schemas)}"}
+    said = Said()
+    made = Services(
+        tmp_path / "home", {"head": lambda: said.state, "resource_at": said.resource_at, "shared": {"said": said}}
+    )
+    project = {"name": "shop", "roots": ["alice"], "engines": {"tables": engine}}
+    said.now(made.resource("project", "shop", project))
     yield made
     made.close()
 
 
+class Said:
+    """The ledger, as the resources that are applied."""
+
+    def __init__(self) -> None:
+        self.state = State.empty(KINDS)
+
+    def now(self, resource: Resource) -> None:
+        change = Change(self.state.resources.get(resource.key), resource)
+        self.state = self.state.after([change], trusted=True, unfinished=True)
+
+    def resource_at(self, kind: str, name: str, commit: str) -> Resource:
+        if commit != COMMIT:
+            raise InvalidError(f"{commit} is no commit of main")
+        return self.state.resources[KINDS[kind].key(name)]
+
+
 def apply(services: Services, given: dict[str, Any], name: str = "orders") -> str:
-    return services.apply(services.resource("table", name, given)).message
+    resource = services.resource("table", name, given)
+    services.site.shared["said"].now(resource)
+    return services.apply(resource).message
 
 
 def handler(services: Services) -> Any:
@@ -119,7 +156,7 @@ def test_a_table_with_items_is_not_deleted(services: Services) -> None:
     assert call(services, "scan", table_name="orders", index_name="by-g")["Count"] == 1
     call(services, "delete_item", table_name="orders", key={"pk": value("p"), "sk": value("s")})
     services.run(handler(services).delete("orders"))
-    assert list((services.site.home / "data" / "tables").glob("orders*")) == []
+    assert list((services.site.home / "data" / "tables").glob("[!j]*")) == []
     assert apply(services, PLAIN) == ""
 
 
@@ -165,11 +202,60 @@ def test_many_writes_at_once_are_all_there(services: Services) -> None:
     assert call(services, "get_item", table_name="orders", key={"id": value(1)})["Item"]["seen"] == value(100)
 
 
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
 def test_the_project_says_how_durable_tables_are_and_may_change_that(services: Services) -> None:
     apply(services, document())
     engine, table = handler(services)._catalog.engine, services.resource("table", "orders", document())
     assert not engine.relaxed
     relaxed = Engines.model_validate({"tables": {"durability": "relaxed"}})
-    handler(services)._site = replace(services.site, engines=lambda: relaxed)
+    handler(services)._keeping._site = replace(services.site, engines=lambda: relaxed)
     assert services.run(handler(services).observe(table)) is None
     assert engine.relaxed
+
+
+@pytest.mark.parametrize("services", ["postgresql"], indirect=True)
+def test_a_node_that_is_behind_leaves_a_table_as_it_is(services: Services) -> None:
+    """It would drop an index that the others have made, and all that is in it."""
+    grown = document(types={"g": "N"}, globalSecondaryIndexes=[{"indexName": "by-g", "keySchema": keys("g")}])
+    apply(services, grown)
+    put(services, pk="p", sk="s", g=1)
+    former = services.resource("table", "orders", document())
+    with pytest.raises(UnavailableError, match="the ledger says something newer"):  # as after a start
+        services.apply(former)
+    services.site.shared["said"].now(former)
+    services.run(handler(services)._catalog.engine.create("orders", [], commit=COMMIT))
+    services.run(handler(services)._catalog.engine.create("orders", ["by-g"], commit="1" * 40))
+    with pytest.raises(UnavailableError, match="as commit 1111111111 says, which this node does not have yet"):
+        services.apply(former)
+    assert services.run(handler(services)._catalog.engine.shape("orders")).indexes.keys() == {"by-g"}
+
+
+@pytest.mark.parametrize("services", ["postgresql"], indirect=True)
+def test_another_database_than_before_is_refused(services: Services, postgresql: Server) -> None:
+    apply(services, document())
+    put(services, pk="p", sk="s")
+    engine = {"type": "postgresql", "url": postgresql.address, "schema": f"handler_{next(_schemas)}"}
+    project = services.resource("project", "shop", {"name": "shop", "roots": ["alice"], "engines": {"tables": engine}})
+    services.site.shared["said"].now(project)
+    with pytest.raises(UnavailableError, match="is not the one that this node used before"):
+        apply(services, document())
+
+
+@pytest.mark.parametrize("services", ["postgresql"], indirect=True)
+def test_another_address_counts_at_once(services: Services, postgresql: Server) -> None:
+    apply(services, PLAIN)
+    table = services.resource("table", "orders", PLAIN)
+    schema = handler(services)._keeping.chosen().schema_name
+
+    def get(**where: str) -> Any:
+        engine = {"type": "postgresql", "schema": schema, **where}
+        project = {"name": "shop", "roots": ["alice"], "engines": {"tables": engine}}
+        services.site.shared["said"].now(services.resource("project", "shop", project))
+        assert services.run(handler(services).observe(table)) is None
+        return call(services, "get_item", table_name="orders", key={"id": value(1)})
+
+    with pytest.raises(UnavailableError, match="there is no secret database"):
+        get(secret="database")
+    with pytest.raises(UnavailableError, match="cannot be used"):
+        get(url="postgresql://127.0.0.1:1/x")
+    assert get(url=postgresql.address) == {}
