@@ -44,7 +44,7 @@ class Server:
         """Return when it can be connected to."""
         settings = {
             "listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "on" if self._fsync else "off",
-            "shared_buffers": "32MB", "max_connections": "80", "logging_collector": "off",
+            "shared_buffers": "32MB", "max_connections": "80", "logging_collector": "off", "deadlock_timeout": "100ms",
         }  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -133,8 +133,8 @@ class Tables(RuleBasedStateMachine):
             assert [each.record for each in logged] == self.logs[table]
 
 
+EXAMPLES = {"sqlite": 12, "postgresql": 4}
 SETTINGS = settings(
-    max_examples=300 if os.environ.get("OWSGIT_SOAK") else 12,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # the disk's flushes count
@@ -143,6 +143,7 @@ SETTINGS = settings(
 
 @pytest.mark.parametrize("kind", ENGINES)
 def test_random_changes(kind: str, request: pytest.FixtureRequest) -> None:
+    examples = 300 if os.environ.get("OWSGIT_SOAK") else EXAMPLES[kind]
     with tempfile.TemporaryDirectory() as folder:
         made = (opening(kind, Path(folder) / f"{n}", lambda: request.getfixturevalue("postgresql")) for n in count())
-        run_state_machine_as_test(lambda: Tables(next(made)), settings=SETTINGS)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(lambda: Tables(next(made)), settings=settings(SETTINGS, max_examples=examples))  # type: ignore[no-untyped-call]

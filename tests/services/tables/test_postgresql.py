@@ -288,7 +288,7 @@ def test_what_was_answered_survives_a_backend_that_is_killed(durable: Server, sc
 
             async def kill() -> None:
                 nonlocal stopped
-                for _ in range(2):
+                for _ in range(ROUNDS // 2):
                     known = sum(told.values())
                     await until(lambda: answer(sum(told.values()) > known + 40))
                     connection = await asyncpg.connect(durable.address)
