@@ -47,6 +47,10 @@ def segment(span: Span) -> tuple[bytes, bytes | None]:
     return first.to_bytes(SEGMENT_BYTES, "big"), behind.to_bytes(SEGMENT_BYTES, "big") if behind < every else None
 
 
+def segment_of(hash_key: bytes, segments: int) -> int:
+    return int.from_bytes(digest(hash_key)[:SEGMENT_BYTES], "big") * segments >> (8 * SEGMENT_BYTES)
+
+
 def is_in(span: Span, position: Position) -> bool:
     if span.hash is not None and (
         position.hash != span.hash

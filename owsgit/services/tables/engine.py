@@ -52,11 +52,6 @@ def digest(hash_key: bytes) -> int:
     return (zlib.crc32(hash_key) * 0x9E3779B1) & 0xFFFFFFFF
 
 
-def segment_of(hash_key: bytes, segments: int) -> int:
-    """The segment of a scan that an item is in, by its hash key in the table."""
-    return digest(hash_key) * segments // DIGESTS
-
-
 @dataclass(frozen=True)
 class Span:
     """A part of a table (index '') or of an index, in its order or backwards.
@@ -147,6 +142,10 @@ class Engine(Protocol):
 
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
         """Run `work` on what is committed: all that was answered before. It may be run again as in `write`."""
+        ...
+
+    def segment_of(self, hash_key: bytes, segments: int) -> int:
+        """The segment of a scan that an item is in, by its hash key in the table."""
         ...
 
     async def refill(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
+from owsgit.services.tables import attempts
 from owsgit.services.tables import postgresql_chores as chores
 from owsgit.services.tables.engine import Engine, Entry, Facts, Logged, Snapshot, Transaction
 from owsgit.services.tables.postgresql_connections import ERRORS, Connection, Connections, end, unavailable
@@ -93,6 +94,9 @@ class PostgresqlEngine(Engine):
 
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
         return await self._reader.read(tables, work)
+
+    def segment_of(self, hash_key: bytes, segments: int) -> int:
+        return attempts.segment_of(hash_key, segments)
 
     async def refill(
         self, table: str, index: str, entry: Callable[[bytes], Entry | None], told: Callable[[int], None]

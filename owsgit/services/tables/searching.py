@@ -12,7 +12,7 @@ from owsgit.aws.api import Caller
 from owsgit.services.tables import capacity, legacy, parameters
 from owsgit.services.tables.capacity import Used
 from owsgit.services.tables.catalog import Index, Table
-from owsgit.services.tables.engine import Position, Snapshot, Span, segment_of
+from owsgit.services.tables.engine import Position, Snapshot, Span
 from owsgit.services.tables.errors import INVALID, ValidationError, older
 from owsgit.services.tables.expressions import condition, keycondition
 from owsgit.services.tables.expressions.condition import Condition
@@ -177,7 +177,7 @@ class Searches(Operations):
         index = self._index(table, index_name, wanted)
         _check_paths(table, wanted)
         after = position(table, index, start) if start is not None else None
-        if after is not None and segment != segment_of(after.key.hash, total_segments or 1) and total_segments:
+        if after and total_segments and segment != self._catalog.engine.segment_of(after.key.hash, total_segments):
             raise ValidationError(f"{OTHER_SEGMENT} TotalSegments: {total_segments} Segment: {segment}")
         of = index.name if index is not None else ""
         span = Span(table.name, of, after=after, segment=segment or 0, segments=total_segments or 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from owsgit.model.errors import UnavailableError
-from owsgit.services.tables.engine import Engine, Entry, Facts, Logged, Snapshot, Transaction
+from owsgit.services.tables.engine import DIGESTS, Engine, Entry, Facts, Logged, Snapshot, Transaction, digest
 from owsgit.services.tables.sqlite_chores import clear, refill, trim
 from owsgit.services.tables.sqlite_file import SUFFIX
 from owsgit.services.tables.sqlite_reader import CommittedSnapshot, Reader
@@ -70,6 +70,9 @@ class SqliteEngine(Engine):
 
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
         return await self._reader.read(tables, work)
+
+    def segment_of(self, hash_key: bytes, segments: int) -> int:
+        return digest(hash_key) * segments // DIGESTS
 
     async def refill(
         self, table: str, index: str, entry: Callable[[bytes], Entry | None], told: Callable[[int], None]

@@ -205,6 +205,8 @@ def test_segments_part_a_table(opens: Opens, index: str, segments: int) -> None:
             [row.position.key for row in await rows(engine, Span(T, index, segment=s, segments=segments))]
             for s in wanted
         ]
+        for place, part in zip(wanted, parts, strict=True):
+            assert {engine.segment_of(key.hash, segments) for key in part} <= {place}
         if segments < 10:
             assert sorted(key for part in parts for key in part) == sorted(keys)
             assert all(len(part) >= len(keys) / segments / 3 for part in parts)
