@@ -84,7 +84,7 @@ CHAT: dict[str, Any] = {"protocol": "WEBSOCKET", "port": 8081, "routes": {"$conn
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory, alice: Person) -> Project:
     files = {
-        "functions/hello/function.json": projects.function(),
+        "functions/hello/function.json": projects.function(aliases={"next": {"commit": "5" * 40}}),
         "functions/hello/app.py": projects.HELLO,
         "gateways/shop.json": SHOP,
         "gateways/other.json": OTHER,

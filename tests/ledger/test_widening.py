@@ -154,7 +154,7 @@ def changes(state: State, wanted: dict[tuple[str, str], dict[str, Any]]) -> Iter
             yield Change(before, after)
 
 
-@settings(max_examples=20_000 if os.environ.get("OWSGIT_SOAK") else 200, deadline=None)
+@settings(max_examples=20_000 if os.environ.get("OWSGIT_SOAK") else 100, deadline=None)
 @given(ledgers, ledgers, st.sets(st.sampled_from(range(8)), max_size=3))
 def test_nobody_widens_their_own_rights_without_an_iam_action(
     before: dict[tuple[str, str], Any], after: dict[tuple[str, str], Any], which: set[int]

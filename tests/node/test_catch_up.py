@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from bench import catch_up
 from tests.support import nodes
 from tests.support.people import make
@@ -11,6 +13,7 @@ MEMORY_MIB_MAX = 120
 """More than the node has at its start; 10,000 commits take no more (bench.catch_up)."""
 
 
+@pytest.mark.soak
 def test_a_node_that_was_away_for_long_catches_up_in_bounded_memory(tmp_path: Path) -> None:
     root = make(tmp_path, "root")
     ahead, behind, _ = catch_up.make(tmp_path, root, COMMITS)

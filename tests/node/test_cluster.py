@@ -415,6 +415,7 @@ def test_a_backup_is_a_node_again_on_another_machine(three: Cluster, tmp_path: P
     assert "decided by b, c (2 of 3 nodes)" in three.push("b").text
 
 
+@pytest.mark.soak
 def test_a_backup_without_the_key_is_a_new_node(three: Cluster, tmp_path: Path, alice: Person) -> None:
     file = tmp_path / "c.backup"
     assert owsgit("backup", str(file), "--home", str(three["c"].home), "--no-key", by=alice).status == 0
@@ -432,6 +433,7 @@ def test_a_backup_without_the_key_is_a_new_node(three: Cluster, tmp_path: Path, 
     assert "decided by a, c" in three.push("c").text
 
 
+@pytest.mark.soak
 def test_a_damaged_backup_is_refused(three: Cluster, tmp_path: Path, alice: Person) -> None:
     file = tmp_path / "c.backup"
     assert owsgit("backup", str(file), "--home", str(three["c"].home), by=alice).status == 0
@@ -446,6 +448,7 @@ def test_a_damaged_backup_is_refused(three: Cluster, tmp_path: Path, alice: Pers
     assert owsgit("restore", str(tmp_path / "cut"), "--home", str(tmp_path / "r"), by=alice).status == 1
 
 
+@pytest.mark.soak
 def test_when_all_are_restored_the_roots_have_them_go_on(three: Cluster, tmp_path: Path, alice: Person) -> None:
     clone = connected(three, tmp_path / "clone", alice)
     for name in "abc":

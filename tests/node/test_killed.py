@@ -25,7 +25,7 @@ def test_a_killed_node_serves_again_what_it_served(served: Project, node: Node) 
 def test_killed_at_any_moment_of_a_push_it_is_before_or_after_it(served: Project, node: Node) -> None:
     """The kill comes at a different moment of the push with every seed, from its first byte to its last."""
     said = "hello"
-    for seed in range(24 if os.environ.get("OWSGIT_SOAK") else 7):
+    for seed in range(24 if os.environ.get("OWSGIT_SOAK") else 5):
         _killed_at_a_moment_of_a_push(served, node, seed, said)
         said = f"round-{seed}"
 

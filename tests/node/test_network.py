@@ -102,6 +102,7 @@ def test_slow_and_lossy_lines_only_take_longer(three: Made) -> None:
     cluster.all_at(commit)
 
 
+@pytest.mark.soak
 def test_a_clock_that_is_an_hour_off_does_no_harm(three: Made) -> None:
     cluster, _ = three
     for name, offset in (("a", "+1h"), ("b", "-1h")):
@@ -123,6 +124,7 @@ def _hour(stamp: str) -> int:
     return int(stamp[11:13])
 
 
+@pytest.mark.soak
 def test_a_full_disk_takes_one_vote_and_no_more(three: Made, tmp_path: Path) -> None:
     """c cannot write: it promises nothing, votes for nothing, and catches up once there is room."""
     cluster, _ = three

@@ -27,6 +27,9 @@ def three(
         clusters.stop(made)
 
 
+LATER = ("moved", "by nobody", "not proposed", "a commit")
+
+
 class Desk:
     """A colleague's clone."""
 
@@ -102,6 +105,7 @@ def test_an_outsiders_proposal_is_applied_by_two_of_ops_each_on_another_node(
     assert log[0]["approvers"] == ["bob", "carol"]
 
 
+@pytest.mark.soak
 def test_who_only_watches_later_verifies_it_all(three: Cluster, desks: dict[str, Desk], tmp_path: Path) -> None:
     """A clone, and a node that joins afterwards, check the approvals themselves."""
     bob, carol = desks["bob"], desks["carol"]
@@ -203,7 +207,9 @@ def test_main_overtakes_a_proposal_and_it_says_how_to_rebase(three: Cluster, des
     assert "main is now" in last.text, last.text
 
 
-@pytest.mark.parametrize("how", ["replayed", "moved", "by nobody", "own", "not proposed", "a commit", "two at once"])
+@pytest.mark.parametrize(
+    "how", ["replayed", "own", "two at once", *(pytest.param(how, marks=pytest.mark.soak) for how in LATER)]
+)
 def test_what_is_no_approval_is_refused_at_the_door(three: Cluster, desks: dict[str, Desk], how: str) -> None:
     bob, mallory = desks["bob"], desks["mallory"]
     base = mallory.project.head()
@@ -271,6 +277,7 @@ def test_who_may_not_propose_is_told(three: Cluster, desks: dict[str, Desk], tmp
     assert alice_desk.project.try_git("push", "a", "HEAD:main").status == 0
 
 
+@pytest.mark.soak
 def test_killed_nodes_forget_neither_proposals_nor_approvals(three: Cluster, desks: dict[str, Desk]) -> None:
     bob, carol, mallory = desks["bob"], desks["carol"], desks["mallory"]
     tip = mallory.widen("Survives", "review", "propose")
@@ -288,6 +295,7 @@ def test_killed_nodes_forget_neither_proposals_nor_approvals(three: Cluster, des
     three.all_at(tip)
 
 
+@pytest.mark.soak
 def test_a_rejection_also_stops_who_pushes_to_main_directly(three: Cluster, desks: dict[str, Desk]) -> None:
     bob, carol, alice, mallory = (desks[name] for name in ("bob", "carol", "alice", "mallory"))
     tip = mallory.widen("Around the rejection", "review")
@@ -304,6 +312,7 @@ def test_a_rejection_also_stops_who_pushes_to_main_directly(three: Cluster, desk
     assert withdrawn.status != 0 and "is rejected by alice, mallory" in withdrawn.text, withdrawn.text
 
 
+@pytest.mark.soak
 def test_a_rejection_of_what_was_mended_stops_nobody(three: Cluster, desks: dict[str, Desk]) -> None:
     """Carol rejected the first commit, and approves of it together with the one that mends it."""
     bob, carol, mallory = (desks[name] for name in ("bob", "carol", "mallory"))
@@ -320,6 +329,7 @@ def test_a_rejection_of_what_was_mended_stops_nobody(three: Cluster, desks: dict
     three.all_at(tip)
 
 
+@pytest.mark.soak
 def test_nobody_brings_back_what_its_author_changed_or_withdrew(three: Cluster, desks: dict[str, Desk]) -> None:
     bob, mallory = desks["bob"], desks["mallory"]
     first = mallory.widen("First", "review")
@@ -338,6 +348,7 @@ def test_nobody_brings_back_what_its_author_changed_or_withdrew(three: Cluster, 
     assert again.status != 0 and "mallory has withdrawn this commit" in again.text, again.text
 
 
+@pytest.mark.soak
 def test_nobodys_numbers_keep_others_from_speaking(three: Cluster, desks: dict[str, Desk]) -> None:
     bob, carol, mallory = desks["bob"], desks["carol"], desks["mallory"]
     base = mallory.project.head()

@@ -241,6 +241,7 @@ def test_a_rewrap_that_changes_more_than_ciphertext_is_refused(three: Cluster, h
     assert done.status != 0 and expected in done.text and "horse" not in done.text, done.text
 
 
+@pytest.mark.soak
 def test_a_node_that_comes_is_sealed_for_and_one_that_goes_is_remembered(three: Cluster, tmp_path: Path) -> None:
     owner = three.project.owner
     late = nodes.Node(tmp_path / "late", owner, "late", address="127.0.0.9")
@@ -322,6 +323,7 @@ def test_up_takes_values_to_develop_with(three: Cluster, tmp_path: Path) -> None
         process.communicate(timeout=30)
 
 
+@pytest.mark.soak
 def test_dev_takes_values_to_develop_with(three: Cluster, tmp_path: Path) -> None:
     three.project.write("functions/f/function.json", function(secrets={"DB": {"secret": "db"}}))
     three.project.write("functions/f/app.py", "import os\ndef handler(e, c):\n    return os.environ['DB'][::-1]\n")

@@ -25,7 +25,7 @@ from owsgit.peers.paxos import (
 from tests.peers import simulation
 from tests.peers.simulation import Violation
 
-SEEDS = 40_000 if os.environ.get("OWSGIT_SOAK") else 1_200
+SEEDS = 40_000 if os.environ.get("OWSGIT_SOAK") else 480
 BATCHES = 8
 
 
@@ -159,6 +159,7 @@ def test_a_broken_rule_is_caught_by_the_simulation(broken: str, monkeypatch: pyt
             simulation.run(seed, options.get(broken, HUNT))
 
 
+@pytest.mark.soak
 def test_the_hunting_ground_itself_is_clean() -> None:
     """The same options find nothing in the unbroken rules: what is caught above is the mutation."""
     for seed in range(60):
