@@ -8,12 +8,14 @@ SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime sl
 TESTED  := docker.io nodejs npm pebble postgresql wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pure system tested demo test check format soak bench docs lock oracle names differ clean
+.PHONY: help setup compiled pure system tested demo test check format soak bench docs lock oracle names differ clean
 
 help:           ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 12
 
-setup: $(VENV)/.ready   ## make .venv with everything that is pinned in requirements.lock; compile what is hot, if there is a C compiler
+setup: $(VENV)/.ready compiled  ## make .venv with everything that is pinned in requirements.lock; compile what is hot, if there is a C compiler
+
+compiled: $(VENV)/.ready
 	@$(BIN)/python hatch_build.py
 
 pure: $(VENV)/.ready    ## take away what was compiled: everything is interpreted, as it stands in the sources
@@ -39,13 +41,14 @@ tested: system  ## what the tests try functions and tables with, besides: Docker
 demo: system setup   ## the main job end to end; KEEP=1 leaves it running
 	@$(BIN)/python -m demo
 
-check: setup    ## ruff, mypy, import-linter
+check: $(VENV)/.ready  ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: system tested check   ## all checks and tests
+test: system $(VENV)/.ready  ## all checks and tests
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=recurse tested check compiled
 	$(BIN)/python -m pytest
 
 soak: system tested setup   ## longer fuzzing and load than make test
