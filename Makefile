@@ -4,22 +4,16 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 BIN     := $(VENV)/bin
 ITEMS   ?= 10000000
-SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns gcc libc6-dev python3-dev
-TESTED  := docker.io nodejs npm pebble postgresql wrk
+SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns
+TESTED  := docker.io gcc libc6-dev nodejs npm pebble postgresql wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compiled pure system tested demo test check format soak bench docs lock oracle names differ clean
+.PHONY: help setup system tested demo test check format soak bench docs lock oracle names differ clean
 
 help:           ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 12
 
-setup: $(VENV)/.ready compiled  ## make .venv with everything that is pinned in requirements.lock; compile what is hot, if there is a C compiler
-
-compiled: $(VENV)/.ready
-	@$(BIN)/python hatch_build.py
-
-pure: $(VENV)/.ready    ## take away what was compiled: everything is interpreted, as it stands in the sources
-	@$(BIN)/python hatch_build.py --pure
+setup: $(VENV)/.ready   ## make .venv with everything that is pinned in requirements.lock
 
 $(VENV)/.ready: requirements.lock pyproject.toml owsgit/__init__.py
 	@test -n "$(PYTHON)" || { echo "owsgit needs Python 3.11 or newer: install python3 and python3-venv" >&2; exit 1; }
@@ -48,7 +42,7 @@ check: $(VENV)/.ready  ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 test: system $(VENV)/.ready  ## all checks and tests
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=recurse tested check compiled
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=recurse tested check
 	$(BIN)/python -m pytest
 
 soak: system tested setup   ## longer fuzzing and load than make test
@@ -89,5 +83,4 @@ oracle/node_modules/.ready: oracle/package-lock.json
 	@touch $@
 
 clean:          ## forget what make made
-	find owsgit -name '*.so' -delete
-	rm -rf $(VENV) .mypyc owsgit__mypyc.*.so .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules
+	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules

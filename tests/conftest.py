@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,6 @@ from tests.support.nodes import Node, free_port
 from tests.support.people import Person
 from tests.support.postgresql import Server
 from tests.support.projects import Project
-
-OWSGIT = Path(__file__).parent.parent / "owsgit"
-
-
-def pytest_configure() -> None:
-    """What is compiled is imported in the place of its source: no test may run what was compiled of another source."""
-    for compiled in OWSGIT.rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
-        source = compiled.with_name(f"{compiled.name.partition('.')[0]}.py")
-        if not source.exists() or source.stat().st_mtime > compiled.stat().st_mtime:
-            raise pytest.UsageError(
-                f"{source} changed after it was compiled: make setup (or make pure, to interpret all)"
-            )
 
 
 @pytest.hookimpl(wrapper=True)

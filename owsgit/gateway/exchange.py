@@ -255,7 +255,7 @@ class Exchange:
 
 
 class _Pieces:
-    """A body as it comes. (A class: what is compiled has no asynchronous generators.)"""
+    """A body as it comes."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange

@@ -34,7 +34,7 @@ def watched(watchers: Sequence[Watcher]) -> Step:
 
 
 class _Observed:
-    """A handler that is watched. (A class: mypyc takes no coroutine in a function in a function.)"""
+    """A handler that is watched."""
 
     def __init__(self, watchers: Sequence[Watcher], handler: Handler) -> None:
         self._watchers, self._handler = watchers, handler
