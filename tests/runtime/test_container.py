@@ -188,7 +188,8 @@ def test_two_workers_of_one_function_are_apart(lab: ContainerLab) -> None:
     function = lab.function()
     one, two = function.run({"do": "sleep", "seconds": 0.5}, {"do": "sleep", "seconds": 0.5})
     assert one.error is two.error is None
-    assert [json.loads(each.payload)["calls"] for each in function.run({"do": "about"}, {"do": "about"})] == [2, 2]
+    counts = [json.loads(each.payload)["calls"] for each in function.run({"do": "about"}, {"do": "about"})]
+    assert sum(counts) == 4, "each counts its own: where the second started late, the first has answered three"
 
 
 def test_a_fork_bomb_ends_at_the_limit(lab: ContainerLab) -> None:
