@@ -1,6 +1,5 @@
 """`owsgit tables`: each command has a module of its own."""
 
-import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import click
 import orjson
 
 from owsgit.cli import remote
+from owsgit.cli.groups import ModuleGroup
 from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError, UnavailableError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from owsgit.cli.dynamodb import DynamoDb
 
 COMMANDS = {"export": "owsgit.cli.tables_export", "import": "owsgit.cli.tables_import"}
-"""Command → its module, imported when it is called."""
 
 CHECKPOINT_SECONDS = 2.0
 """So much is done again after a crash. Writing a checkpoint waits for the disk."""
@@ -27,18 +26,7 @@ CHECKPOINT_SECONDS = 2.0
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class _Group(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name]).command
-        return command
-
-
-@click.group("tables", cls=_Group)
+@click.group("tables", cls=ModuleGroup, modules=COMMANDS)
 def command() -> None:
     """Move the items of tables: to files, from files, from DynamoDB."""
 

@@ -76,8 +76,8 @@ class Api:
 
     def below(self, base_path: tuple[str, ...]) -> "Api":
         """The same with another base path."""
-        other = Api(replace(self.mount, base_path=base_path), ())
-        other.limits, other._outer = self.limits, self._outer  # which is all that `handle` asks for
+        other = object.__new__(Api)
+        other.__dict__.update(self.__dict__, mount=replace(self.mount, base_path=base_path))
         return other
 
     def handle(self, exchange: Exchange) -> Awaitable[Response]:

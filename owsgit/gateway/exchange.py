@@ -7,7 +7,7 @@ wrapped in the steps that the route asks for and in no others. A step is a funct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from starlette.types import ASGIApp
 
@@ -32,7 +32,7 @@ class RefusedError(Exception):
     https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
     """
 
-    field: ClassVar[str] = "message"
+    field = "message"
     """What the text is called in the answer."""
 
     def __init__(self, status: int, message: str, kind: str = "", headers: Headers | None = None) -> None:
@@ -47,7 +47,7 @@ class RefusedError(Exception):
 class DeniedError(RefusedError):
     """Refused by a policy, in IAM's words, which come as "Message"."""
 
-    field: ClassVar[str] = "Message"
+    field = "Message"
 
     def __init__(self, message: str) -> None:
         super().__init__(403, message, "ACCESS_DENIED")
@@ -164,14 +164,13 @@ class Exchange:
         self.segments: list[str] = []  # of the path, decoded, below the mount's base path
         self.query = ""  # as it came
         self.mount: Mount = _NOWHERE
-        self.route_key: str = ""
-        self.resource: str = ""
+        self.route_key = self.resource = ""
         self.parameters: dict[str, str] = {}
         self.authorizer: dict[str, Any] = {}  # what events show as requestContext.authorizer
         self.identity: dict[str, Any] = {}  # of requestContext.identity: apiKey, userArn, ...
-        self.trace_id: str = ""  # as X-Amzn-Trace-Id has it; empty if nobody traces
+        self.trace_id = ""  # as X-Amzn-Trace-Id has it; empty if nobody traces
         self.span: Any = None  # OpenTelemetry's, if this node traces
-        self.received: int = 0  # bytes of the body that were read
+        self.received = 0  # bytes of the body that were read
         self.integration_seconds = -1.0  # that the integration took to its head; below 0 if it was not asked
         self.integration_status = 0
         self.socket: SocketEvent | None = None
@@ -238,38 +237,19 @@ class Exchange:
         """Have `act` called when the client closes its connection, in place of what was to be called before."""
         self._body.on_gone(act)
 
-    def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[bytes]:
         """The body as it comes, to be passed on. Raises RefusedError (too large, too slow), ClientGoneError."""
-        return _Pieces(self)
-
-    async def piece(self, most: int) -> bytes:
-        """The next piece of it; empty at the end. Raises as `pieces`, if it is longer than `most`."""
-        if self._read is not None:  # all of it is one, once
-            whole, self._read = self._read, b""
-            return whole
-        piece = await self._body.next()
-        self.received += len(piece)
-        if len(piece) > most:
-            raise too_large()
-        return piece
-
-
-class _Pieces:
-    """A body as it comes."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._rest = exchange.limits.body_bytes
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await self._exchange.piece(self._rest)
-        if not piece:
-            raise StopAsyncIteration
-        self._rest -= len(piece)
-        return piece
+        if self._read is not None:
+            if self._read:
+                yield self._read
+            return
+        size = 0
+        while piece := await self._body.next():
+            size += len(piece)
+            self.received += len(piece)
+            if size > self.limits.body_bytes:
+                raise too_large()
+            yield piece
 
 
 class Variants(Protocol):

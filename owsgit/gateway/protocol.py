@@ -23,6 +23,7 @@ from owsgit.gateway.exchange import (
     Client,
     ClientGoneError,
     Exchange,
+    Headers,
     Response,
     head_size,
     too_slow,
@@ -224,8 +225,14 @@ class Cycle:
             if self.disconnected:
                 raise ClientGoneError
             connection.transport.write(head)
-            if not bodiless and method != "HEAD":
-                sent = await self._send(pieces, chunked)
+            async for piece in _nothing() if bodiless or method == "HEAD" else pieces:
+                if self.disconnected:
+                    raise ClientGoneError
+                sent += len(piece)
+                if piece:
+                    connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                    if connection.flow.write_paused:  # the connection watches who reads it, and how fast
+                        await connection.flow.drain()
         finally:
             close = getattr(pieces, "aclose", None)
             if close is not None:
@@ -238,19 +245,6 @@ class Cycle:
             raise ValueError(f"{sent} bytes of {response.length} came")  # the client waits for the rest
         if not self.keep_alive:
             connection.end()
-
-    async def _send(self, pieces: AsyncIterator[bytes], chunked: bool) -> int:
-        """Send the pieces as they come; how many bytes they were."""
-        connection, sent = self.connection, 0
-        async for piece in pieces:
-            if self.disconnected:
-                raise ClientGoneError
-            sent += len(piece)
-            if piece:
-                connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                if connection.flow.write_paused:  # the connection watches who reads it, and how fast
-                    await connection.flow.drain()
-        return sent
 
     def _head(self, response: Response, framing: bytes) -> bytes:
         lines = [STATUS_LINE[response.status]]
@@ -267,6 +261,8 @@ class Cycle:
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
+
+    cycle: Cycle  # type: ignore[assignment]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -285,7 +281,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._upgrading = False
         self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
-        self.current: Cycle | None = None  # its last request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -356,8 +351,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _look_at_reader(self) -> None:
         size = self.transport.get_write_buffer_size()
         read = self._unsent - size
-        limits = self.application.limits if self.current is None else self.current.exchange.limits
-        if read < READER_SECONDS * limits.bytes_per_second:
+        if read < READER_SECONDS * self.cycle.exchange.limits.bytes_per_second:
             self.transport.abort()
             return
         UNSENT.give_back(read)
@@ -388,13 +382,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self.deadline = NEVER
         self.transport.pause_reading()
         self.refusal = answer
-        if self.current is None or self.current.response_complete:
+        if self.cycle is None or self.cycle.response_complete:
             self.transport.write(answer)
             self.end()
         else:
-            self.current.keep_alive = False
-            if not self.current.body.complete:
-                self.current.set()
+            self.cycle.keep_alive = False
+            if not self.cycle.body.complete:
+                self.cycle.set()
 
     def _odd_coding(self, version: str) -> bool:
         """Whether the body is framed in a way that another server may read otherwise."""
@@ -404,7 +398,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url = b""
         self.expect_100_continue = False
-        self.headers = []
+        self.headers: Headers = []
         self._in_head = True
         self.deadline = self.loop.time() + self.application.limits.head_seconds
 
@@ -435,8 +429,7 @@ class BoundedProtocol(HttpToolsProtocol):
             exchange.head_bytes = head_size(exchange)
         # after an upgrade that is not made, the parser takes nothing more
         cycle = Cycle(self, exchange, body, parser.should_keep_alive() and not parser.should_upgrade())
-        previous, self.current = self.current, cycle
-        self.cycle = cycle  # type: ignore[assignment]  # what uvicorn tells that the connection is lost
+        previous, self.cycle = self.cycle, cycle
         if previous is None or previous.response_complete:
             self._run(cycle)
         else:
@@ -465,22 +458,20 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._body_bytes += len(body)
         self._all_body_bytes += len(body)
-        cycle = self.current
-        if cycle is not None and not self._upgrading and not cycle.response_complete:
-            cycle.body.feed(body)
+        if not self._upgrading and not self.cycle.response_complete:
+            self.cycle.body.feed(body)
 
     def on_message_complete(self) -> None:
         self._framing_bytes = self._body_bytes = 0
         self.deadline = NEVER
-        cycle = self.current
-        if cycle is not None and not self._upgrading and not self.refusal:
-            incoming = cycle.body
+        if not self._upgrading and not self.refusal:
+            incoming = self.cycle.body
             incoming.complete = True
             incoming.wake()
 
     def cut_off(self) -> None:
         """Close it: the client is too slow, or says nothing more. Not if its body may still come."""
-        cycle = self.current
+        cycle = self.cycle
         if not self._in_head and not self._upgrading and cycle is not None and not cycle.body.complete:
             if self.flow.read_paused:  # it is we who are slow
                 self._body_began = self.loop.time()
@@ -492,7 +483,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._too_slow()
 
     def _too_slow(self) -> None:
-        cycle = self.current
+        cycle = self.cycle
         if cycle is None or self._upgrading or cycle.response_complete:
             self.end()
             return
@@ -544,3 +535,8 @@ def client_of(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Cli
         return Client(address, port)
     certificate = ssl_object.getpeercert(binary_form=True) or b""
     return Client(address, port, certificate, getattr(ssl_object.context, "secured", None))
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""

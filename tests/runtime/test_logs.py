@@ -280,3 +280,10 @@ def test_a_secret_in_an_object_is_masked_behind_its_escapes() -> None:
     made = transcript.Transcript(config, FunctionLog(Path("/nonexistent")))
     entry = made._entry(json.dumps({"a": ['x pass"word"1'], 'pass"word"1': 1}).encode())
     assert entry.record == {"a": ["x ***"], "***": 1} and "word" not in entry.message
+
+
+def test_an_integer_of_any_size_stands_in_a_record() -> None:
+    """JSON has no bound for them; what writes records has one."""
+    text = f'{{"n": {2**70}}}'
+    line = log_lines.dump(classify(text), log_lines.timestamp(0), "r", Source("f", "n"))
+    assert json.loads(line)["record"] == {"n": 2**70}

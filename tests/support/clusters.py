@@ -50,11 +50,8 @@ class Cluster:
         for node in self.nodes.values():
             if node.process is None or node.process.poll() is not None:
                 node.start()
-        heads = {node.main() for node in self.nodes.values()}
+        nodes.until(lambda: len({node.main() for node in self.nodes.values()}) == 1)
         self.project.git("fetch", "-q", next(iter(self.nodes.values())).url(), "main")
-        if len(heads) > 1:
-            nodes.until(lambda: len({node.main() for node in self.nodes.values()}) == 1)
-            self.project.git("fetch", "-q", next(iter(self.nodes.values())).url(), "main")
         self.project.git("reset", "-q", "--hard", "FETCH_HEAD")
         self.all_at(self.project.head())
 

@@ -20,6 +20,7 @@ import asyncpg
 from owsgit.model.errors import UnavailableError
 from owsgit.services.tables import postgresql_queries as queries
 from owsgit.services.tables.attempts import Changes, Known, Place, Writing
+from owsgit.services.tables.awaited import Awaited
 from owsgit.services.tables.engine import Key
 from owsgit.services.tables.postgresql_changes import Flush
 from owsgit.services.tables.postgresql_connections import (
@@ -72,24 +73,13 @@ OF_ONE = (
 """What one work of a group may be the reason of."""
 
 
-@dataclass(eq=False)
-class Asked:
+@dataclass(eq=False, kw_only=True)
+class Asked(Awaited):
     work: Callable[[Any], Any]
     tables: frozenset[str]
-    answer: "asyncio.Future[Any]"
     first: Writing  # its attempt on nothing
     knows: Knows
-    result: Any = None
-    error: BaseException | None = None
     alone: bool = False  # it goes through a span
-
-    def tell(self) -> None:
-        if self.answer.done():  # nobody waits any more
-            return
-        if self.error is not None:
-            self.answer.set_exception(self.error)
-        else:
-            self.answer.set_result(self.result)
 
     def run(self, attempt: Writing) -> None:
         self.result, self.error = None, None
@@ -156,7 +146,8 @@ class Writer:
         named = frozenset(tables)
         knows = {table: self.knows[table] for table in named if table in self.knows}
         first = Writing(named, Known(), Changes())
-        asked = Asked(work, named, asyncio.get_running_loop().create_future(), first, knows)
+        answer = asyncio.get_running_loop().create_future()
+        asked = Asked(work=work, tables=named, answer=answer, first=first, knows=knows)
         asked.run(asked.first)
         asked.alone = asked.first.missing_span is not None
         if asked.error is not None and not asked.first.asked:  # it would fail on anything

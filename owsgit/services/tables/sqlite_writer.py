@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from owsgit.model.errors import UnavailableError
 from owsgit.services.tables import sqlite_file, sqlite_journal
+from owsgit.services.tables.awaited import Awaited
 from owsgit.services.tables.engine import Entry, Key, Row, Span, Transaction
 from owsgit.services.tables.sqlite_file import Connections, open_table, path_of, unavailable
 from owsgit.services.tables.sqlite_flushing import Flusher
@@ -38,25 +39,14 @@ MEND_SECONDS = 1.0
 Result = TypeVar("Result")
 
 
-@dataclass(eq=False)
-class Asked:
+@dataclass(eq=False, kw_only=True)
+class Asked(Awaited):
     work: Callable[["Work"], Any]
     tables: frozenset[str]
     alone: bool
     loop: asyncio.AbstractEventLoop
-    answer: "asyncio.Future[Any]"
-    result: Any = None
-    error: BaseException | None = None
     touched: frozenset[str] = frozenset()  # tables that it has changed
     remembers: bool = False
-
-    def tell(self) -> None:
-        if self.answer.done():  # nobody waits any more
-            return
-        if self.error is not None:
-            self.answer.set_exception(self.error)
-        else:
-            self.answer.set_result(self.result)
 
 
 class Work(Transaction):
@@ -252,7 +242,8 @@ class Writer:
         if self._waiting >= WAITING_MAX:
             raise UnavailableError(f"{WAITING_MAX} writes of tables wait already", remedy="try again, and less at once")
         loop = asyncio.get_running_loop()
-        asked = Asked(work, frozenset(tables), alone, loop, loop.create_future())
+        answer = loop.create_future()
+        asked = Asked(work=work, tables=frozenset(tables), alone=alone, loop=loop, answer=answer)
         self._waiting += 1
         if not self._turn:
             loop.call_soon(self._hand_over)
