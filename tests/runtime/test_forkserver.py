@@ -18,6 +18,7 @@ from owsgit.runtime.config import Network
 from owsgit.runtime.egress import Egress
 from owsgit.runtime.sandbox import Command
 from tests.runtime.conftest import Function, Lab
+from tests.support.processes import descendants
 
 Make = Callable[..., Function]
 ENOUGH_SECONDS = 15.0
@@ -42,14 +43,6 @@ def within(lab: Lab, work: Any) -> Any:
 def processes(lab: Lab) -> list[int]:
     """bubblewrap's, of the fork servers."""
     return [server._process.pid for server in lab.sandbox._servers.values()]
-
-
-def descendants(pid: int) -> list[int]:
-    found = []
-    with contextlib.suppress(OSError):  # ended meanwhile
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            found += [int(child), *descendants(int(child))]
-    return found
 
 
 def test_a_fork_server_that_is_killed_is_replaced_and_no_request_notices(lab: Lab, function: Make) -> None:

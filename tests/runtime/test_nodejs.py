@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import re
 import resource
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,6 +21,7 @@ from owsgit.runtime.rlimits import RlimitGroup, Rlimits
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.worker import NotBegunError
 from tests.runtime.conftest import Function, Lab
+from tests.support.processes import freeze
 
 Make = Callable[..., Function]
 OK = "exports.handler = async (event) => event;\n"
@@ -56,17 +55,10 @@ def test_a_worker_that_was_killed_while_idle_costs_no_request(node: Make) -> Non
     for number in range(5):
         (worker,) = made.pool.idle
         running = worker._running  # type: ignore[attr-defined]
-        for pid in _below(running.pid):
-            os.kill(pid, signal.SIGSTOP)  # its processes end one after the other: none may begin the request meanwhile
+        freeze(running.pid)
         running.kill()
         assert made(number) == number
     assert made("x" * 3_000_000)
-
-
-def _below(pid: int) -> list[int]:
-    """A process and all that it started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in _below(int(child)))]
 
 
 def test_what_ends_before_each_of_its_requests_is_said_to(node: Make, monkeypatch: pytest.MonkeyPatch) -> None:

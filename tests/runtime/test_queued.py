@@ -13,12 +13,14 @@ import pytest
 
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime import pool, queued
+from owsgit.runtime.forkserver import ForkedSandbox
 from owsgit.runtime.frames import Frames
 from owsgit.runtime.log_reader import last_lines
 from owsgit.runtime.pool import Pool
 from owsgit.runtime.python_worker import CHUNK, HEADER
 from owsgit.runtime.queued import QueuedWorker
 from owsgit.runtime.worker import Call
+from tests.support.processes import freeze
 
 Make = Callable[..., Any]
 
@@ -163,7 +165,10 @@ def test_a_worker_that_was_killed_while_idle_costs_no_request(told: Any) -> None
     for _ in range(5):
         (answer,) = told.run("who")
         (worker, *_) = [each for each in told.pool.idle if isinstance(each, QueuedWorker)]
-        worker._running.kill()
+        running = worker._running
+        assert isinstance(running, ForkedSandbox)
+        freeze(running.pid)
+        running.kill()
         assert values(told.run(*range(5))) == list(range(5))
         assert answer.error is None
 

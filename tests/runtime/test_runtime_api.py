@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +28,7 @@ from owsgit.runtime.runtime_api import RuntimeApi
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.runtime.worker import NotBegunError, Worker
+from tests.support.processes import freeze
 
 MIB = 1024 * 1024
 ARN = "arn:aws:lambda:us-east-1:1:function:f"
@@ -354,8 +353,7 @@ def test_a_program_that_is_killed_while_idle_takes_no_request_along(
         running = function.worker._running  # type: ignore[attr-defined]
 
         async def killed() -> None:
-            for pid in _below(running.pid if place is not lab else running._process.pid):
-                os.kill(pid, signal.SIGSTOP)  # they end one after the other: none may begin the request meanwhile
+            freeze(running.pid if place is not lab else running._process.pid)
             if moment == "before":
                 running.kill()
             asked = asyncio.ensure_future(function.worker.invoke(Invocation(b'"x"', "r")))
@@ -367,12 +365,6 @@ def test_a_program_that_is_killed_while_idle_takes_no_request_along(
         with pytest.raises(NotBegunError):
             place.run(killed())
         assert not function.worker.alive and "it is given to another" in "".join(function.log())
-
-
-def _below(pid: int) -> list[int]:
-    """A process and all that it started."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(each for child in children for each in _below(int(child)))]
 
 
 def test_a_program_that_takes_too_long_is_ended(place: Lab, program: Path) -> None:
