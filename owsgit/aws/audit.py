@@ -5,12 +5,9 @@ events apart from management events: it is most of what is called, and must not 
 stands with the rest. Written soon after the answer, not before: a crash costs the last milliseconds.
 """
 
-import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.log_lines import Entry, Source
@@ -36,8 +33,7 @@ RESOURCES_MAX = 100
 """A call of AWS's has no more, and an ARN no more characters than a message."""
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One call."""
 
     request_id: str
@@ -46,8 +42,8 @@ class Record:
     address: str
     service: str
     operation: str
-    actions: Sequence[str]
-    resources: Sequence[str]
+    actions: list[str]
+    resources: list[str]
     status: int
     error: str
     message: str
@@ -57,22 +53,7 @@ class Record:
 
     def document(self) -> dict[str, Any]:
         """In the names that it has on the disk."""
-        named = {
-            "requestId": self.request_id,
-            "who": self.who,
-            "accessKey": self.access_key,
-            "address": self.address,
-            "service": self.service,
-            "operation": self.operation,
-            "actions": self.actions,
-            "resources": self.resources,
-            "status": self.status,
-            "error": self.error,
-            "message": self.message,
-            "reason": self.reason,
-            "ms": self.milliseconds,
-        }
-        return {name: _bounded(value) for name, value in named.items() if value}
+        return {name: _bounded(value) for name, value in zip(_NAMES, self, strict=False) if value}
 
     def text(self) -> str:
         """In one line, which is what is searched for a text."""
@@ -88,12 +69,20 @@ class Record:
         return " ".join(filter(None, words))
 
 
+_NAMES = (
+    "requestId", "who", "accessKey", "address", "service", "operation", "actions", "resources", "status", "error",
+    "message", "reason", "ms",
+)  # fmt: skip
+"""What is kept of a record, in its order."""
+
+
 def _bounded(value: Any) -> Any:
     """What clients say goes into the log as far as it tells something."""
-    if isinstance(value, str):
-        return value[:MESSAGE_CHARACTERS_MAX]
-    if isinstance(value, list | tuple):
-        return [str(each)[:MESSAGE_CHARACTERS_MAX] for each in itertools.islice(value, RESOURCES_MAX)]
+    kind = type(value)
+    if kind is str:
+        return value if len(value) <= MESSAGE_CHARACTERS_MAX else value[:MESSAGE_CHARACTERS_MAX]
+    if kind is list:
+        return [each[:MESSAGE_CHARACTERS_MAX] for each in value[:RESOURCES_MAX]]
     return value
 
 

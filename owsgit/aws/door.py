@@ -47,9 +47,10 @@ class Arrival:
     """A request at the door, before anything in it is believed.
 
     `body` reads all of its body, up to BODY_BYTES_MAX; `pieces` has it as it comes, of whatever size, if `body` was not
-    called. Both raise ServiceError.
+    called. Both raise ServiceError. `id` is what it is called in its answer and in the audit log.
     """
 
+    id: str
     request: Request
     body: Callable[[], Awaitable[bytes]]
     pieces: Callable[[], AsyncIterator[bytes]]
@@ -88,8 +89,7 @@ class Door:
     async def answer(self, arrival: Arrival) -> Reply:
         """Never raises but CancelledError."""
         began = time.monotonic()
-        request_id = str(uuid.uuid4())
-        asked = _Asked(request_id, arrival)
+        asked = _Asked(arrival)
         try:
             reply = await self._answer(asked)
         except SignatureError as error:
@@ -142,7 +142,7 @@ class Door:
             credential.user_id,
             scope.account,
             scope.region,
-            asked.request_id,
+            arrival.id,
             arrival.address,
             credential.access_key,
             credential.user,
@@ -156,7 +156,7 @@ class Door:
         result = await function(caller, **_named(function, operation, parameters))
         if isinstance(incoming.body, Payload):
             await incoming.body.drain()
-        return protocol.write(operation, result or {}, asked.request_id)
+        return protocol.write(operation, result or {}, arrival.id)
 
     async def _taken(
         self, asked: "_Asked", speakers: list[tuple[Protocol, Api]], signed: Signed, credential: Credential
@@ -181,9 +181,12 @@ class Door:
     async def _spoken(self) -> "_Speaking":
         """The APIs, by the name of the service that their requests are signed for. Their models are read by the first
         request, in a thread: that takes a quarter of a second, and megabytes that a node need not spend before."""
-        if self._speaking is None or (self._speaking.done() and self._speaking.exception() is not None):
-            self._speaking = asyncio.ensure_future(asyncio.to_thread(_read_models, self._apis))
-        return await asyncio.shield(self._speaking)
+        speaking = self._speaking
+        if speaking is not None and speaking.done() and speaking.exception() is None:
+            return speaking.result()
+        if speaking is None or speaking.done():
+            speaking = self._speaking = asyncio.ensure_future(asyncio.to_thread(_read_models, self._apis))
+        return await asyncio.shield(speaking)
 
     def _decide(self, asked: "_Asked", credential: Credential) -> None:
         """Raises AccessDeniedError unless all that is needed is allowed."""
@@ -219,7 +222,7 @@ class Door:
             return told.body
 
         request, address, secure = passing.heard(told)
-        arrival = Arrival(request, body, partial(_once, told.body), address, secure, passed_on=True)
+        arrival = Arrival(str(uuid.uuid4()), request, body, partial(_once, told.body), address, secure, passed_on=True)
         return await passing.answered(await self.answer(arrival))
 
 
@@ -252,8 +255,8 @@ def _read_models(apis: Iterable[Api]) -> _Speaking:
 class _Asked:
     """One request on its way through the door, and what was found out about it."""
 
-    def __init__(self, request_id: str, arrival: Arrival) -> None:
-        self.request_id, self.arrival = request_id, arrival
+    def __init__(self, arrival: Arrival) -> None:
+        self.arrival = arrival
         self.context = of_request(
             arrival.address, arrival.request.headers, time.time(), secure=arrival.secure
         )  # the condition keys that are known of every request
@@ -270,9 +273,11 @@ class _Asked:
     def speak(self, service: str, speakers: list[tuple[Protocol, Api]]) -> None:
         """Answer as the client speaks, as far as that is seen before all is read."""
         self.service = service
-        protocols = [protocol for protocol, _ in speakers]
-        suiting = (each for each in protocols if each.suits(self.arrival.request))
-        self.protocol = next(suiting, protocols[0] if protocols else None)
+        if len(speakers) > 1:
+            suiting = (protocol for protocol, _ in speakers if protocol.suits(self.arrival.request))
+            self.protocol = next(suiting, speakers[0][0])
+        elif speakers:
+            self.protocol = speakers[0][0]
 
     def find(self, speakers: list[tuple[Protocol, Api]], incoming: Incoming) -> tuple[Api, OperationModel]:
         """Raises ServiceError if none of them knows the operation."""
@@ -295,24 +300,25 @@ class _Asked:
     def refuse(self, error: ServiceError) -> Reply:
         self.error = error
         protocol = self.protocol or _speaks_like(self.arrival.request, self.service)
-        return protocol.refuse(error, self.request_id)
+        return protocol.refuse(error, self.arrival.id)
 
     def record(self, reply: Reply, seconds: float) -> Record:
+        credential, error = self.credential, self.error
         return Record(
-            request_id=self.request_id,
-            who=self.credential.arn if self.credential is not None else "",
-            access_key=self.credential.access_key if self.credential is not None else "",
-            address=self.arrival.address,
-            service=self.protocol.name if self.protocol is not None else "",
-            operation=self.operation,
-            resources=[need.arn for need in self.needs],
-            actions=sorted({need.action for need in self.needs}),
-            status=reply.status,
-            error=self.error.code if self.error is not None else "",
-            message=self.error.message if self.error is not None else "",
-            reason=self.reason,
-            milliseconds=round(seconds * 1000, 2),
-            is_data=self.is_data,
+            self.arrival.id,
+            credential.arn if credential is not None else "",
+            credential.access_key if credential is not None else "",
+            self.arrival.address,
+            self.protocol.name if self.protocol is not None else "",
+            self.operation,
+            sorted({need.action for need in self.needs}),
+            [need.arn for need in self.needs],
+            reply.status,
+            error.code if error is not None else "",
+            error.message if error is not None else "",
+            self.reason,
+            round(seconds * 1000, 2),
+            self.is_data,
         )
 
 

@@ -7,10 +7,10 @@ import contextlib
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -22,7 +22,7 @@ EXPIRES_SECONDS_MAX = 604_800
 """For how long a request can be signed in advance: a week."""
 
 TOKEN_CHARACTERS_MAX = 32_768
-HEADERS_MAX = 100
+HEADERS_MAX, NAMES_CHARACTERS_MAX = 100, 8192
 SINGLE = (b"host", b"content-type")
 """Headers that decide what is asked for, beside AWS's own. Two of a name are signed like one with both values, so that
 whoever has a signed request could make one header of it two."""
@@ -64,6 +64,14 @@ class Request:
     query: bytes
     headers: Headers
 
+    @cached_property
+    def values(self) -> Mapping[bytes, tuple[bytes, ...]]:
+        """The values of each header, by its name."""
+        found: dict[bytes, tuple[bytes, ...]] = {}
+        for name, value in self.headers:
+            found[name] = (*found[name], value) if name in found else (value,)
+        return found
+
 
 @dataclass(frozen=True)
 class Signed:
@@ -93,7 +101,7 @@ def read(request: Request) -> Signed | None:
     for name, value in _query(request.query):
         if name.startswith("X-Amz-") and query.setdefault(name, value) is not value:
             raise _incomplete(f"the query has {name[:40]} more than once")
-    authorization = _only(request.headers, b"authorization")
+    authorization = _only(request, b"authorization")
     if authorization is not None and authorization.startswith("AWS"):
         if "X-Amz-Algorithm" in query:
             raise _incomplete("the request is signed twice, in its headers and in its query")
@@ -105,11 +113,13 @@ def _incomplete(message: str) -> SignatureError:
     return SignatureError("IncompleteSignatureException", message)
 
 
-def _only(headers: Headers, name: bytes) -> str | None:
-    values = [value for key, value in headers if key == name]
+def _only(request: Request, name: bytes) -> str | None:
+    values = request.values.get(name)
+    if values is None:
+        return None
     if len(values) > 1:
         raise _incomplete(f"the header {name.decode()} is there more than once")
-    return values[0].decode("latin-1").strip() if values else None
+    return values[0].decode("latin-1").strip()
 
 
 def _of_header(text: str, request: Request) -> Signed:
@@ -119,11 +129,11 @@ def _of_header(text: str, request: Request) -> Signed:
     parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
     if set(parts) != {"Credential", "SignedHeaders", "Signature"}:
         raise _incomplete("Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters.")
-    date = _only(request.headers, b"x-amz-date")
+    date = _only(request, b"x-amz-date")
     if date is None:
         raise _incomplete("Authorization header requires existence of a 'X-Amz-Date' header.")
-    token = _only(request.headers, b"x-amz-security-token") or ""
-    payload = _only(request.headers, b"x-amz-content-sha256") or ""
+    token = _only(request, b"x-amz-security-token") or ""
+    payload = _only(request, b"x-amz-content-sha256") or ""
     return _signed(parts["Credential"], date, parts["SignedHeaders"], parts["Signature"], token, payload)
 
 
@@ -136,7 +146,7 @@ def _of_query(query: dict[str, str], request: Request) -> Signed:
     expires = query["X-Amz-Expires"]
     if re.fullmatch(r"[0-9]{1,6}", expires) is None or not 1 <= int(expires) <= EXPIRES_SECONDS_MAX:
         raise _incomplete(f"X-Amz-Expires must be from 1 to {EXPIRES_SECONDS_MAX} seconds.")
-    payload = _only(request.headers, b"x-amz-content-sha256") or query.get("X-Amz-Content-Sha256", "")
+    payload = _only(request, b"x-amz-content-sha256") or query.get("X-Amz-Content-Sha256", "")
     credential, date, headers, signature = (query[name] for name in needed if name != "X-Amz-Expires")
     token = query.get("X-Amz-Security-Token", "")
     return _signed(credential, date, headers, signature, token, payload, int(expires), presigned=True)
@@ -153,26 +163,38 @@ def _signed(
     *,
     presigned: bool = False,
 ) -> Signed:
-    match = _CREDENTIAL.fullmatch(credential)
-    if match is None:
-        raise _incomplete("Credential must have the form KEY/YYYYMMDD/REGION/SERVICE/aws4_request.")
-    if _NAMES.fullmatch(headers) is None or headers.count(";") >= HEADERS_MAX:
-        raise _incomplete("SignedHeaders must be names of headers in lower case, with ';' in between.")
+    access_key, day, region, service = _scoped(credential)
+    names = _names(headers)
     if _SIGNATURE.fullmatch(signature) is None:
         raise _incomplete("Signature must be 64 hexadecimal digits.")
     if len(token) > TOKEN_CHARACTERS_MAX:
         raise SignatureError("UnrecognizedClientException", "The security token included in the request is invalid.")
     at = _date(date)
-    if match[2] != date[:8]:
+    if day != date[:8]:
         raise SignatureError(
             "InvalidSignatureException",
-            f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{match[2]}' "
+            f"Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{day}' "
             f"!= '{date[:8]}', from '{date}'.",
         )
-    names = tuple(headers.split(";"))
     return Signed(
-        match[1], match[2], match[3], match[4], date, at, names, signature, token, payload, expires, presigned=presigned
+        access_key, day, region, service, date, at, names, signature, token, payload, expires, presigned=presigned
     )
+
+
+@lru_cache(maxsize=256)
+def _scoped(credential: str) -> tuple[str, str, str, str]:
+    """Access key, day, region and service."""
+    match = _CREDENTIAL.fullmatch(credential)
+    if match is None:
+        raise _incomplete("Credential must have the form KEY/YYYYMMDD/REGION/SERVICE/aws4_request.")
+    return match[1], match[2], match[3], match[4]
+
+
+@lru_cache(maxsize=256)
+def _names(headers: str) -> tuple[str, ...]:
+    if len(headers) > NAMES_CHARACTERS_MAX or _NAMES.fullmatch(headers) is None or headers.count(";") >= HEADERS_MAX:
+        raise _incomplete("SignedHeaders must be names of headers in lower case, with ';' in between.")
+    return tuple(headers.split(";"))
 
 
 @lru_cache(maxsize=256)
@@ -211,19 +233,20 @@ def check_scope(signed: Signed, region: str, service: str) -> None:
 
 def check_headers(signed: Signed, request: Request) -> None:
     """Raises SignatureError unless the host and all of AWS's own headers are signed, and are there."""
-    present: set[str] = set()
-    for wire, _ in request.headers:
-        name = wire.decode("latin-1")
-        if name in present and (wire in SINGLE or name.startswith("x-amz-")):
-            raise _incomplete(f"the header {name[:40]} is there more than once")
-        present.add(name)
-    wanted = {"host", *(name for name in present if name.startswith("x-amz-"))}
-    if missing := wanted - set(signed.headers):
+    wanted = {b"host"}
+    for name, values in request.values.items():
+        of_aws = name.startswith(b"x-amz-")
+        if len(values) > 1 and (of_aws or name in SINGLE):
+            raise _incomplete(f"the header {name[:40].decode('latin-1')} is there more than once")
+        if of_aws:
+            wanted.add(name)
+    names = _wire_names(signed.headers)
+    if missing := wanted.difference(names):
         raise SignatureError(
             "InvalidSignatureException",
-            f"'{sorted(missing)[0]}' must be a 'SignedHeader' in the AWS Authorization.",
+            f"'{min(missing).decode('latin-1')}' must be a 'SignedHeader' in the AWS Authorization.",
         )
-    if list(signed.headers) != sorted(set(signed.headers)) or not present.issuperset(signed.headers):
+    if list(names) != sorted(set(names)) or not request.values.keys() >= set(names):
         raise mismatch()
 
 
@@ -281,13 +304,26 @@ def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
 
 
 def _canonical(signed: Signed, request: Request, path: bytes, query: bytes, body_hash: str) -> bytes:
+    names = _wire_names(signed.headers)
     lines = [request.method.encode(), path, query]
-    for name in signed.headers:
-        wire = name.encode()
-        values = [_SPACES.sub(b" ", value.strip()) for key, value in request.headers if key == wire]
-        lines.append(wire + b":" + b",".join(values))
-    lines += [b"", ";".join(signed.headers).encode(), body_hash.encode()]
+    for name in names:
+        values = request.values.get(name, _ABSENT)
+        lines.append(b"%b:%b" % (name, _trimmed(values[0]) if len(values) == 1 else b",".join(map(_trimmed, values))))
+    lines += [b"", b";".join(names), body_hash.encode()]
     return b"\n".join(lines)
+
+
+_ABSENT = (b"",)
+
+
+@lru_cache(maxsize=256)
+def _wire_names(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(name.encode() for name in names)
+
+
+def _trimmed(value: bytes) -> bytes:
+    value = value.strip()
+    return _SPACES.sub(b" ", value) if b"  " in value or b"\t" in value else value
 
 
 def _canonical_paths(path: bytes, *, plain: bool) -> Iterator[bytes]:
@@ -303,6 +339,8 @@ def _canonical_paths(path: bytes, *, plain: bool) -> Iterator[bytes]:
 
 def _canonical_path(path: bytes) -> bytes:
     """Encoded once more than it came, as for every service but S3; without empty and relative segments."""
+    if path == b"/":
+        return path
     kept: list[bytes] = []
     for segment in path.split(b"/"):
         if segment == b"..":

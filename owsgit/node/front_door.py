@@ -107,6 +107,7 @@ class FrontDoor:
 
         path, _, query = exchange.target.partition(b"?")
         arrival = Arrival(
+            exchange.id,
             Request(exchange.method, path, query, exchange.headers),
             body,
             pieces,

@@ -141,7 +141,7 @@ def asked(
         yield body
 
     made = request(body, operation, **({"Content-Encoding": encoding} if encoding else {}))
-    arrival = Arrival(made, read, pieces, "192.0.2.1", False, passed_on=passed_on)
+    arrival = Arrival("id", made, read, pieces, "192.0.2.1", False, passed_on=passed_on)
     return asyncio.run(node.door.answer(arrival))
 
 
@@ -271,7 +271,7 @@ def put(node: Node, address: str, *, secure: bool = False, presigned: bool = Fal
     auth.add_auth(made)
     headers = [(name.lower().encode(), value.encode()) for name, value in made.headers.items()]
     request = Request("PUT", b"/b/k", made.prepare().url.partition("?")[2].encode(), headers)
-    return asyncio.run(node.door.answer(Arrival(request, read, pieces, address, secure)))
+    return asyncio.run(node.door.answer(Arrival("id", request, read, pieces, address, secure)))
 
 
 def test_a_body_without_a_signature_is_taken_where_nobody_sees_it(node: Node) -> None:

@@ -12,7 +12,7 @@ from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureSh
 from owsgit.aws.api import ServiceError
 from owsgit.aws.protocols import protocol_of
 from owsgit.aws.protocols.wire import Incoming
-from owsgit.aws.shapes import DEPTH_MAX, PATTERN_CHARACTERS_MAX, REDACTED, Problems, Readers
+from owsgit.aws.readers import DEPTH_MAX, PATTERN_CHARACTERS_MAX, REDACTED, Problems, Readers
 from tests.support.protocols import SPOKEN, operations, parsed, spoken, written
 
 AT = datetime(2026, 1, 31, 10, 0, 1, tzinfo=UTC)
@@ -96,6 +96,22 @@ def test_botocore_reads_errors(service: str, name: str, code: str) -> None:
     reply = protocol.refuse(ServiceError("AccessDeniedException", "no <b>\x00\x1b", status=403), "id")
     found = parsed(reply, name, None)
     assert found["Error"]["Code"] == code and found["Error"]["Message"].startswith("no <b>")
+
+
+def test_members_that_are_none_are_left_out_also_of_what_is_written_as_it_is() -> None:
+    protocol = protocol_of("dynamodb")
+    operation = protocol.model.operation_model("GetItem")
+
+    def written(item: Any, **more: Any) -> Any:
+        return json.loads(protocol.write(operation, {"Item": item, **more}, "id").body)  # type: ignore[arg-type]
+
+    item = {"a": {"S": ":null"}, "b": {"B": b"\xff"}, "c": {"NULL": True}}
+    shown = {**item, "b": {"B": "/w=="}}
+    assert written(item) == written(item, ConsumedCapacity=None) == {"Item": shown}
+    assert written({"a": {"S": "x", "N": None}}) == {"Item": {"a": {"S": "x"}}}
+    assert written({"a": {"M": {"b": {"S": "x", "N": None}}}}) == {"Item": {"a": {"M": {"b": {"S": "x"}}}}}
+    with pytest.raises(KeyError):
+        written(item, Unknown=1)
 
 
 def test_a_header_of_a_result_is_one_line() -> None:

@@ -19,8 +19,9 @@ from owsgit.aws.protocols.wire import (
     query_error,
     says,
 )
-from owsgit.aws.shapes import Readers, Writers, check
+from owsgit.aws.readers import Readers, check
 from owsgit.aws.sigv4 import Request
+from owsgit.aws.writers import Writers
 
 
 class JsonProtocol(Protocol):
@@ -34,7 +35,7 @@ class JsonProtocol(Protocol):
         self._space = _NAMESPACES.get(self.name, "")
 
     def suits(self, request: Request) -> bool:
-        return any(name == b"x-amz-target" for name, _ in request.headers)
+        return b"x-amz-target" in request.values
 
     def find(self, incoming: Incoming) -> OperationModel | None:
         target = incoming.header(b"x-amz-target")
@@ -50,7 +51,7 @@ class JsonProtocol(Protocol):
 
     def write(self, operation: OperationModel, result: Mapping[str, Any], request_id: str) -> Reply:
         shape = operation.output_shape
-        body = orjson.dumps(self._writers.of(shape)(result)) if shape is not None else b"{}"
+        body = self._writers.json(shape, result) if shape is not None else b"{}"
         return self._reply(200, body, request_id)
 
     def refuse(self, error: ServiceError, request_id: str) -> Reply:

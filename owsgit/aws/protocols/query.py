@@ -10,7 +10,7 @@ from botocore.model import ListShape, MapShape, OperationModel, ServiceModel, Sh
 from owsgit.aws.api import ServiceError
 from owsgit.aws.protocols import xml
 from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, fields, operation_of
-from owsgit.aws.shapes import DEPTH_MAX, Readers, check
+from owsgit.aws.readers import DEPTH_MAX, Readers, check
 from owsgit.aws.sigv4 import Request
 
 FORM = b"application/x-www-form-urlencoded"

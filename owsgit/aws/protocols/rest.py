@@ -27,7 +27,7 @@ from owsgit.aws.protocols.wire import (
     operation_of,
     signing_name,
 )
-from owsgit.aws.shapes import Problems, Readers, member_of
+from owsgit.aws.readers import Problems, Readers, member_of
 from owsgit.aws.sigv4 import S3, Request
 
 _NOT_SEGMENTS = (b"", b".", b"..")

@@ -9,7 +9,8 @@ from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
 from owsgit.aws.api import ServiceError
 from owsgit.aws.protocols.rest import RestProtocol
 from owsgit.aws.protocols.wire import Reply, parsed, says
-from owsgit.aws.shapes import Readers, Writers
+from owsgit.aws.readers import Readers
+from owsgit.aws.writers import Writers
 
 
 class RestJsonProtocol(RestProtocol):

@@ -10,7 +10,7 @@ from owsgit.aws.api import ServiceError
 from owsgit.aws.protocols import xml
 from owsgit.aws.protocols.rest import RestProtocol
 from owsgit.aws.protocols.wire import Header, Reply, operation_of
-from owsgit.aws.shapes import Readers
+from owsgit.aws.readers import Readers
 
 
 class RestXmlProtocol(RestProtocol):

@@ -23,8 +23,9 @@ from owsgit.aws.protocols.wire import (
     query_error,
     says,
 )
-from owsgit.aws.shapes import DEPTH_MAX, Readers, Writers, check
+from owsgit.aws.readers import DEPTH_MAX, Readers, check
 from owsgit.aws.sigv4 import Request
+from owsgit.aws.writers import Writers
 
 BODY_BYTES_MAX = 8 * 1024 * 1024
 """Of a request: eight times what CloudWatch takes. The smallest text that is no constant takes three bytes here."""

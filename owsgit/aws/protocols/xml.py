@@ -14,7 +14,8 @@ from xml.parsers import expat
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from owsgit.aws.api import ServiceError
-from owsgit.aws.shapes import DEPTH_MAX, written_time
+from owsgit.aws.readers import DEPTH_MAX
+from owsgit.aws.writers import written_time
 
 ELEMENTS_MAX = 100_000
 """Of a document, attributes among them: ten thousand parts of an upload with five checksums each have 80,000."""
