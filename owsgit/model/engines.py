@@ -14,11 +14,14 @@ SHOWN_MAX = 5
 """Tables that an error names."""
 
 
+Durability = Literal["full", "relaxed"]
+
+
 class SqliteEngine(Document):
     """Files on the node that a table is on."""
 
     type: Literal["sqlite"] = Field("sqlite", description="`sqlite`: a file for each table, on its node.")
-    durability: Literal["full", "relaxed"] = Field(
+    durability: Durability = Field(
         "full",
         description="What a write that was answered survives. full: the loss of power. relaxed: the end of the node's "
         "process by whatever it is; the loss of power may take the last seconds of writes, and damages nothing.",
@@ -42,6 +45,12 @@ class PostgresqlEngine(Document):
         alias="schema",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
         description="The schema in the database that is the project's alone. It is made when it is not there.",
+    )
+    durability: Durability = Field(
+        "full",
+        description="What a write that was answered survives. full: the end of the server, whatever its own default is "
+        "(synchronous_commit). relaxed: the end of nodes; that of the server may take the last second of writes, and "
+        "damages nothing.",
     )
 
     @model_validator(mode="after")

@@ -52,9 +52,11 @@ class Keeping:
         return self._sqlite
 
     def _set(self) -> None:
-        engine = self._site.engines().tables
-        if self._sqlite is not None and isinstance(engine, Files):
-            self._sqlite.relaxed = engine.durability == "relaxed"
+        files, chosen = self._site.engines().tables, self.chosen()
+        if self._sqlite is not None and isinstance(files, Files):
+            self._sqlite.relaxed = files.durability == "relaxed"
+        if chosen is not None and chosen.schema_name in self._postgresql:
+            self._postgresql[chosen.schema_name].relaxed = chosen.durability == "relaxed"
 
     def postgresql(self, chosen: Chosen) -> "PostgresqlEngine":
         engine = self._postgresql.get(chosen.schema_name)
@@ -67,6 +69,7 @@ class Keeping:
                 project=self._site.scope().account,
                 identity=self._identity(),
             )
+        self._set()
         return engine
 
     def _address(self) -> str:

@@ -57,6 +57,15 @@ class PostgresqlEngine(Engine):
         with _told():
             await self._schema.create(self._chores, table, indexes, commit, label)
 
+    @property
+    def relaxed(self) -> bool:
+        """Whether writes are answered before they are on the server's disk."""
+        return self._writer.relaxed
+
+    @relaxed.setter
+    def relaxed(self, value: bool) -> None:
+        self._writer.relaxed = value
+
     def gives(self, table: str, indexes: Collection[str]) -> None:
         self._writer.knows[table] = frozenset(indexes)
 

@@ -129,6 +129,7 @@ class Writer:
     def __init__(self, connections: Connections, schema: Schema) -> None:
         """`connections`: one, which nobody else has."""
         self.knows: Knows = {}
+        self.relaxed = False
         self._connections = connections
         self._schema = schema
         self._waiting: deque[Asked] = deque()
@@ -217,7 +218,7 @@ class Writer:
         for each in group:
             known.add(each.first, Known())
         while True:
-            transaction = _Transaction(self._schema, self._shard, group)
+            transaction = _Transaction(self._schema, self._shard, group, relaxed=self.relaxed)
             try:
                 async with self._connections.acquire() as connection:
                     await transaction.run(connection, known)
@@ -250,9 +251,10 @@ class Writer:
 class _Transaction:
     """One attempt at a group."""
 
-    def __init__(self, schema: Schema, shard: int, group: list[Asked]) -> None:
+    def __init__(self, schema: Schema, shard: int, group: list[Asked], *, relaxed: bool) -> None:
         self._schema = schema
         self._shard = shard
+        self._begin = "BEGIN; SET LOCAL synchronous_commit = off" if relaxed else "BEGIN"
         self._group = group
         self._shapes: dict[str, Shape] = {}
         self._known = Known()
@@ -267,7 +269,9 @@ class _Transaction:
             return
         lacking = self._lacking(wanted)
         try:  # one message to the server has all locks: of the tables, then of keys
-            await connection.execute(f"BEGIN; {self._table_locks(alone=group[0].alone)}; {self._locks(lacking)}")
+            await connection.execute(
+                f"{self._begin}; {self._table_locks(alone=group[0].alone)}; {self._locks(lacking)}"
+            )
             await self._read(connection, lacking)
             changes = await self._run(connection, group, wanted)
             if changes:

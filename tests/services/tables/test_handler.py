@@ -214,6 +214,19 @@ def test_the_project_says_how_durable_tables_are_and_may_change_that(services: S
 
 
 @pytest.mark.parametrize("services", ["postgresql"], indirect=True)
+def test_the_project_says_how_durable_tables_of_a_server_are(services: Services) -> None:
+    apply(services, document())
+    table, said = services.resource("table", "orders", document()), services.site.shared["said"]
+    before = said.state.project.engines.tables.model_dump(by_alias=True, exclude_none=True)
+    for durability in ("relaxed", "full"):
+        project = {"name": "shop", "roots": ["alice"], "engines": {"tables": {**before, "durability": durability}}}
+        said.now(services.resource("project", "shop", project))
+        assert services.run(handler(services).observe(table)) is None
+        assert handler(services)._catalog.engine.relaxed is (durability == "relaxed")
+        put(services, pk="p", sk=durability)
+
+
+@pytest.mark.parametrize("services", ["postgresql"], indirect=True)
 def test_a_node_that_is_behind_leaves_a_table_as_it_is(services: Services) -> None:
     """It would drop an index that the others have made, and all that is in it."""
     grown = document(types={"g": "N"}, globalSecondaryIndexes=[{"indexName": "by-g", "keySchema": keys("g")}])
