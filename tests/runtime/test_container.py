@@ -26,6 +26,7 @@ from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.worker import Worker
 from tests.runtime.conftest import Function
 from tests.support.docker import PYTHON, DockerEngine, python_files
+from tests.support.network import add_space
 from tests.support.registry import Registry
 
 RUNTIME_CLIENT = "runtime_client" + str(sysconfig.get_config_var("EXT_SUFFIX"))
@@ -392,7 +393,7 @@ def far() -> Iterator[tuple[str, str]]:
     def ip(*words: str) -> None:
         subprocess.run(["ip", *words], check=True, capture_output=True)
 
-    ip("netns", "add", name)
+    add_space(name)
     try:
         ip("link", "add", near_end, "type", "veth", "peer", "name", far_end, "netns", name)
         ip("address", "add", "198.51.100.1/24", "dev", near_end)

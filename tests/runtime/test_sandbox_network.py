@@ -17,6 +17,7 @@ import pytest
 from owsgit.runtime.config import INNER_ADDRESS, Inner, Network
 from owsgit.runtime.egress import is_forbidden
 from tests.runtime.conftest import Function, Lab
+from tests.support.network import add_space
 
 Make = Callable[..., Function]
 
@@ -221,8 +222,8 @@ def run(*words: str) -> None:
 def two_machines() -> Iterator[tuple[str, str]]:
     """Two network namespaces, a node's and one that stands for the internet, joined by a wire."""
     node, far = (f"ows-{uuid.uuid4().hex[:6]}" for _ in range(2))
-    run("ip", "netns", "add", node)
-    run("ip", "netns", "add", far)
+    add_space(node)
+    add_space(far)
     try:
         near_end, far_end = f"v{node[4:]}", f"v{far[4:]}"
         run("ip", "link", "add", near_end, "netns", node, "type", "veth", "peer", "name", far_end, "netns", far)

@@ -32,6 +32,17 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
+def add_space(name: str) -> None:
+    """The first one of a machine mounts a folder for all of them, over those that another process may add meanwhile:
+    hence one at a time."""
+    run = os.open("/run", os.O_RDONLY)
+    try:
+        fcntl.flock(run, fcntl.LOCK_EX)
+        _ip("netns", "add", name)
+    finally:
+        os.close(run)
+
+
 class Network:
     """Made for one test; `close` leaves nothing behind."""
 
@@ -64,7 +75,7 @@ class Network:
         address = f"{self._prefix}.{index}"
         inside: list[str] = []
         if name != HOST:
-            _ip("netns", "add", self._space(name))
+            add_space(self._space(name))
             _ip("link", "set", device, "netns", self._space(name))
             inside = ["-n", self._space(name)]
             _ip(*inside, "link", "set", "lo", "up")
