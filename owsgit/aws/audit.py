@@ -2,7 +2,8 @@
 
 Bounded in size and age as all logs are. What reads and writes data stands in a log of its own, as CloudTrail has data
 events apart from management events: it is most of what is called, and must not drive the rest out. What was denied
-stands with the rest. Written soon after the answer, not before: a crash costs the last milliseconds.
+stands with the rest. One caller's calls that changed nothing, refused or only looking, do so up to a bound, and then
+with the data. Written soon after the answer, not before: a crash costs the last milliseconds.
 """
 
 from collections import OrderedDict
@@ -19,11 +20,15 @@ RETENTION_DAYS = 90
 NAMELESS_PER_SECOND, NAMELESS_BURST = 1 / 30, 100
 """Of calls without good credentials, which anybody can make: they must not drive all others out of the log."""
 
-DENIED_PER_SECOND, DENIED_BURST = 1 / 10, 1000
-"""Of data events of one caller that were denied; more stand with the other data events."""
+IDLE_PER_SECOND, IDLE_BURST = 1 / 10, 1000
+"""Of calls of one caller that changed nothing; more stand with the data events."""
 
 CALLERS_MAX = 1000
-"""Of whom it is known how much they were denied."""
+"""Of whom it is known how much they called."""
+
+_LOOKING = ("Describe", "Get", "List")
+"""What operations are called that change nothing, but for these:"""
+_GIVING = ("GetSessionToken", "GetFederationToken")
 
 DATA = "data"
 """The folder of the log of data events, below the other one's."""
@@ -86,6 +91,10 @@ def _bounded(value: Any) -> Any:
     return value
 
 
+def _looks(operation: str) -> bool:
+    return operation.startswith(_LOOKING) and operation not in _GIVING
+
+
 class Audit:
     """Writes the audit log of a node."""
 
@@ -95,7 +104,7 @@ class Audit:
         self._data = FunctionLog(folder / DATA)
         for log in (self._log, self._data):
             log.configure(LogSettings(Source("aws", node, "audit"), retention_days=RETENTION_DAYS))
-        self._denied: OrderedDict[str, Allowance] = OrderedDict()
+        self._idle: OrderedDict[str, Allowance] = OrderedDict()
         self._nameless = Allowance(NAMELESS_PER_SECOND, NAMELESS_BURST)
         self._left_out = 0
 
@@ -114,12 +123,14 @@ class Audit:
         log.append(record.request_id, [Entry(record.text(), level, document, platform=True)])
 
     def _is_among_data(self, record: Record) -> bool:
-        if not record.is_data or not record.reason:
-            return record.is_data
-        allowance = self._denied.pop(record.who, None) or Allowance(DENIED_PER_SECOND, DENIED_BURST)
-        self._denied[record.who] = allowance  # the last one again
-        if len(self._denied) > CALLERS_MAX:
-            self._denied.popitem(last=False)
+        if record.is_data and not record.reason:
+            return True
+        if not record.access_key or not (record.error or _looks(record.operation)):
+            return False
+        allowance = self._idle.pop(record.who, None) or Allowance(IDLE_PER_SECOND, IDLE_BURST)
+        self._idle[record.who] = allowance  # the last one again
+        if len(self._idle) > CALLERS_MAX:
+            self._idle.popitem(last=False)
         return not allowance.take(1)
 
     def sweep(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from owsgit.aws.audit import DATA, DENIED_BURST, MESSAGE_CHARACTERS_MAX, NAMELESS_BURST, RESOURCES_MAX, Audit, Record
+from owsgit.aws.audit import DATA, IDLE_BURST, MESSAGE_CHARACTERS_MAX, NAMELESS_BURST, RESOURCES_MAX, Audit, Record
 from owsgit.cli.audit import shown
 
 
@@ -26,7 +26,7 @@ def test_who_has_no_credentials_does_not_drive_the_others_out(tmp_path: Path) ->
     audit = Audit(tmp_path, "a")
     for _ in range(NAMELESS_BURST * 3):
         audit.write(record())
-        audit.write(record(access_key="ASIA", who="bob"))
+        audit.write(record(access_key="ASIA", who="bob", error=""))
     audit.close()
     records = written(tmp_path)
     assert sum("accessKey" in each for each in records) == NAMELESS_BURST * 3
@@ -36,17 +36,31 @@ def test_who_has_no_credentials_does_not_drive_the_others_out(tmp_path: Path) ->
 def test_data_events_stand_apart_and_what_was_denied_with_the_rest(tmp_path: Path) -> None:
     audit, known = Audit(tmp_path, "a"), {"access_key": "ASIA", "who": "bob", "error": ""}
     audit.write(record(**known, operation="ListTables"))
-    for _ in range(DENIED_BURST * 2):
+    denied = {"error": "AccessDeniedException", "reason": "no policy"}
+    for _ in range(IDLE_BURST * 2):
         audit.write(record(**known, operation="PutItem", is_data=True))
-        audit.write(record(**known, operation="GetItem", is_data=True, reason="no policy"))
-    audit.write(record(**known | {"who": "carol"}, operation="Scan", is_data=True, reason="no policy"))
+        audit.write(record(**known | denied, operation="GetItem", is_data=True))
+    audit.write(record(**known | denied | {"who": "carol"}, operation="Scan", is_data=True))
     audit.close()
     others, data = written(tmp_path), written(tmp_path / DATA)
     assert others[0]["operation"] == "ListTables" and others[-1]["who"] == "carol"
-    assert len(others) + len(data) == DENIED_BURST * 4 + 2, "nothing is lost"
-    denied = sum(each["operation"] == "GetItem" for each in others)
-    assert DENIED_BURST <= denied < DENIED_BURST * 2, "who is denied much drives nobody out"
+    assert len(others) + len(data) == IDLE_BURST * 4 + 2, "nothing is lost"
+    assert IDLE_BURST <= sum(each["operation"] == "GetItem" for each in others) < IDLE_BURST * 2
     assert not any(each["operation"] == "PutItem" for each in others)
+
+
+def test_what_changes_nothing_drives_out_no_call_that_does(tmp_path: Path) -> None:
+    audit, known = Audit(tmp_path, "a"), {"access_key": "ASIA", "who": "bob", "error": ""}
+    for _ in range(IDLE_BURST):
+        audit.write(record(**known, operation="DescribeTable"))
+        audit.write(record(**known | {"error": "ValidationException"}, operation="CreateTable"))
+        audit.write(record(**known, operation="GetSessionToken"))
+    audit.write(record(**known | {"who": "carol"}, operation="ListTables"))
+    audit.close()
+    kept = [each["operation"] for each in written(tmp_path)]
+    assert kept.count("GetSessionToken") == IDLE_BURST and kept[-1] == "ListTables"
+    assert IDLE_BURST <= kept.count("DescribeTable") + kept.count("CreateTable") < IDLE_BURST * 2
+    assert len(kept) + len(written(tmp_path / DATA)) == IDLE_BURST * 3 + 1, "nothing is lost"
 
 
 def test_a_record_is_short_whatever_the_client_says(tmp_path: Path) -> None:
