@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from owsgit.gateway.exchange import Exchange, Response
 from owsgit.gateway.table import parse_key
 from owsgit.gateway.template import PathTemplate
 from owsgit.gateway.upstream import HttpIntegration, Upstream, Upstreams
@@ -210,6 +211,31 @@ def test_large_bodies_come_whole(behind: Behind) -> None:
     body = bytes(range(256)) * 20_000
     assert behind.gateway.client.put("/api/x", content=body).content == body
     assert behind.gateway.client.put("/api/x", content=body[:1000]).content == body[:1000]
+
+
+def test_a_body_that_was_read_before_is_passed_on_and_sent_again(behind: Behind) -> None:
+    """As by a step that holds it against a schema, or verifies its signature."""
+    seen: list[bytes] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(await request.read())
+        if len(seen) == 1:
+            assert request.transport is not None
+            request.transport.abort()
+        return web.Response(body=seen[-1])
+
+    template = PathTemplate(f"http://127.0.0.1:{behind.serve(answer)}/{{proxy}}", parse_key("ANY /api/{proxy+}"))
+    integration = HttpIntegration(behind.upstreams, Upstream(template, retries=1))
+
+    async def read_before(exchange: Exchange) -> Response:
+        assert await exchange.read() == await exchange.read()
+        return await integration(exchange)
+
+    behind.gateway.handle([("ANY /api/{proxy+}", read_before)])
+    for body in (b"body", bytes(range(256)) * 2000, b""):
+        del seen[:]
+        assert behind.gateway.client.put("/api/x", content=body).content == body
+        assert seen == [body, body]
 
 
 def test_requests_that_may_be_repeated_are(behind: Behind) -> None:
