@@ -38,8 +38,8 @@ def command(sandbox: str, secrets: Path | None, aws_port: int | None) -> Result:
     """Run the working tree on this machine, applying it at every save, until interrupted.
 
     A private one-node network: nothing is committed, signed or pushed. Gateways listen on 127.0.0.1, and so does what
-    answers AWS's SDKs, as nodes do; but operations such as CreateTable write the table's file into the working tree.
-    What happens and what the functions write is shown on standard error.
+    answers AWS's SDKs, as nodes do; but operations such as CreateTable and CreateFunction write files into the working
+    tree. What happens and what the functions write is shown on standard error.
     """
     import uvloop  # noqa: PLC0415 - the world, needed only here
 

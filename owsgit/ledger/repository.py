@@ -15,7 +15,7 @@ import pygit2
 from pygit2.enums import Option
 
 from owsgit.ledger.objects import Objects
-from owsgit.model.errors import OwsgitError, UnavailableError
+from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 
 GIT_VERSION_MIN = (2, 34)
 """The first git that signs commits with SSH keys."""
@@ -92,6 +92,7 @@ def genesis(folder: Path, commit: str, env: Mapping[str, str] | None = None) -> 
     return run(folder, "rev-list", "--first-parent", "--max-parents=0", commit, env=env).split("\n")[-1]
 
 
+IGNORED = ".gitignore"
 _LOCKED = ("config", "HEAD", "packed-refs")
 """Files that git locks beside the refs."""
 
@@ -244,6 +245,38 @@ class Clone:
         if without:
             run(self.folder, "rm", "-r", "-f", "-q", "--cached", "--ignore-unmatch", "--", *without, env=env)
         return run(self.folder, "write-tree", env=env)
+
+    def write_tree_with(self, scratch: Path, staged: Path, path: str) -> str:
+        """As `write_tree` did last, with what lies in the folder `staged` at `path` (nothing: without it) instead of
+        what lies there in the working tree. Returns its id. Raises InvalidError for what .gitignore leaves out."""
+        for parent in Path(path).parents:
+            if (self.folder / parent / IGNORED).is_file():
+                (staged / parent).mkdir(parents=True, exist_ok=True)
+                (staged / parent / IGNORED).write_bytes((self.folder / parent / IGNORED).read_bytes())
+        index = scratch / "index-with"
+        index.write_bytes((scratch / "index").read_bytes())
+        env = {
+            "GIT_INDEX_FILE": str(index),
+            "GIT_OBJECT_DIRECTORY": str(scratch / "objects"),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(self.git_folder / "objects"),
+            "GIT_DIR": str(self.git_folder),
+            "GIT_WORK_TREE": str(staged),
+        }
+        if ignored := self._ls_files(staged, path, env, "--others", "--ignored", "--exclude-standard"):
+            raise InvalidError(
+                ".gitignore leaves it out", file=ignored[0], remedy="take it out of .gitignore, or choose another name"
+            )
+        run(staged, "-c", "core.autocrlf=false", "add", "--all", "--", f":(literal){path}", env=env)
+        return run(staged, "write-tree", env=env)
+
+    def listed(self, scratch: Path, path: str) -> list[str]:
+        """The files at or below `path` that `write_tree` took last."""
+        return self._ls_files(self.folder, path, {"GIT_INDEX_FILE": str(scratch / "index")})
+
+    @staticmethod
+    def _ls_files(folder: Path, path: str, env: Mapping[str, str], *options: str) -> list[str]:
+        found = run(folder, "ls-files", "-z", *options, "--", f":(literal){path}", env=env)
+        return [each for each in found.split("\0") if each]
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Whether the commit `old` is in the history of `new`."""

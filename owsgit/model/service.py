@@ -302,12 +302,12 @@ def no_history(kind: str, name: str, commit: str) -> Resource:
 
 
 def no_credentials(token: str) -> Credential:
-    """For a node that nobody logs in to, as `owsgit up` is one."""
+    """For a node that nobody logs in to, as `owsgit dev` is one."""
     raise CredentialError("credentials are given by the nodes of a project alone")
 
 
 def no_role_credentials(function: str, commit: str, role: str) -> Mapping[str, str]:
-    """For a node that gives none, as `owsgit up` is one."""
+    """For a node that gives none, as `owsgit dev` is one."""
     raise UnavailableError("credentials of roles are given by the nodes of a project alone")
 
 
@@ -317,11 +317,27 @@ Decide = Callable[[str | Session | None, str, str, Context, ResourcePolicy | Non
 
 Document = Mapping[str, Any]
 
-Edit = Callable[[str, str, Callable[[Document | None], Document | None]], Awaitable[None]]
-"""Changes the file of a resource, by kind and name: from what it says (None: it is not there) to what it is to say.
 
-Returns when that is applied. Raises OwsgitError, and what the change raises; what is not valid is not written.
-"""
+class NotAppliedError(UnavailableError):
+    """What was edited is written, but was not made real, or not yet."""
+
+
+class Edit(Protocol):
+    """Changes the file of a resource, by kind and name: from what it says (None: it is not there) to what it is to say.
+
+    `files` is a folder whose files are to lie beside it, instead of those that do; it is taken away.
+    Returns when that is applied. Raises NotAppliedError if it was not, OwsgitError, and what the change raises; what
+    is not valid is not written.
+    """
+
+    def __call__(
+        self,
+        kind: str,
+        name: str,
+        change: Callable[[Document | None], Document | None],
+        files: Path | None = None,
+        /,
+    ) -> Awaitable[None]: ...
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,45 @@
 """Writes resources into the working tree, for programs that make what they need when they start: `owsgit up`."""
 
 import asyncio
+import contextlib
 import json
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from owsgit.model import strictjson
-from owsgit.model.change import Change
-from owsgit.model.errors import InvalidError, UnavailableError
+from owsgit.model.errors import InvalidError
 from owsgit.model.names import NAME
 from owsgit.model.resource import Kind, Resource
-from owsgit.model.service import Document
-from owsgit.model.spec import Spec
+from owsgit.model.service import Document, NotAppliedError
 from owsgit.node.working_tree import WorkingTree
-from owsgit.reconcile.inventory import Inventory, Phase, Row
+from owsgit.reconcile.inventory import Inventory, Phase
 from owsgit.reconcile.loop import Reconciler, Stepped
+from owsgit.runtime import code
 from owsgit.services import KINDS
 
-APPLIED_SECONDS_MAX = 60.0
-"""How long a caller waits for what was written to be applied."""
-
-UNWRITTEN = "0" * 40
-"""The blob of what is not a file yet."""
+APPLIED_SECONDS_MAX = 45.0
+"""How long a caller waits for what was written to be applied: AWS's SDKs wait 60 s for an answer."""
 
 
 class Editor:
-    """Changes one file after the other, each once the one before is applied."""
+    """Changes one resource after the other, each once the one before is applied."""
 
     def __init__(self, folder: Path, working: WorkingTree, reconciler: Reconciler, inventory: Inventory) -> None:
         self._folder, self._working = folder, working
         self._reconciler, self._inventory = reconciler, inventory
         self._turn = asyncio.Lock()
 
-    async def edit(self, kind_name: str, name: str, change: Callable[[Document | None], Document | None]) -> None:
+    async def edit(
+        self,
+        kind_name: str,
+        name: str,
+        change: Callable[[Document | None], Document | None],
+        files: Path | None = None,
+    ) -> None:
         """See Edit in owsgit.model.service."""
         kind = KINDS[kind_name]
         if not NAME.fullmatch(name):
@@ -41,48 +47,104 @@ class Editor:
                 f"{name!r:.100} is not the name of a {kind.name}", remedy="use letters, digits and _ . -"
             )
         async with self._turn, self._reconciler.events() as events:
-            wanted = await asyncio.to_thread(self._write, kind, name, change)
+            wanted = await asyncio.to_thread(self._write, kind, name, change, files)
             self._reconciler.wake()
             try:
                 async with asyncio.timeout(APPLIED_SECONDS_MAX):
                     while not self._is_applied(kind.key(name), wanted):
                         event = await events.get()
                         if isinstance(event, Stepped) and event.step.key == kind.key(name):
-                            _check(event.row)
+                            _check(event, wanted)
             except TimeoutError:
-                raise UnavailableError(
+                raise NotAppliedError(
                     f"{kind.file(name)} is written, but not applied yet", remedy="try again"
                 ) from None
 
-    def _write(self, kind: Kind, name: str, change: Callable[[Document | None], Document | None]) -> Spec | None:
-        """What the file says by then. Nothing is written unless the working tree is valid with it."""
-        state = self._working.read()
-        path = self._folder / kind.file(name)
-        before = state.get(kind.name, name)
-        document: Any = None if before is None else strictjson.loads(path.read_bytes(), kind.file(name))
+    def _write(
+        self, kind: Kind, name: str, change: Callable[[Document | None], Document | None], files: Path | None
+    ) -> Resource | None:
+        """What it is by then. Nothing is written unless the working tree is valid with it."""
+        before = self._working.read().get(kind.name, name)
+        file = kind.file(name)
+        document: Any = None if before is None else strictjson.loads((self._folder / file).read_bytes(), file)
         wanted = change(document)
-        if wanted is None:
-            state.after([Change(before, None)] if before is not None else [])
-            path.unlink(missing_ok=True)
-            return None
-        text = json.dumps(wanted, indent=2, ensure_ascii=False).encode() + b"\n"
-        spec = kind.spec.parse(text, kind.file(name))
-        state.after([Change(before, Resource(kind, name, spec, UNWRITTEN))])
-        if wanted != document:
-            path.parent.mkdir(exist_ok=True)
-            scratch = self._working.home / "edited"  # not in the tree: half a file would be read there
-            scratch.write_bytes(text)
-            scratch.replace(path)
-        return spec
+        if wanted == document and files is None:
+            return before
+        path = f"{kind.folder}/{name}" if kind.has_files and (wanted is None or files is not None) else file
+        with tempfile.TemporaryDirectory(prefix="owsgit-") as scratch:  # not in the tree: a half would be read there
+            staged = Path(scratch, "staged")
+            staged.mkdir()
+            if wanted is not None:
+                _stage(staged, path, file, json.dumps(wanted, indent=2, ensure_ascii=False).encode() + b"\n", files)
+            after = self._working.would_be(staged, path).get(kind.name, name)
+            if path == file:
+                self._put_file(staged, path)
+            else:
+                self._put_folder(staged, path)
+        return after
 
-    def _is_applied(self, key: str, wanted: Spec | None) -> bool:
+    def _put_file(self, staged: Path, path: str) -> None:
+        place = self._folder / path
+        if not (staged / path).exists():
+            place.unlink()
+            return
+        place.parent.mkdir(parents=True, exist_ok=True)
+        near = self._near()
+        shutil.move(staged / path, near)
+        near.replace(place)
+
+    def _put_folder(self, staged: Path, path: str) -> None:
+        """What .gitignore leaves out is the user's alone: it stays."""
+        place, near = self._folder / path, self._near()
+        if (staged / path).exists():
+            shutil.move(staged / path, near)
+        for old in self._working.listed(path):
+            (self._folder / old).unlink(missing_ok=True)
+        _prune(place)
+        for folder, _, names in os.walk(near):
+            target = place / Path(folder).relative_to(near)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in names:  # one by one: who watches the tree loses track of folders that are moved
+                if (target / name).is_dir():  # with nothing but what is left out
+                    code.remove(target / name)
+                Path(folder, name).replace(target / name)
+        code.remove(near)
+
+    def _near(self) -> Path:
+        """Where what is written lies before, on the same disk: if that is full, nothing was removed yet."""
+        near = self._working.home / "edited"
+        code.remove(near)
+        return near
+
+    def _is_applied(self, key: str, wanted: Resource | None) -> bool:
         row = self._inventory.rows.get(key)
         if wanted is None or row is None:
             return wanted is None and row is None
-        return row.phase is Phase.READY and row.applied is not None and row.applied.spec == wanted
+        return row.phase is Phase.READY and row.applied is not None and row.applied.version == wanted.version
 
 
-def _check(row: Row | None) -> None:
-    """Raises UnavailableError if what was written could not be made real."""
+def _stage(staged: Path, path: str, file: str, text: bytes, files: Path | None) -> None:
+    target = staged / file
+    if files is not None:
+        (staged / path).parent.mkdir(parents=True)
+        shutil.move(files, staged / path)
+        if target.exists():
+            raise InvalidError(f"{target.name} says what it is, and cannot be among its files", file=file)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(text)
+
+
+def _prune(folder: Path) -> None:
+    """Remove folders without files."""
+    for each, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(each).rmdir()
+
+
+def _check(event: Stepped, wanted: Resource | None) -> None:
+    """Raises NotAppliedError if what was written could not be made real."""
+    row = event.row
+    if wanted is not None and event.step.resource.version != wanted.version:
+        return
     if row is not None and row.phase is Phase.FAILED:
-        raise UnavailableError(row.message)
+        raise NotAppliedError(row.message)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,20 +50,24 @@ class LocalNode:
     async def serve(self) -> None:
         """Serve until interrupted. Raises OwsgitError for what is missing on this machine."""
         targets: dict[str, Any] = {}
+        door = self._door()
         site = self._working.site(targets, self._report, self._edit, sandbox=self._sandbox)
+        if door is not None:
+            site = replace(site, door=door.address, credential=door.credential, role_credentials=door.role_credentials)
         handlers = handlers_of(site)
         targets.update({name: handler for name, handler in handlers.items() if hasattr(handler, "invoke")})
         inventory = Inventory(self._home / "node.db", KINDS)
         self._reconciler = Reconciler(handlers, inventory, self._desired)
         self._editor = Editor(self._clone.folder, self._working, self._reconciler, inventory)
-        door = self._door(site, handlers.values())
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        tasks = [asyncio.ensure_future(work) for work in (self._reconciler.run(), self._tell(), self._show_logs())]
+        tasks: list[asyncio.Task[None]] = []
         try:
-            if door is not None and await self._opened(door):
+            if door is not None and await self._opened(door, site, handlers.values()):
                 tasks.append(asyncio.ensure_future(self._tell_of(door)))
+            works = (self._reconciler.run(), self._tell(), self._show_logs())  # now functions are told of the door
+            tasks.extend(asyncio.ensure_future(work) for work in works)
             with self._working.watching(self._reconciler.wake):
                 await asyncio.wait([asyncio.ensure_future(stop.wait()), *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -78,22 +83,25 @@ class LocalNode:
             if isinstance(result, Exception):
                 raise result
 
-    def _door(self, site: Site, handlers: Iterable[Handler]) -> "LocalDoor | None":
+    def _door(self) -> "LocalDoor | None":
         if self._aws_port == 0:
             return None
         from owsgit.node.local_door import LocalDoor  # noqa: PLC0415 - botocore, for those who want it
 
-        apis = [api for handler in handlers for api in getattr(handler, "apis", ())]
-        return LocalDoor(site, apis, self._aws_port or AWS_PORT, lambda: self._working.state)
+        return LocalDoor(self._home, lambda: self._working.state)
 
-    async def _opened(self, door: "LocalDoor") -> bool:
+    async def _opened(self, door: "LocalDoor", site: Site, handlers: Iterable[Handler]) -> bool:
         """Raises UnavailableError if a port that was asked for is taken."""
+        apis = [api for handler in handlers for api in getattr(handler, "apis", ())]
         try:
-            await door.open()
+            await door.open(site, apis, self._aws_port or AWS_PORT)
         except UnavailableError as error:
             if self._aws_port is not None:
                 raise
-            for line in ("owsgit: AWS's SDKs are not answered:", *error.problems[0].lines()):
+            for line in (
+                "owsgit: AWS's SDKs are not answered, and roles of functions have no credentials:",
+                *error.problems[0].lines(),
+            ):
                 self._say(line)
             return False
         return True
@@ -108,8 +116,15 @@ class LocalNode:
             self._say(f"  export {name}={value}")
         await asyncio.Event().wait()
 
-    async def _edit(self, kind: str, name: str, change: Callable[[Document | None], Document | None]) -> None:
-        await self._editor.edit(kind, name, change)
+    async def _edit(
+        self,
+        kind: str,
+        name: str,
+        change: Callable[[Document | None], Document | None],
+        files: Path | None = None,
+        /,
+    ) -> None:
+        await self._editor.edit(kind, name, change, files)
 
     def _report(self, key: str, text: str) -> None:
         self._reconciler.report(key, text)

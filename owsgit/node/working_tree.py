@@ -76,11 +76,25 @@ class WorkingTree:
         with self._reading:
             tree = self._clone.write_tree(self.home, without)
             if tree != self.tree or self.state is None:
-                head = self._clone.head()
-                genesis = self._clone.genesis(head) if head else GENESIS_UNKNOWN
-                self.state = verify.load_tree(self._objects, KINDS, genesis, tree)
+                self.state = self._state_of(tree)
                 self.tree = tree
             return self.state
+
+    def _state_of(self, tree: str) -> State:
+        head = self._clone.head()
+        genesis = self._clone.genesis(head) if head else GENESIS_UNKNOWN
+        return verify.load_tree(self._objects, KINDS, genesis, tree)
+
+    def would_be(self, staged: Path, path: str) -> State:
+        """What was read last, with what lies in the folder `staged` at `path` instead. Raises OwsgitError."""
+        with self._reading:
+            tree = self._clone.write_tree_with(self.home, staged, path)
+        return self._state_of(tree)
+
+    def listed(self, path: str) -> list[str]:
+        """The files at or below `path` that were read last: others are none of the state, as .gitignore says."""
+        with self._reading:
+            return self._clone.listed(self.home, path)
 
     def site(
         self, targets: dict[str, Any], report: Callable[[str, str], None], edit: Edit | None = None, **settings: Any

@@ -18,7 +18,7 @@ FOLDER = "node_modules"
 _KINDS = ("dependencies", "optionalDependencies")
 
 
-def _asks(code: Path) -> bool:
+def asks(code: Path) -> bool:
     """Whether there is something to build: dependencies, and no node_modules that was committed."""
     return (code / FILE).is_file() and not _is_filled(code / FOLDER) and bool(_dependencies(_read(code)))
 
@@ -29,7 +29,7 @@ def _is_filled(folder: Path) -> bool:
 
 def recipe(code: Path, runtime: str, indexes: Indexes) -> Recipe | None:
     """How to build what the package.json in `code` asks for. Raises InvalidError, UnavailableError."""
-    if not _asks(code):
+    if not asks(code):
         return None
     dependencies = _dependencies(_read(code))
     lock = next((name for name in LOCKS if (code / name).is_file()), None)

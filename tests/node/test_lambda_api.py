@@ -99,6 +99,10 @@ def test_answers_errors_and_streams_are_lambdas(client: Any) -> None:
     assert wrong[::2] == ("InvalidRequestContentException", 400)
     large = refused(client.invoke, FunctionName="caller", Payload=b"1" * (6 * 1024 * 1024 + 1))
     assert large[::2] == ("RequestTooLargeException", 413)
+    new = {"Runtime": "python3.11", "Handler": "app.handler", "Role": "arn:aws:iam::123456789012:role/clerk"}
+    made = refused(client.create_function, FunctionName="new", Code={"ZipFile": b"PK"}, **new)
+    assert made.code == "InvalidParameterValueException"
+    assert "Commit functions/new/function.json (with the code beside it) and push it." in made.message
     assert refused(client.create_alias, FunctionName="caller", Name="live", FunctionVersion="1").status == 400
 
 

@@ -32,6 +32,8 @@ KIND = Kind(
         "lambda:ListFunctions",
         "lambda:GetFunction",
         "lambda:GetFunctionConfiguration",
+        "lambda:ListVersionsByFunction",
+        "lambda:GetFunctionCodeSigningConfig",
         "logs:GetLogEvents",
         "lambda:GetFunctionEventInvokeConfig",
         "lambda:DeleteFunctionEventInvokeConfig",

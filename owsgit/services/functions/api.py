@@ -74,7 +74,7 @@ class LambdaApi:
 
     def needs(self, operation: str, parameters: Mapping[str, Any]) -> Iterable[Need]:
         if operation in written.WRITES:  # nothing is done, whoever asks: there is nothing to allow
-            raise written.refusal(operation, parameters)
+            raise written.refusal(operation, parameters, committed=self._site.edit is None)
         if operation == "ListFunctions":
             return (Need("lambda:ListFunctions", "*"),)
         named = self._named(parameters["FunctionName"], parameters.get("Qualifier"))
@@ -162,20 +162,38 @@ class LambdaApi:
     ) -> dict[str, Any]:
         """By name, a page at a time; with ALL, the versions that aliases name follow each function."""
         _check(function_version, "functionVersion", ("", "ALL"))
+        every = function_version == "ALL"
+        return await self._page("Functions", self._functions.names(), marker, max_items, every=every)
+
+    async def list_versions_by_function(
+        self, caller: Caller, *, function_name: str, marker: str = "", max_items: int = PAGE_MAX
+    ) -> dict[str, Any]:
+        """That at the head, and those that aliases name: of the others, git log tells."""
+        name = self._resource(self._named(function_name, None)).name
+        return await self._page("Versions", [name], marker, max_items, every=True)
+
+    async def get_function_code_signing_config(self, caller: Caller, *, function_name: str) -> dict[str, Any]:
+        """None: code is signed with its commit."""
+        return {"FunctionName": self._resource(self._named(function_name, None)).name, "CodeSigningConfigArn": ""}
+
+    async def _page(
+        self, member: str, names: Iterable[str], marker: str, max_items: int, *, every: bool
+    ) -> dict[str, Any]:
+        """Functions, each with its versions if `every`, from behind the marker."""
         if not 1 <= max_items <= 10_000:
             raise invalid(f"MaxItems lies between 1 and 10000, not {max_items}")
-        every, after = function_version == "ALL", _marked(marker)
+        after = _marked(marker)
         found: list[dict[str, Any]] = []
-        for name, version in self._listed(every):
+        for name, version in self._listed(names, every):
             if (name, version) <= after:
                 continue
             if len(found) == min(max_items, PAGE_MAX):
                 last = found[-1]
-                return {"Functions": found, "NextMarker": _mark(last["FunctionName"], last["Version"])}
+                return {member: found, "NextMarker": _mark(last["FunctionName"], last["Version"])}
             described = await self._describe_listed(name, version, qualified=every)
             if described is not None:
                 found.append(described)
-        return {"Functions": found}
+        return {member: found}
 
     async def get_function(self, caller: Caller, *, function_name: str, qualifier: str | None = None) -> dict[str, Any]:
         resource, configuration = await self._configuration(function_name, qualifier)
@@ -213,9 +231,9 @@ class LambdaApi:
             return None
         return None if resource is None else await self._describe(resource, version, version if qualified else "")
 
-    def _listed(self, every: bool) -> Iterator[tuple[str, str]]:
+    def _listed(self, names: Iterable[str], every: bool) -> Iterator[tuple[str, str]]:
         """Name and version of all that is listed, in order; `$LATEST` comes before all commits."""
-        for name in self._functions.names():
+        for name in names:
             yield name, LATEST
             resource = self._functions.resource(name)
             if every and resource is not None:

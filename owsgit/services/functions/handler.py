@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from owsgit.aws.api import Api
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.names import unqualified
 from owsgit.model.resource import Resource
@@ -24,6 +25,7 @@ from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.services.functions import aliases, provision
 from owsgit.services.functions.aliases import LATEST, Qualified
 from owsgit.services.functions.api import LambdaApi
+from owsgit.services.functions.controlling import ControlApi
 from owsgit.services.functions.deployment import Deployer, Deployment
 from owsgit.services.functions.described import Standing
 from owsgit.services.functions.dispatch import Dispatcher
@@ -54,7 +56,9 @@ class FunctionHandler:
         self._provisions = Provisions(site, self._sandbox)
         self._deployer = Deployer(site, self._runtimes, self._provisions, Budget(site.settings.get("memory")))
         self._versions = Versions(site, self._deployer)
-        self.apis = (LambdaApi(site, self),)
+        self.apis: tuple[Api, ...] = (LambdaApi(site, self),)
+        if site.edit is not None:
+            self.apis = (ControlApi(site, self, site.edit), *self.apis)  # the first that knows an operation answers
 
     def _make_sandbox(self) -> Sandbox | UnavailableError:
         settings = self._site.settings

@@ -43,16 +43,22 @@ WRITES: Mapping[str, tuple[str, str]] = {
 _NAMED = re.compile(r"(?:[^/]*\b(?:function|layer):)?(?P<name>[A-Za-z0-9_.-]{1,64})(?::[^/:]*)?")
 
 
-def refusal(operation: str, parameters: Mapping[str, Any]) -> ServiceError:
-    """The answer to one of WRITES. Parameters have AWS's names."""
+def refusal(operation: str, parameters: Mapping[str, Any], *, committed: bool = True) -> ServiceError:
+    """The answer to one of WRITES. Parameters have AWS's names. `committed`: what runs is what commits say, and not
+    what a working tree does."""
     file, what = WRITES[operation]
     named = parameters.get("LayerName" if "Layer" in operation else "FunctionName")
     match = _NAMED.fullmatch(str(named)) if named else None
     name = match["name"] if match else "NAME"
     also = f" ({what})" if what else ""
-    return ServiceError(
-        "InvalidParameterValueException",
-        f"{operation} changes nothing here: what runs is what the ledger says, in signed commits. "
-        f"Commit {file.format(name=name)}{also} and push it.",
-        fields={"Type": "User"},
-    )
+    place = file.format(name=name) + also
+    if committed:
+        message = (
+            f"{operation} changes nothing here: what runs is what the ledger says, in signed commits. "
+            f"Commit {place} and push it."
+        )
+    else:
+        message = (
+            f"{operation} is not built for the working tree: edit {place} there, which is applied when it is saved."
+        )
+    return ServiceError("InvalidParameterValueException", message, fields={"Type": "User"})
