@@ -22,7 +22,7 @@ CONNECTIONS_MAX = 256
 """Of one worker: each costs the node two sockets."""
 
 CONNECT_SECONDS_MAX = 10.0
-OUTSIDE_SECONDS_MAX = 3.0
+OUTSIDE_SECONDS_MAX = 1.0
 """Of these, to reach a host outside for which this machine answers too."""
 
 _PLACES = tuple(f"127.1.{number // 250}.{number % 250 + 1}" for number in range(500))
@@ -103,6 +103,7 @@ class Egress:
         self._network = network
         self._servers: list[Closing] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._at_home: set[tuple[str, int]] = set()  # what was not reached outside, and is answered here
         self._looking_up = asyncio.Semaphore(LOOKUPS_OF_A_WORKER)
 
     async def open(self, listeners: list[socket.socket]) -> None:
@@ -152,11 +153,14 @@ class Egress:
         own = self._network.own(route.host, route.port)
         if own is None:
             return await self._connect_outside(route.host, route.port)
-        try:
-            async with asyncio.timeout(OUTSIDE_SECONDS_MAX):
-                return await self._connect_outside(route.host, route.port)
-        except OSError:  # the name leads to this machine, or to a router that passes nothing back to it, or nowhere
-            return await asyncio.open_connection(*own)
+        place = route.host, route.port
+        if place not in self._at_home:
+            try:
+                async with asyncio.timeout(OUTSIDE_SECONDS_MAX):
+                    return await self._connect_outside(*place)
+            except OSError:  # the name leads to this machine, or to a router that passes nothing back, or nowhere
+                self._at_home.add(place)
+        return await asyncio.open_connection(*own)
 
     async def _connect_outside(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Looked up here and connected to the very address that was looked at."""

@@ -37,12 +37,13 @@ class ManagementApi:
         self._site, self._connections, self._policy = site, connections, policy
 
     def needs(self, operation: str, parameters: Mapping[str, Any]) -> Iterable[Need]:
-        """Nothing for what is not here: another node decides about its own connections, and there is nothing to do
-        with one that is gone."""
+        """Nothing for what another node has, which decides about it as this one does about its own."""
         if len(parameters.get("Data", b"")) > MESSAGE_BYTES_MAX:
             raise _error(413)
         connection = self._connections.find(parameters["ConnectionId"])
         if connection is None:
+            if self.home(operation, parameters) is None:
+                raise _error(410)
             return ()
         mount = connection.mount
         arn = call_arn(self._site.scope(), mount, f"{METHODS[operation]}/{CONNECTIONS}/{connection.id}")
