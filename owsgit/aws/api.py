@@ -16,6 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 from owsgit.model.iam.context import EMPTY, Context
 from owsgit.model.iam.decision import ResourcePolicy, Session
 
+ACCESS_DENIED = "AccessDeniedException"
+
 
 class ServiceError(Exception):
     """An error of an API, as AWS answers it: `code` is the name of its shape, without a namespace."""
@@ -29,8 +31,8 @@ class ServiceError(Exception):
 class AccessDeniedError(ServiceError):
     """Refused by policies."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("AccessDeniedException", message)
+    def __init__(self, message: str, code: str = ACCESS_DENIED) -> None:
+        super().__init__(code, message)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Need:
 
     `context` is what is known of the request beside what is known of every one; `policy` that of what it is done to.
     With `denied_only`, only an explicit Deny counts, not the want of a statement that allows it: for what another
-    need has to allow.
+    need has to allow. `refusal` is what the service calls the error of those who are not allowed to.
     """
 
     action: str
@@ -47,6 +49,7 @@ class Need:
     context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     policy: ResourcePolicy | None = None
     denied_only: bool = False
+    refusal: str = ACCESS_DENIED
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,8 @@ class Door:
                     else f"because no identity-based policy allows the {need.action} action"
                 )
                 raise AccessDeniedError(
-                    f"User: {credential.arn} is not authorized to perform: {need.action} on resource: {need.arn} {why}"
+                    f"User: {credential.arn} is not authorized to perform: {need.action} on resource: {need.arn} {why}",
+                    need.refusal,
                 )
 
     async def _pass_on(self, node: str, asked: "_Asked") -> Reply:

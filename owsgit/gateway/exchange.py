@@ -203,6 +203,8 @@ class Exchange:
                 self._read = None
                 raise too_large()
             self.received = len(self._read)
+        elif most is not None and len(self._read) > most:  # whoever read it before takes more
+            raise too_large()
         return self._read
 
     def replace_body(self, made: Callable[[Body], Body]) -> None:

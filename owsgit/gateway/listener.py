@@ -196,9 +196,19 @@ class Listener:
             await asyncio.wait([self._serving])
 
     @property
+    def place(self) -> tuple[str, int]:
+        """Host and port at which this machine itself reaches it."""
+        return own_address(self.address), self.port
+
+    @property
     def url(self) -> str:
-        shown = "127.0.0.1" if self.address in ("0.0.0.0", "::") else self.address  # noqa: S104 - only shown
+        shown = "127.0.0.1" if self.address == "::" else own_address(self.address)
         return f"http{'s' if self.tls else ''}://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
+
+
+def own_address(address: str) -> str:
+    """Where this machine reaches what listens on `address`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - where it listens
 
 
 def _bind(address: str, port: int) -> socket.socket:

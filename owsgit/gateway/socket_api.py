@@ -28,7 +28,15 @@ from owsgit.gateway.table import CONNECT, DEFAULT, DISCONNECT
 from owsgit.gateway.throttle import Pace, too_many
 from owsgit.model.errors import OwsgitError
 
-KINDS = {403: "ForbiddenException", 410: "GoneException", 413: "PayloadTooLargeException"}
+KINDS = {
+    403: "ForbiddenException",
+    410: "GoneException",
+    413: "PayloadTooLargeException",
+    429: "LimitExceededException",
+}
+"""What AWS calls the errors of @connections, by status."""
+
+CONNECTIONS = "@connections"
 ERROR_TYPE = b"x-amzn-errortype"
 SUBPROTOCOL = b"sec-websocket-protocol"
 
@@ -102,7 +110,7 @@ class WebSocketApi:
         handshake = wrapped(connect, [_named_connect, *connect_steps])
         self._handshakes = Api(mount, [(DEFAULT, handshake)], steps, observers, http)
         manage = wrapped(self._manage, [_typed, *manage_steps])
-        self._http = Api(mount, [("ANY /@connections/{id}", manage), (DEFAULT, _no_socket)], (), observers, http)
+        self._http = Api(mount, [(f"ANY /{CONNECTIONS}/{{id}}", manage), (DEFAULT, _no_socket)], (), observers, http)
 
     def below(self, base_path: tuple[str, ...]) -> "WebSocketApi":
         """The same with another base path."""
@@ -113,7 +121,10 @@ class WebSocketApi:
         return other
 
     async def handle(self, exchange: Exchange) -> Response:
-        """A request that is no handshake."""
+        """A request that is no handshake. Handlers make its address of an event's domainName and stage, also where the
+        domain leads to the stage by itself."""
+        if len(exchange.segments) == 3 and exchange.segments[:2] == [self.mount.stage, CONNECTIONS]:
+            exchange.segments = exchange.segments[1:]
         return await self._http.handle(exchange)
 
     # ---- a connection, from its handshake to its end
@@ -229,6 +240,8 @@ class WebSocketApi:
             raise RefusedError(503, "Service Unavailable", "INTEGRATION_FAILURE") from None
         if outcome.status == 410:
             raise RefusedError(410, "Gone")
+        if outcome.status == 429:
+            raise RefusedError(429, "Too Many Requests", "THROTTLED")
         return Response(outcome.status, [refusals.JSON], outcome.body)
 
 

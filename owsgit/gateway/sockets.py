@@ -20,7 +20,8 @@ MESSAGE_BYTES_MAX = 128 * 1024
 """API Gateway's limit, in both directions."""
 
 PENDING_BYTES_MAX = 512 * 1024
-"""Of messages that wait for a client to take what came before; one that falls back further is cut off."""
+"""Of messages that wait for a client to take what came before. More is refused to who sends by @connections; a client
+that makes its own answers fall back further is cut off."""
 
 SEND_SECONDS_MAX = 30.0
 """How long one message may wait for that."""
@@ -129,12 +130,16 @@ class Connection:
         self._tokens -= 1
         return True
 
+    def has_room(self, size: int) -> bool:
+        """Whether a message of that size can wait until the client has taken what came before."""
+        return self._pending + size <= PENDING_BYTES_MAX
+
     async def send(self, data: bytes) -> None:
         """Send a message: as text, if it is. Returns when it is on its way. Raises GoneError."""
         if self.closed:
             raise GoneError
         size = len(data)
-        if self._pending + size > PENDING_BYTES_MAX:
+        if not self.has_room(size):
             self.close(POLICY, "too slow")
             raise GoneError
         try:
@@ -205,9 +210,13 @@ class Connections:
             if connection.mount.api == gateway and connection.mount.stage not in kept:
                 connection.close(GOING_AWAY, "Going away")
 
+    def find(self, connection_id: str) -> Connection | None:
+        """One that is open on this node."""
+        return self._open.get(connection_id)
+
     async def manage(self, method: str, mount: Mount, connection_id: str, body: bytes) -> Outcome:
         """POST, GET or DELETE of a connection, wherever it is. Raises OwsgitError if its node cannot be asked."""
-        node = _node_of(connection_id)
+        node = node_of(connection_id)
         if node is None:
             return Outcome(410)
         fields = {"method": method, "gateway": mount.api, "stage": mount.stage, "connection": connection_id}
@@ -215,7 +224,7 @@ class Connections:
 
     async def here(self, fields: Mapping[str, str], body: bytes) -> Outcome:
         """The same, with a connection of this node, as any node may ask for it."""
-        connection = self._open.get(fields["connection"])
+        connection = self.find(fields["connection"])
         wanted = fields["gateway"], fields["stage"]
         if connection is None or connection.closed or (connection.mount.api, connection.mount.stage) != wanted:
             return Outcome(410)
@@ -224,6 +233,8 @@ class Connections:
         if fields["method"] == "DELETE":
             connection.close(1000, "")
             return Outcome(204)
+        if not connection.has_room(len(body)):
+            return Outcome(429)
         try:
             await connection.send(body)
         except GoneError:
@@ -231,7 +242,8 @@ class Connections:
         return Outcome(200)
 
 
-def _node_of(connection_id: str) -> str | None:
+def node_of(connection_id: str) -> str | None:
+    """The name of the node that has, or had, the connection; None for what is no id."""
     try:
         return base64.b64decode(connection_id, altchars=b"-_", validate=True)[NONCE_BYTES:].decode() or None
     except (binascii.Error, ValueError):

@@ -340,6 +340,9 @@ class Edit(Protocol):
     ) -> Awaitable[None]: ...
 
 
+HTTPS = 443
+
+
 @dataclass(frozen=True)
 class Site:
     """What a node gives to every handler: where it may keep things, how it reads the ledger, whom it may call."""
@@ -356,6 +359,9 @@ class Site:
     layers: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the layers' handler
     shared: dict[str, Any] = field(default_factory=dict)  # by name; what handlers of one service have in common
     websites: dict[str, LaidOut] = field(default_factory=dict)  # by name; kept by the websites' handler
+    hosts: dict[str, Mapping[str, tuple[str, int]]] = field(default_factory=dict)
+    """By gateway, the names that it has TLS for, and where that is on this machine; kept by the gateways' handler."""
+
     sources: dict[str, Source] = field(default_factory=dict)  # by kind name; put there by the handlers that are ones
     resource_at: Callable[[str, str, str], Resource] = no_history
     """A resource, by kind and name, as it was at a commit of main. Raises InvalidError, UnavailableError."""
@@ -385,6 +391,13 @@ class Site:
     neighbours: Neighbours = field(default_factory=Alone)
     report: Callable[[str, str], None] = lambda key, text: None
     """Tells whoever waits how it goes with a resource (by key) that takes long to apply."""
+
+    def own_host(self, host: str, port: int) -> tuple[str, int] | None:
+        """Where a gateway of this node has TLS for a host. 443 may be another port here, as behind a load balancer."""
+        names = (host, f"*.{host.partition('.')[2]}")
+        found = [places[name] for places in self.hosts.values() for name in names if name in places]
+        exact = next((place for place in found if place[1] == port), None)
+        return exact or (found[0] if found and port == HTTPS else None)
 
 
 @dataclass(frozen=True)

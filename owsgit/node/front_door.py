@@ -14,6 +14,7 @@ from owsgit.aws.payload import STREAM_BYTES_MAX
 from owsgit.aws.sigv4 import Request
 from owsgit.gateway.exchange import ClientGoneError, Exchange, Handler, RefusedError, Response
 from owsgit.gateway.limits import Limits
+from owsgit.gateway.listener import own_address
 from owsgit.model.service import Site
 from owsgit.node.home import AUDIT_FOLDER
 from owsgit.node.own_certificate import OwnCertificate
@@ -86,7 +87,7 @@ class FrontDoor:
     def inner(self) -> tuple[str, int]:
         """Host and port on this machine, without TLS."""
         host, port = (self._inner or self._port).address
-        return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host), port  # noqa: S104 - where it listens
+        return own_address(host), port
 
     def _logs(self) -> dict[str, logs.Swept]:
         return {self._audit.folder.name: self._audit}

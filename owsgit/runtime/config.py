@@ -41,6 +41,9 @@ class Network:
 
     inner: tuple[Inner, ...] = ()
 
+    own: Callable[[str, int], tuple[str, int] | None] = lambda host, port: None
+    """Where this machine itself answers for an allowed host in public: for when the host is not reached from here."""
+
 
 NO_NETWORK = Network()
 

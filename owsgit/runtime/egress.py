@@ -22,6 +22,9 @@ CONNECTIONS_MAX = 256
 """Of one worker: each costs the node two sockets."""
 
 CONNECT_SECONDS_MAX = 10.0
+OUTSIDE_SECONDS_MAX = 1.0
+"""Of these, to reach a host outside for which this machine answers too."""
+
 _PLACES = tuple(f"127.1.{number // 250}.{number % 250 + 1}" for number in range(500))
 """More than the hosts and the addresses that a function may name."""
 
@@ -100,6 +103,7 @@ class Egress:
         self._network = network
         self._servers: list[Closing] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._at_home: set[tuple[str, int]] = set()  # what was not reached outside, and is answered here
         self._looking_up = asyncio.Semaphore(LOOKUPS_OF_A_WORKER)
 
     async def open(self, listeners: list[socket.socket]) -> None:
@@ -144,10 +148,22 @@ class Egress:
             self._connections.discard(task)
 
     async def _connect(self, route: Route) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Looked up here and connected to the very address that was looked at."""
         if route.inner is not None and route.inner.to is not None:
             return await asyncio.open_connection(*route.inner.to())
-        host, port = route.host, route.port
+        own = self._network.own(route.host, route.port)
+        if own is None:
+            return await self._connect_outside(route.host, route.port)
+        place = route.host, route.port
+        if place not in self._at_home:
+            try:
+                async with asyncio.timeout(OUTSIDE_SECONDS_MAX):
+                    return await self._connect_outside(*place)
+            except OSError:  # the name leads to this machine, or to a router that passes nothing back, or nowhere
+                self._at_home.add(place)
+        return await asyncio.open_connection(*own)
+
+    async def _connect_outside(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Looked up here and connected to the very address that was looked at."""
         problem: OSError = OSError("no address")
         for _, _, _, _, address in await self._look_up(host, port):
             if is_forbidden(str(address[0]), self._network):

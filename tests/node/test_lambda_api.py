@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from owsgit.model.names import account_id
 from tests.support import projects
-from tests.support.nodes import Node
+from tests.support.nodes import Node, free_port
 from tests.support.people import Person
 from tests.support.projects import Project
 from tests.support.sdk import ONCE, endpoint, node_for_sdks, refused, serving, session
@@ -18,10 +19,17 @@ TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
+CHAT_PORT = free_port()
 FUNCTIONS = "arn:aws:lambda:*:*:function:"
 CODE = """
 import boto3
 def handler(event, context):
+    if "requestContext" in event:
+        about = event["requestContext"]
+        sent = about["domainName"], about["stage"], event["body"]
+        manage = boto3.client("apigatewaymanagementapi")
+        manage.post_to_connection(ConnectionId=about["connectionId"], Data=" ".join(sent))
+        return {"statusCode": 200}
     if event == "fail":
         raise ValueError("no")
     who = boto3.client("sts").get_caller_identity()["Arn"]
@@ -60,11 +68,20 @@ def shop(tmp_path_factory: pytest.TempPathFactory, alice: Person, bob: Person) -
         "users/bob.json": {"keys": [bob.public], "inlinePolicies": bobs},
         "roles/clerk.json": {
             "trust": TRUST,
-            "inlinePolicies": rights(("Allow", "lambda:InvokeFunction", f"{FUNCTIONS}twice")),
+            "inlinePolicies": rights(
+                ("Allow", "lambda:InvokeFunction", f"{FUNCTIONS}twice"),
+                ("Allow", "execute-api:ManageConnections", "arn:aws:execute-api:*:*:chat/prod/POST/@connections/*"),
+            ),
         },
         "functions/caller/function.json": projects.function(role="clerk", timeout=20, memorySize=256),
         "functions/twice/function.json": projects.function(),
         "functions/secret/function.json": projects.function(),
+        "gateways/chat.json": {
+            "protocol": "WEBSOCKET",
+            "port": CHAT_PORT,
+            "stages": {"prod": {}},
+            "routes": {"$default": {"function": "caller"}},
+        },
         "functions/caller/app.py": CODE,
         "functions/twice/app.py": TWICE,
         "functions/secret/app.py": TWICE,
@@ -85,6 +102,12 @@ def test_a_function_with_a_role_signs_as_it_from_its_sandbox(shop: tuple[Project
     payload = json.loads(answer["Payload"].read())
     assert payload == ["assumed-role/clerk/caller", 42, "AccessDeniedException"], payload
     assert answer["ExecutedVersion"] == "$LATEST" and answer["LogResult"]
+
+
+def test_a_function_sends_to_a_websocket_from_its_sandbox(shop: tuple[Project, Node]) -> None:
+    with connect(f"ws://127.0.0.1:{CHAT_PORT}/prod", compression=None, proxy=None) as client:
+        client.send("hello")
+        assert client.recv(timeout=20) == "127.0.0.1 prod hello"
 
 
 def test_answers_errors_and_streams_are_lambdas(client: Any) -> None:

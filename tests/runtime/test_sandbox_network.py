@@ -94,6 +94,10 @@ def test_the_machine_itself_is_not_reached_even_if_it_is_allowed(function: Make,
         answer = caller({"host": host, "port": echo.port})
         assert answer == "" or answer.startswith("refused: ")
     assert echo.count == 0
+    own = {("own.invalid", 443): ("127.0.0.1", echo.port), ("localhost", echo.port): ("127.0.0.1", echo.port)}
+    network = Network(allowed=("own.invalid:443", f"localhost:{echo.port}"), own=lambda *place: own.get(place))
+    caller = function(CALL, network=network)
+    assert {caller({"host": host, "port": port}) for host, port in own} == {"HELLO"}
 
 
 @pytest.mark.parametrize("internet", [False, True])

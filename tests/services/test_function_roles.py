@@ -28,9 +28,14 @@ TRUST = {
 COMMIT = "c" * 40
 
 SDK = """
-import os
+import os, urllib.error, urllib.request
 import boto3
 def handler(event, context):
+    if event == "own":
+        try:
+            urllib.request.urlopen("http://chat.invalid:443/")
+        except urllib.error.HTTPError as error:
+            return error.code
     if event == "log":
         print("token is", os.environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"])
     client = boto3.client("dynamodb")
@@ -113,12 +118,14 @@ def serve_node(services: Services) -> None:
 
 
 def test_an_sdk_in_a_sandbox_signs_as_the_functions_role(services: Services, account: Account) -> None:
-    document = projects.function(role="reader", timeout=20, memorySize=256)
+    document = projects.function(role="reader", timeout=20, memorySize=256, network=["chat.invalid:443"])
     resource = services.resource("function", "sdk", document, **{"app.py": SDK})
     services.apply(resource)
     arn = f"arn:aws:sts::{account.state.scope.account}:assumed-role/reader/sdk"
     assert services.call("sdk") == {"tables": [arn], "region": "us-east-1"}
     assert services.call("sdk", "log")["tables"] == [arn]
+    services.site.hosts["chat"] = {"chat.invalid": services.site.door()}  # type: ignore[dict-item]
+    assert services.call("sdk", "own") == 501, "a name that a gateway of the node has leads to it"
     assert {head["Host"] for head in Door.heads} == {"127.2.0.1:4566"}
     log = "".join(path.read_text() for path in services.handlers["function"].logs("sdk").glob("*.jsonl"))
     assert "token is ***" in log, "the token is masked as secrets are"

@@ -107,6 +107,9 @@ def test_a_secret_that_changes_is_shown_at_once(gateways: Gateways, authority: A
     gateways.secret("cert", authority.issue("a.test", ends=10))
     applied = gateways.apply(**secured())
     assert applied.urls[0].startswith("https://")
+    place = ("127.0.0.1", gateways.port)
+    assert gateways.site.own_host("a.test", 443) == gateways.site.own_host("a.test", gateways.port) == place
+    assert gateways.site.own_host("a.test", 80) is gateways.site.own_host("b.test", 443) is None
     first = gateways.shown("a.test", authority.pem)
     (told,) = gateways.handler.details("api")["certificates"]
     assert told["host"] == "a.test" and told["days"] == 9 and "warning" in told and "problem" not in told

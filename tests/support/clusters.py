@@ -1,6 +1,7 @@
 """Several nodes of one project, each a process with a home and an address of its own."""
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,14 +108,19 @@ def on_loopback(folder: Path, alice: Person, count: int, network: str = "127.0.0
 
 @contextmanager
 def running(
-    folder: Path, alice: Person, count: int, network: Network | None = None, loopback: str = "127.0.0"
+    folder: Path,
+    alice: Person,
+    count: int,
+    network: Network | None = None,
+    loopback: str = "127.0.0",
+    aws_port: int = 0,
 ) -> Iterator[Cluster]:
-    """A cluster that serves the same everywhere, and has ended when the test has."""
+    """A cluster that serves the same everywhere, and has ended when the test has. With `aws_port` it answers SDKs."""
     made = on_loopback(folder, alice, count, loopback)
     for name, node in made.items() if network is not None else ():
         node.address, node.prefix = network.addresses[name], network.prefix(name)
     try:
-        cluster = _again(folder, alice, made)
+        cluster = _again(folder, alice, made, aws_port)
         cluster.all_at(cluster.project.head())
         yield cluster
     finally:
@@ -133,7 +139,7 @@ class _Founded:
 _founded: dict[tuple[object, ...], _Founded] = {}
 
 
-def _again(folder: Path, alice: Person, made: dict[str, Node]) -> Cluster:
+def _again(folder: Path, alice: Person, made: dict[str, Node], aws_port: int) -> Cluster:
     """A running copy of a cluster of these addresses: founding one takes longer than most of the tests of it."""
     key = (alice.public, *(node.address for node in made.values()))
     before = _founded.get(key)
@@ -149,6 +155,9 @@ def _again(folder: Path, alice: Person, made: dict[str, Node]) -> Cluster:
         for path in before.folder.iterdir():
             shutil.copytree(path, folder / path.name, symlinks=True)
     for node in made.values():
-        node.port = before.port
+        node.port, node.aws_port = before.port, aws_port
+        if aws_port:
+            settings = node.home / "node.json"
+            settings.write_text(json.dumps({**json.loads(settings.read_text()), "awsPort": aws_port}))
     start(made)
     return Cluster(Project(folder / "shop", alice), made, before.http)

@@ -85,7 +85,7 @@ class Gateways:
         self.loop = asyncio.new_event_loop()
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
         self.port = free_port()
-        site = Site(
+        self.site = site = Site(
             home=home,
             listen="127.0.0.1",
             scope=lambda: account.state.scope,

@@ -378,7 +378,7 @@ def _checked(
     for name, member in shape.members.items():
         reader = texts if name in outside else objects
         value = outside.get(name, inside.get(name))
-        if isinstance(value, Pieces):
+        if isinstance(value, Pieces | bytes):  # the whole body: how long it may be, the operation says in its own error
             found[name] = value
         elif value is not None:
             found[name] = reader.of(member)(value, member_of(None, name), problems)

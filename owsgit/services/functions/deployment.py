@@ -97,7 +97,7 @@ class Deployer:
             fuel=spec.fuel,
             environment={**role.variables, **spec.environment},
             tmp_size=spec.ephemeral_storage,
-            network=replace(_network(spec), inner=role.inner),
+            network=replace(_network(spec), inner=role.inner, own=self._site.own_host),
             image=_image(spec),
             opt=given.opt,
             packages=given.packages,

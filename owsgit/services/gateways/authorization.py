@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from owsgit.aws import signer, sigv4
 from owsgit.aws.sigv4 import Request, SignatureError, Signed
-from owsgit.gateway.exchange import DeniedError, Exchange, Handler, RefusedError, Response, Step
+from owsgit.gateway.exchange import DeniedError, Exchange, Handler, Mount, RefusedError, Response, Step
 from owsgit.gateway.identity import Identity, source
 from owsgit.gateway.table import CONNECT
 from owsgit.model.iam.context import Context, iso, of_request
@@ -93,8 +93,7 @@ class Authorization:
 
     def __init__(self, site: Site, name: str, spec: GatewaySpec, state: AuthorizerState) -> None:
         self._site, self._name, self._spec, self._state = site, name, spec, state
-        attached = AttachedPolicy(f"gateways/{name}.json", "$.policy", spec.policy) if spec.policy else None
-        self._policy = ResourcePolicy(attached) if attached is not None else None
+        self._policy = policy_of(name, spec)
         asked = {spec.auth_of(route) for route in spec.routes.values()}
         if spec.docs is not None:
             asked.add(asked_of_docs(spec, spec.docs).auth)
@@ -284,16 +283,26 @@ def unsigned(error: SignatureError) -> RefusedError:
     return RefusedError(403, str(error), _KINDS.get(error.code, "ACCESS_DENIED"), headers)
 
 
+def policy_of(name: str, spec: GatewaySpec) -> ResourcePolicy | None:
+    """The gateway's own."""
+    if not spec.policy:
+        return None
+    return ResourcePolicy(AttachedPolicy(f"gateways/{name}.json", "$.policy", spec.policy))
+
+
+def call_arn(scope: Scope, mount: Mount, call: str) -> str:
+    """`call` is METHOD/PATH, or a route key of a WebSocket API."""
+    return f"arn:aws:{SERVICE}:{scope.region}:{scope.account}:{mount.api}/{mount.stage}/{call}"
+
+
 def arn_of(exchange: Exchange, scope: Scope) -> str:
     """What a request is a call of: a slash within a segment of its path stays encoded, and one at its end counts for
     nothing, as in routes."""
     if exchange.socket is not None:
-        mount = exchange.mount
-        return f"arn:aws:{SERVICE}:{scope.region}:{scope.account}:{mount.api}/{mount.stage}/{CONNECT}"
+        return call_arn(scope, exchange.mount, CONNECT)
     segments = exchange.segments[:-1] if exchange.segments[-1] == "" else exchange.segments
     path = "/".join(segment.replace("/", "%2F") for segment in segments)
-    mount = exchange.mount
-    return f"arn:aws:{SERVICE}:{scope.region}:{scope.account}:{mount.api}/{mount.stage}/{exchange.method}/{path}"
+    return call_arn(scope, exchange.mount, f"{exchange.method}/{path}")
 
 
 def context_of(exchange: Exchange, more: Mapping[str, str] | None = None) -> Context:

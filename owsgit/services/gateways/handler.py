@@ -14,11 +14,14 @@ from owsgit.gateway.socket_api import Deployed
 from owsgit.gateway.sockets import Connections, Outcome
 from owsgit.gateway.table import DEFAULT
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
+from owsgit.model.iam.decision import ResourcePolicy
 from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site, Told
+from owsgit.services.gateways.authorization import policy_of
 from owsgit.services.gateways.build import Builder, Lasting
 from owsgit.services.gateways.certificates import Certificates, Shown
 from owsgit.services.gateways.integrate import Integrations
+from owsgit.services.gateways.management_api import ManagementApi
 from owsgit.services.gateways.orders import Orders
 from owsgit.services.gateways.protecting import Protection
 from owsgit.services.gateways.seen import Seen
@@ -47,6 +50,7 @@ class GatewayHandler:
         self._specs: dict[str, GatewaySpec] = {}  # what serves now
         sockets = Deployed(Connections(site.neighbours.own, self._ask))
         self._lasting = Lasting(Integrations(site), Seen(site), sockets)
+        self.apis = (ManagementApi(site, sockets.connections, self._policy),)
         site.neighbours.answer(TOPIC, self._on_asked)
 
     async def apply(self, resource: Resource, commit: str) -> Applied:
@@ -84,6 +88,9 @@ class GatewayHandler:
         protection.forget_but(spec)
         self._certificates.keep(name, shown)
         self._specs[name] = spec
+        self._site.hosts[name] = dict.fromkeys(
+            (domain.name for domain in spec.domains if spec.tls is not None), listener.place
+        )
         lasting.cache.retain(name, builder.fingerprints)
         await lasting.seen.deployed(name, spec.stages, builder.route_keys)
         return (listener.url if spec.protocol == HTTP else listener.url.replace("http", "ws", 1),)
@@ -124,6 +131,7 @@ class GatewayHandler:
         self._orders.want(name, {})
         self._certificates.forget(name)
         self._specs.pop(name, None)
+        self._site.hosts.pop(name, None)
         lasting.cache.retain(name, ())
         await lasting.seen.remove(name)
 
@@ -149,6 +157,11 @@ class GatewayHandler:
         """The folder of the access log."""
         return self._lasting.seen.log_folder(name)
 
+    def _policy(self, name: str) -> ResourcePolicy | None:
+        """That of a gateway that serves now."""
+        spec = self._specs.get(name)
+        return policy_of(name, spec) if spec is not None else None
+
     async def _on_asked(self, node: str, told: Told) -> Told:
         """Another node, about a WebSocket that is open here."""
         outcome = await self._lasting.sockets.connections.here(told.fields, told.body)
@@ -160,7 +173,7 @@ class GatewayHandler:
             return Outcome(410)
         told = await self._site.neighbours.ask(node, TOPIC, Told(fields, body))
         status = told.fields.get("status")
-        if status not in (200, 204, 410):
+        if status not in (200, 204, 410, 429):
             raise UnavailableError(f"{node} answered with nonsense")
         return Outcome(status, told.body)
 
