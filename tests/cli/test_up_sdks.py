@@ -279,6 +279,50 @@ def test_a_program_makes_its_function_which_uses_its_table_as_its_role(up: Up) -
     assert refused(client.delete_function, FunctionName="counter").code == "ResourceNotFoundException"
 
 
+def test_a_program_feeds_its_function_from_its_table(up: Up) -> None:
+    functions, tables = up.client("lambda"), up.client()
+    code = {"ZipFile": zipped(app__py="def handler(event, context):\n    assert len(event['Records']) == 1\n")}
+    functions.create_function(FunctionName="eats", Runtime=PYTHON, Handler="app.handler", Role=up.role(), Code=code)
+    stream = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
+    made = tables.create_table(TableName="feed", BillingMode="PAY_PER_REQUEST", StreamSpecification=stream, **KEYS)
+    wanted = {
+        "FunctionName": "eats", "EventSourceArn": made["TableDescription"]["LatestStreamArn"], "BatchSize": 1,
+        "StartingPosition": "TRIM_HORIZON", "TumblingWindowInSeconds": 0,
+        "FilterCriteria": {"Filters": [{"Pattern": '{"eventName": ["INSERT"]}'}]},
+    }  # fmt: skip
+    mapping = functions.create_event_source_mapping(**wanted)
+    file = up.project.folder / "event-sources/eats.json"
+    assert mapping["State"] == "Creating" and json.loads(file.read_text()) == {
+        "function": "eats", "source": {"table": "feed"}, "startingPosition": "TRIM_HORIZON", "batchSize": 1,
+        "filters": [{"eventName": ["INSERT"]}],
+    }  # fmt: skip
+    tables.put_item(TableName="feed", Item={"pk": {"S": "p"}, "sk": {"S": "s"}})
+    uuid = mapping["UUID"]
+    nodes.until(lambda: functions.get_event_source_mapping(UUID=uuid)["LastProcessingResult"] == "OK")
+    code, message, _ = refused(functions.create_event_source_mapping, **wanted)
+    assert code == "ResourceConflictException" and uuid in message
+    message = refused(functions.create_event_source_mapping, **wanted | {"TumblingWindowInSeconds": 5}).message
+    assert message.startswith("TumblingWindowInSeconds is not built")
+    assert "function 'none'" in refused(functions.update_event_source_mapping, UUID=uuid, FunctionName="none").message
+    told = functions.update_event_source_mapping(UUID=uuid, Enabled=False, FilterCriteria={})
+    assert told["State"] == "Updating" and "FilterCriteria" not in told
+    assert functions.get_event_source_mapping(UUID=uuid)["State"] == "Disabled"
+    other = functions.create_event_source_mapping(**wanted | {"FunctionName": "eats", "EventSourceArn": _other(up)})
+    assert other["EventSourceMappingArn"].endswith(":eats-other")
+    for each in (uuid, other["UUID"]):
+        assert functions.delete_event_source_mapping(UUID=each)["State"] == "Deleting"
+    assert refused(functions.get_event_source_mapping, UUID=uuid).status == 404 and not file.exists()
+
+
+def _other(up: Up) -> str:
+    """The stream of another table."""
+    stream = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
+    made = up.client().create_table(
+        TableName="other", BillingMode="PAY_PER_REQUEST", StreamSpecification=stream, **KEYS
+    )
+    return str(made["TableDescription"]["LatestStreamArn"])
+
+
 def test_a_package_that_the_ledger_would_not_run_as_it_is_stays_a_zip(up: Up) -> None:
     client = up.client("lambda")
     files = {

@@ -1,21 +1,25 @@
-"""The operations of Lambda's API about event source mappings: reading; what would change one names the file to commit.
+"""The operations of Lambda's API about event source mappings. What would change one names the file to commit; where
+there is a working tree (`owsgit up`), it writes that file, and answers as Lambda does.
 
 https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventsourcemapping.html
 """
 
 import base64
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import orjson
+from botocore import xform_name
 
 from owsgit.aws.api import Caller, Need, ServiceError
+from owsgit.model.errors import InvalidError
 from owsgit.model.names import is_name, unqualified
 from owsgit.model.resource import Resource
-from owsgit.model.service import Site
-from owsgit.services.event_sources import FUNCTION_ARN, KIND
+from owsgit.model.service import Edit, Site
+from owsgit.services.event_sources import FUNCTION_ARN, KIND, changing
+from owsgit.services.event_sources.changing import Document, invalid
+from owsgit.services.event_sources.described import uuid_of
 from owsgit.services.event_sources.spec import EventSourceSpec
 
 PAGE_MAX = 100
@@ -28,12 +32,14 @@ _WRITES = {
 }
 """What is done with the file instead."""
 
-_ARN = re.compile(r"arn:aws:lambda:[a-z0-9-]+:[0-9]{12}:function:(?P<name>.+)")
-_TABLE = re.compile(r"arn:aws:dynamodb:[a-z0-9-]+:[0-9]{12}:table/(?P<name>[A-Za-z0-9_.-]+)/stream/.+")
-
 
 class Mappings(Protocol):
     """What the API asks of the handler of mappings."""
+
+    @property
+    def resources(self) -> Mapping[str, Resource]:
+        """All of the project, by name."""
+        ...
 
     def mapping(self, uuid: str) -> Resource | None: ...
 
@@ -53,31 +59,32 @@ class EventSources:
         self._site, self._mappings = site, mappings
 
     def needs(self, operation: str, parameters: Mapping[str, Any]) -> Iterable[Need]:
-        if operation in _WRITES:  # nothing is done, whoever asks: there is nothing to allow
+        if operation in _WRITES:
+            changing.refuse(parameters)
+        if operation in _WRITES and self._site.edit is None:  # nothing is done, whoever asks: there is nothing to allow
             raise self._refusal(operation, parameters)
         if operation == "ListEventSourceMappings":
-            return (Need("lambda:ListEventSourceMappings", "*"),)
-        scope, resource = self._site.scope(), self._mappings.mapping(parameters["UUID"])
-        if resource is None:
-            return (Need(f"lambda:{operation}", scope.arn(KIND.arn, parameters["UUID"])),)
-        assert isinstance(resource.spec, EventSourceSpec)
-        context = {"lambda:FunctionArn": scope.arn(FUNCTION_ARN, unqualified(resource.spec.function))}
-        return (Need(f"lambda:{operation}", resource.arn(scope), context),)
+            yield Need("lambda:ListEventSourceMappings", "*")
+            return
+        scope, arn, functions = self._site.scope(), "*", []
+        if "UUID" in parameters:
+            resource = self._mappings.mapping(parameters["UUID"])
+            arn = resource.arn(scope) if resource is not None else scope.arn(KIND.arn, parameters["UUID"])
+            if resource is not None:
+                assert isinstance(resource.spec, EventSourceSpec)
+                functions.append(resource.spec.function)
+        if "FunctionName" in parameters:
+            functions.append(changing.function(parameters["FunctionName"]))
+        contexts = [{"lambda:FunctionArn": scope.arn(FUNCTION_ARN, unqualified(each))} for each in functions]
+        for context in contexts or [{}]:
+            yield Need(f"lambda:{operation}", arn, context)
 
     def home(self, operation: str, parameters: Mapping[str, Any]) -> str | None:
         resource = self._mappings.mapping(parameters.get("UUID", ""))
         return self._mappings.home(resource.name) if resource is not None else None
 
     async def get_event_source_mapping(self, caller: Caller, *, uuid: str) -> dict[str, Any]:
-        resource = self._mappings.mapping(uuid)
-        if resource is None:
-            raise ServiceError(
-                "ResourceNotFoundException",
-                "The resource you requested does not exist.",
-                status=404,
-                fields={"Type": "User"},
-            )
-        return _output(self._mappings.described(resource.name))
+        return _output(self._mappings.described(self._existing(uuid).name))
 
     async def list_event_source_mappings(
         self,
@@ -90,13 +97,13 @@ class EventSources:
     ) -> dict[str, Any]:
         """By name, a page at a time."""
         after = _marked(marker)
-        function = _function(function_name) if function_name is not None else None
+        function = changing.function(function_name) if function_name is not None else None
         left = [
             (name, each)
             for name, each in (await self._mappings.listed()).items()
             if name > after
             and (event_source_arn is None or each["EventSourceArn"] == event_source_arn)
-            and (function is None or _function(each["FunctionArn"]) == function)
+            and (function is None or changing.function(each["FunctionArn"]) == function)
         ]
         most = min(max(max_items, 1), PAGE_MAX)
         page: dict[str, Any] = {"EventSourceMappings": [_output(each) for _, each in left[:most]]}
@@ -109,29 +116,79 @@ class EventSources:
         resource = self._mappings.mapping(given.get("UUID", ""))
         name, text = resource.name if resource is not None else "NAME", ""
         if operation == "CreateEventSourceMapping":
-            document = _document(given)
+            document = changing.created({"StartingPosition": "LATEST", **given})
             function = unqualified(document["function"])
             name = function if is_name(function) else name
             text = ":\n" + orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
-        return _invalid(
+        return invalid(
             f"{operation} changes nothing here: event source mappings are made by signed commits. "
             f"{_WRITES[operation]} {KIND.file(name)}, commit, and push it{text}"
         )
 
-    async def _refused(self, caller: Caller, **parameters: Any) -> None:
-        raise AssertionError("refused by what it needs")
+    async def create_event_source_mapping(self, caller: Caller, **parameters: Any) -> dict[str, Any]:
+        given = _by_name(parameters)
+        document, there = changing.created(given), self._mappings.resources
+        for resource in there.values():
+            assert isinstance(resource.spec, EventSourceSpec)
+            if (resource.spec.function, resource.spec.source.named()) == (
+                document["function"],
+                *document["source"].items(),
+            ):
+                raise ServiceError(
+                    "ResourceConflictException",
+                    f'The event source arn (" {given["EventSourceArn"]} ") and function (" {document["function"]} ") '
+                    "provided mapping already exists. Please update or delete the existing mapping with UUID "
+                    f"{uuid_of(resource, self._site.scope())}",
+                    status=409,
+                    fields={"Type": "User"},
+                )
+        name = changing.name_for(document, there)
+        await self._edit(name, lambda _: document)
+        return {**_output(self._mappings.described(name)), "State": "Creating"}
 
-    create_event_source_mapping = update_event_source_mapping = delete_event_source_mapping = _refused
+    async def update_event_source_mapping(self, caller: Caller, *, uuid: str, **parameters: Any) -> dict[str, Any]:
+        name, given = self._existing(uuid).name, _by_name(parameters)
+        await self._edit(name, lambda document: changing.updated(document, given))
+        return {**_output(self._mappings.described(name)), "State": "Updating"}
+
+    async def delete_event_source_mapping(self, caller: Caller, *, uuid: str) -> dict[str, Any]:
+        name = self._existing(uuid).name
+        told = _output(self._mappings.described(name))
+        await self._edit(name, lambda _: None)
+        return {**told, "State": "Deleting"}
+
+    def _existing(self, uuid: str) -> Resource:
+        """Raises ServiceError."""
+        resource = self._mappings.mapping(uuid)
+        if resource is None:
+            raise ServiceError(
+                "ResourceNotFoundException",
+                "The resource you requested does not exist.",
+                status=404,
+                fields={"Type": "User"},
+            )
+        return resource
+
+    async def _edit(self, name: str, change: Callable[[Any], Document | None]) -> None:
+        """Raises ServiceError for what the file would be wrong with."""
+        edit: Edit | None = self._site.edit
+        assert edit is not None, "refused by what it needs"
+        try:
+            await edit(KIND.name, name, change)
+        except InvalidError as error:
+            raise invalid(str(error)) from None
+
+
+_NAMES = {xform_name(name): name for name in changing.TAKEN}
+
+
+def _by_name(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters by AWS's names, without those that say nothing."""
+    return {_NAMES[name]: value for name, value in parameters.items() if name in _NAMES}
 
 
 def _output(described: Mapping[str, Any]) -> dict[str, Any]:
     return {**described, "LastModified": datetime.fromtimestamp(described["LastModified"], UTC)}
-
-
-def _function(named: str) -> str:
-    """A function's name with its qualifier, of an ARN or as it is."""
-    found = _ARN.fullmatch(named)
-    return found["name"] if found else named
 
 
 def _marked(marker: str) -> str:
@@ -141,51 +198,5 @@ def _marked(marker: str) -> str:
     except ValueError:
         name = "?"
     if name and not is_name(name):
-        raise _invalid("Invalid Marker: it has to be the NextMarker of an earlier answer")
+        raise invalid("Invalid Marker: it has to be the NextMarker of an earlier answer")
     return name
-
-
-def _invalid(message: str) -> ServiceError:
-    return ServiceError("InvalidParameterValueException", message, fields={"Type": "User"})
-
-
-_SAME = {
-    "StartingPosition": "startingPosition",
-    "Enabled": "enabled",
-    "BatchSize": "batchSize",
-    "MaximumBatchingWindowInSeconds": "maximumBatchingWindow",
-    "ParallelizationFactor": "parallelizationFactor",
-    "MaximumRetryAttempts": "maximumRetryAttempts",
-    "MaximumRecordAgeInSeconds": "maximumRecordAge",
-    "BisectBatchOnFunctionError": "bisectBatchOnFunctionError",
-    "FunctionResponseTypes": "functionResponseTypes",
-}
-"""Parameters that are fields of the file."""
-
-
-def _document(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The file of a mapping that somebody asks for. Raises ServiceError if it can be none."""
-    arn = given.get("EventSourceArn", "")
-    table = _TABLE.fullmatch(arn)
-    if table is None:
-        raise _invalid(
-            f"Unrecognized event source: {arn or 'none'}. Functions are fed from the streams of tables here."
-        )
-    found: dict[str, Any] = {
-        "function": _function(given["FunctionName"]),
-        "source": {"table": table["name"]},
-        "startingPosition": "LATEST",
-    }
-    found |= {field: given[name] for name, field in _SAME.items() if name in given}
-    patterns = []
-    for each in given.get("FilterCriteria", {}).get("Filters", ()):
-        try:
-            patterns.append(orjson.loads(each.get("Pattern", "")))
-        except orjson.JSONDecodeError:
-            raise _invalid("Invalid filter pattern definition.") from None
-    if patterns:
-        found["filters"] = patterns
-    destination = given.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
-    if destination:
-        found["onFailure"] = {"function": _function(destination)}
-    return found

@@ -85,6 +85,10 @@ class EventSourceHandler:
 
     # -- for the API -----------------------------------------------------------------------------------------------
 
+    @property
+    def resources(self) -> Mapping[str, Resource]:
+        return self._mappings
+
     def mapping(self, uuid: str) -> Resource | None:
         scope = self._site.scope()
         return next((each for each in self._mappings.values() if uuid_of(each, scope) == uuid), None)
