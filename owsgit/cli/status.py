@@ -62,22 +62,28 @@ def _table(data: dict[str, Any]) -> Table:
             " ".join(resource["urls"]),
             resource["since"],
             resource["commit"][:10],
-            "\n".join(
-                [
-                    resource["message"],
-                    *([f"last drift: {resource['drift']}"] if resource["drift"] else []),
-                    *_counts(resource["live"]),
-                    *_canaries(resource["live"]),
-                    *_certificates(resource["live"]),
-                    *_fed(resource["live"]),
-                ]
-            ),
+            _message(resource),
         ]
         for resource in data["resources"]
     ]
     if not sys.stdout.isatty():
         rows = [[cell.replace("\n", "; ") for cell in row] for row in rows]
     return Table(("RESOURCE", "STATE", "URL", "SINCE", "COMMIT", "MESSAGE"), rows, lines)
+
+
+def _message(resource: dict[str, Any]) -> str:
+    """What there is to say of a resource, in lines."""
+    live = resource["live"]
+    told = [
+        resource["message"],
+        f"last drift: {resource['drift']}" if resource["drift"] else "",
+        *_counts(live),
+        *_canaries(live),
+        *_certificates(live),
+        *_fed(live),
+        *_kept(live),
+    ]
+    return "\n".join(line for line in told if line)
 
 
 def _counts(live: dict[str, Any]) -> list[str]:
@@ -97,6 +103,12 @@ def _fed(live: dict[str, Any]) -> list[str]:
         return []
     told = [f"{count} {what}" for what, count in live["records"].items() if count]
     return [", ".join([live["lastResult"], f"iterator age {live['iteratorAge']:g} s", *told])]
+
+
+def _kept(live: dict[str, Any]) -> list[str]:
+    """How a table's indexes come on that are being built, and why its database cannot be used, a line each."""
+    told = [f"index {index}: {how}" for index, how in live.get("indexes", {}).items()]
+    return [*told, *([live["problem"]] if "problem" in live else [])]
 
 
 def _certificates(live: dict[str, Any]) -> list[str]:

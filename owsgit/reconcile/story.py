@@ -34,7 +34,8 @@ def _outcome(event: Stepped) -> Iterator[str]:
         return
     first, *more = event.row.message.split("\n")
     where = "".join(f"  {url}" for url in event.row.urls) if event.row.phase is Phase.READY else ""
-    yield f"  {_WORDS.get(event.row.phase, str(event.row.phase)):<9} {name}{where}  ({first}; {event.seconds:.2f} s)"
+    told = "; ".join(filter(None, (first, f"{event.seconds:.2f} s")))
+    yield f"  {_WORDS.get(event.row.phase, str(event.row.phase)):<9} {name}{where}  ({told})"
     yield from (f"            {line}" for line in more)
 
 

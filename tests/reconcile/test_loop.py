@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from owsgit.model.state import State
 from owsgit.reconcile import loop as loop_module
 from owsgit.reconcile import plan, story
 from owsgit.reconcile.inventory import Inventory, Phase, Row
-from owsgit.reconcile.loop import Desired, Reconciler
+from owsgit.reconcile.loop import Desired, Reconciler, Stepped
 from owsgit.services import KINDS
 from tests.support.projects import function
 
@@ -309,3 +310,12 @@ def test_what_takes_long_can_tell_how_it_goes(world: World) -> None:
     world.want("c1", f=1)
     world.run(told())
     assert world.inventory.rows["functions/f"].message == "ok", "what is done is not in progress"
+
+
+@pytest.mark.parametrize(("message", "told"), [("a worker is warm", "(a worker is warm; 0.25 s)"), ("", "(0.25 s)")])
+def test_what_was_applied_is_told_with_its_time(world: World, message: str, told: str) -> None:
+    world.want("c1", f=1)
+    row = replace(world.inventory.rows["functions/f"], message=message)
+    assert row.applied is not None
+    [line] = story.lines(Stepped("c1", plan.Step(plan.Verb.CREATE, row.applied), row, 0.25))
+    assert line == f"  ready     function f  {told}"

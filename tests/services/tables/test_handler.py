@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from owsgit.cli.status import _message
 from owsgit.model.change import Change
 from owsgit.model.engines import Engines
 from owsgit.model.errors import InvalidError, UnavailableError
@@ -130,7 +131,9 @@ def test_a_build_that_fails_is_drift_and_begun_again(services: Services, monkeyp
         services.run(handler(services)._builds["orders"])
     resource = services.resource("table", "orders", grown)
     assert services.run(handler(services).observe(resource)) == "the index by-g is not built"
-    assert handler(services).details("orders") == {"indexes": {"by-g": "building, 0 items done"}}
+    live = handler(services).details("orders")
+    assert live == {"indexes": {"by-g": "building, 0 items done"}}
+    assert _message({"message": "", "drift": "", "live": live}) == "index by-g: building, 0 items done"
     services.apply(resource)
     services.run(handler(services)._builds["orders"])
     assert services.run(handler(services).observe(resource)) is None
