@@ -10,8 +10,14 @@ from owsgit.model.errors import Problem
 from owsgit.model.spec import Document, Name, PlacedError, Reference
 
 ADDRESS_CHARACTERS_MAX = 2000
+PORTS = 1 << 16
 SHOWN_MAX = 5
 """Tables that an error names."""
+
+_UNESCAPED = (
+    "the port in an address of a database is a number up to 65535; in a name or a password, the characters "
+    "/ ? # [ ] @ : % are written as %2F %3F %23 %5B %5D %40 %3A %25"
+)
 
 
 Durability = Literal["full", "relaxed"]
@@ -79,8 +85,16 @@ def check_address(text: str) -> None:
     """Raises ValueError, which does not tell the text, for what is no address of a PostgreSQL database."""
     if len(text) > ADDRESS_CHARACTERS_MAX or not text.isprintable():
         raise ValueError(f"an address of a database has at most {ADDRESS_CHARACTERS_MAX} printable characters")
-    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # its text has what it found wrong
+        raise ValueError(_UNESCAPED) from None
+    if parts.scheme not in ("postgresql", "postgres"):
         raise ValueError("an address of a database is such as postgresql://user@host:5432/database?sslmode=verify-full")
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    ports = [host.rpartition("]")[2].partition(":")[2] for host in hosts]
+    if not all(port == "" or (port.isdecimal() and 0 < int(port) < PORTS) for port in ports):
+        raise ValueError(_UNESCAPED)
 
 
 def _has_password(text: str) -> bool:

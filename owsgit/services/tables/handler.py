@@ -226,7 +226,8 @@ class TableHandler:
             for (place, index), done in self._catalog.building.items()
             if place == name
         }
-        return {"indexes": building} if building else {}
+        found: dict[str, Any] = {"indexes": building} if building else {}
+        return found | ({"problem": problem} if (problem := self._keeping.problem) else {})
 
     async def close(self) -> None:
         for name in list(self._builds):

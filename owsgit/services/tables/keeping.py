@@ -101,6 +101,13 @@ class Keeping:
         for engine in self._postgresql.values():
             await engine.look()
 
+    @property
+    def problem(self) -> str:
+        """Why the database cannot be used, as far as that is known; '' if nothing is wrong."""
+        chosen = self.chosen()
+        engine = self._postgresql.get(chosen.schema_name) if chosen is not None else None
+        return engine.problem if engine is not None else ""
+
     # -- which database it was ---------------------------------------------------------------------------------------
 
     def _identity(self) -> str:

@@ -95,8 +95,12 @@ class PostgresqlEngine(Engine):
 
     async def look(self) -> None:
         """Have connections end that are to another address than the present one."""
-        for each in self._connections:
-            await each.look()
+        await asyncio.gather(*(each.look() for each in self._connections))
+
+    @property
+    def problem(self) -> str:
+        """Why the server cannot be used, as far as that is known; '' if nothing is wrong."""
+        return max(self._connections, key=lambda each: each.tried).problem
 
     async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
         return await self._writer.do(tables, work)

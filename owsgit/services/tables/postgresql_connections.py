@@ -7,6 +7,7 @@ stands still, or its locks would hold up all others.
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
@@ -92,22 +93,58 @@ class Connections:
         self._address = address
         self._most = most
         self._check = check
-        self._connected = ""  # the address of the newest
+        self._to = ""  # the address that was connected to last, or could not be
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._closed = False
+        self.tried = 0.0
+        """When the last connection was made, or could not be: a time of the monotonic clock."""
+        self._failed = ""  # why it could not be
+        self._unaddressed = ""  # why there is no address
+
+    @property
+    def problem(self) -> str:
+        """Why the server cannot be used, as far as that is known; '' if nothing is wrong."""
+        return self._unaddressed or self._failed
 
     async def _connect(self, *_: Any, **__: Any) -> Connection:
-        address = self._address()
-        connection: Connection = await asyncpg.connect(
-            address,
-            timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS + LOCK_SECONDS,
-            statement_cache_size=STATEMENTS_MAX,
-            max_cached_statement_lifetime=0,
-            target_session_attrs=SessionAttribute.read_write,
-            server_settings=_SETTINGS,
-        )
+        address = self._where()
+        await self._turn_to(address)
+        self._failed = ""
+        try:
+            return await self._connected_to(address)
+        except (UnavailableError, *ERRORS) as error:
+            self._failed = str(unavailable(error))
+            raise
+        finally:
+            self.tried = time.monotonic()
+
+    def _where(self) -> str:
+        self._unaddressed = ""
+        try:
+            return self._address()
+        except OwsgitError as error:
+            self._unaddressed, self.tried = str(error), time.monotonic()
+            raise
+
+    async def _connected_to(self, address: str) -> Connection:
+        try:
+            connection: Connection = await asyncpg.connect(
+                address,
+                timeout=CONNECT_SECONDS,
+                command_timeout=STATEMENT_SECONDS + LOCK_SECONDS,
+                statement_cache_size=STATEMENTS_MAX,
+                max_cached_statement_lifetime=0,
+                target_session_attrs=SessionAttribute.read_write,
+                server_settings=_SETTINGS,
+            )
+        except ERRORS:
+            raise
+        except ValueError:  # of what it cannot parse; its text may be of the password
+            raise UnavailableError(
+                "the address of the PostgreSQL server cannot be understood",
+                remedy="write it as libpq takes it: owsgit secret set, for the secret that project.json names",
+            ) from None
         # what is answered is on the disk, also where the server was told to be less careful
         try:
             await connection.execute(
@@ -118,17 +155,23 @@ class Connections:
         except BaseException:
             connection.terminate()
             raise
-        self._connected = address
         return connection
 
+    async def _turn_to(self, address: str) -> None:
+        if self._pool is not None and address != self._to:
+            await self._pool.expire_connections()
+        self._to = address
+
     async def look(self) -> None:
-        """Have connections end, once they are free, that are to another address than the present one."""
-        if self._pool is None or not self._connected:
+        """Have connections end, once they are free, that are to another address than the present one. That is tried
+        once, for it to be told if it does not work."""
+        if self._pool is None or not self._to:
             return
-        with contextlib.suppress(OwsgitError):
-            if self._address() != self._connected:
-                self._connected = ""
-                await self._pool.expire_connections()
+        with contextlib.suppress(OwsgitError, *ERRORS):
+            if (address := self._where()) != self._to:
+                await self._turn_to(address)
+                async with self.acquire():
+                    pass
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:

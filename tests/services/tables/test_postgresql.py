@@ -381,9 +381,30 @@ def test_a_server_that_is_away_is_told_and_found_again(durable: Server, schema: 
             ):
                 with pytest.raises(UnavailableError, match="PostgreSQL server"):
                     await what
+            assert "cannot be used" in engine.problem
             await asyncio.to_thread(durable.start)
             await engine.write([T, "other"], both)
             assert await engine.read([T, "other"], seen) == [b"3", b"3"]
+            await engine.facts(T)
+            assert not engine.problem
+
+    asyncio.run(main())
+
+
+def test_what_is_no_address_of_the_database_any_more_is_told_before_somebody_asks(
+    postgresql: Server, schema: str
+) -> None:
+    async def main() -> None:
+        address = postgresql.address
+        engine = PostgresqlEngine(lambda: address, schema=schema)
+        await engine.create(T, [])
+        address = address.replace("/postgres?", "/absent?")
+        await engine.look()
+        assert '"absent" does not exist' in engine.problem
+        address = postgresql.address
+        await engine.look()
+        assert not engine.problem
+        await engine.close()
 
     asyncio.run(main())
 
@@ -436,9 +457,12 @@ def test_too_many_writes_are_refused(postgresql: Server, schema: str, monkeypatc
     asyncio.run(main())
 
 
-def test_passwords_are_not_told(schema: str) -> None:
+@pytest.mark.parametrize(
+    "address",
+    ["postgresql://owsgit:s3cr3t@127.0.0.1:1/x?password=s3cr3t", "postgresql://127.0.0.1:1/x?password=&s3cr3t"],
+)
+def test_passwords_are_not_told(schema: str, address: str) -> None:
     async def main() -> None:
-        address = "postgresql://owsgit:s3cr3t@127.0.0.1:1/x?password=s3cr3t"
         engine = PostgresqlEngine(lambda: address, schema=schema)
         with pytest.raises(UnavailableError) as caught:
             await put(engine, Key(b"a"), b"1")
