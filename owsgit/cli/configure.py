@@ -17,6 +17,7 @@ from owsgit.ledger import verify
 from owsgit.ledger.repository import Clone
 from owsgit.model.core import NodeSpec
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
+from owsgit.model.spec import nearest
 from owsgit.model.state import State
 from owsgit.services import KINDS
 
@@ -32,7 +33,7 @@ def command() -> None:
 
 
 @output.command("aws")
-@click.option("--profile", metavar="NAME", help="What the profile is called; by default as the project.")
+@click.option("--profile", metavar="NAME", help="What it is called; by default PROJECT, or PROJECT-ROLE.")
 @click.option("--role", metavar="ROLE", help="Work as a role, which your credentials are for then.")
 @click.option("--node", "-n", "wanted", metavar="NAME", help="The node to talk to; by default the one of your remote.")
 def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
@@ -45,7 +46,8 @@ def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
     """
     clone = Clone(Path().absolute())
     state = state_of(clone)
-    name = profile or state.project.name
+    default = name_of(state.project.name, role, [each.name for each in state.of_kind("role")])
+    name = profile or default
     if PROFILE.fullmatch(name) is None:
         raise InvalidError(f"{name!r} is no name of a profile", remedy="use letters, digits and _ . @ + - in --profile")
     node, spec = node_of(clone, state, wanted)
@@ -74,6 +76,15 @@ def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
     told = {"profile": name, "file": str(file), "node": node, **settings}
     output.note(f"try: aws --profile {name} sts get-caller-identity")
     return Result(told, Table(lines=[f"{key}: {value}" for key, value in told.items()]))
+
+
+def name_of(project: str, role: str | None, roles: list[str]) -> str:
+    """What a profile is called if nobody says it. Raises InvalidError if there is no such role."""
+    if role is None:
+        return project
+    if role not in roles:
+        raise InvalidError(f"there is no role {role!r}", remedy=nearest(role, roles, "role", "roles"))
+    return f"{project}-{role}"
 
 
 def check_own(text: str, name: str, file: Path) -> None:

@@ -17,7 +17,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from owsgit.cli.configure import check_own, with_profile
+from owsgit.cli.configure import check_own, name_of, with_profile
 from owsgit.model.errors import InvalidError
 from owsgit.model.names import account_id
 from tests.support.authorities import Authority
@@ -349,3 +349,10 @@ def test_lines_that_go_on_with_a_setting_go_with_it() -> None:
 def test_a_profile_for_a_node_that_is_not_there(shop: tuple[Project, Node], bob: Person) -> None:
     done = owsgit("configure", "aws", "--node", "z", by=bob, cwd=shop[0].folder)
     assert done.status == 1 and "there is no node 'z' that answers SDKs" in done.text and "these do: a" in done.text
+
+
+def test_a_role_has_a_profile_of_its_own() -> None:
+    assert name_of("shop", None, []) == "shop"
+    assert name_of("shop", "clerk", ["clerk"]) == "shop-clerk"
+    with pytest.raises(InvalidError, match="did you mean the role 'clerk'"):
+        name_of("shop", "clark", ["clerk"])
