@@ -240,6 +240,14 @@ def test_a_table_is_made_by_a_commit(resource: Any) -> None:
     assert code == "ValidationException" and "commit this as tables/more.json" in message
     told = json.loads(message.partition("\n")[2])
     assert told["keySchema"] == [{"attributeName": "id", "keyType": "HASH"}] and "tableName" not in told
+    code, message, _ = refused(
+        resource.meta.client.create_table,
+        TableName="_more",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "other", "KeyType": "HASH"}],
+    )
+    assert code == "ValidationException" and "commit this" not in message
+    assert "'_more' is not a table's name" in message and "the attribute 'other' is in a key and not defined" in message
     assert refused(resource.Table("none").scan) == ("ResourceNotFoundException", "Requested resource not found", 400)
     assert resource.meta.client.list_tables()["TableNames"] == ["orders"]
 

@@ -9,11 +9,14 @@ from typing import Any
 import orjson
 
 from owsgit.aws.api import Caller, ServiceError
+from owsgit.model.errors import InvalidError, Problem
+from owsgit.model.names import NAME_RULE, is_name
 from owsgit.model.service import Edit
 from owsgit.services.tables import KIND, changing
 from owsgit.services.tables.catalog import TableNotFoundError
 from owsgit.services.tables.changing import Document
 from owsgit.services.tables.describing import Describing, Output
+from owsgit.services.tables.spec import TableSpec
 
 PROTECTED = (
     "Resource cannot be deleted as it is currently protected against deletion. Disable deletion protection first."
@@ -33,8 +36,7 @@ class Controlling(Describing):
             raise ServiceError("ResourceInUseException", f"Table already exists: {name}")
         edit = self._catalog.edit
         if edit is None:
-            text = orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()
-            raise _refuse(f"tables are made by commits: commit this as tables/{name}.json, and push it:\n{text}")
+            raise _refuse(_to_commit(name, document))
 
         def change(before: Any) -> Document:
             if before is not None:
@@ -52,8 +54,9 @@ class Controlling(Describing):
 
     async def delete_table(self, caller: Caller, *, table_name: str) -> Output:
         """With its items, as DynamoDB does: a deletion by commit would ask for them to be deleted first."""
-        edit = self._editing(table_name, "delete its items, then the file, commit, and push")
         table = self._table(table_name)
+        protected = 'push "deletionProtectionEnabled": false first; ' if table.spec.deletion_protection_enabled else ""
+        edit = self._editing(table_name, f"{protected}delete its items, then the file, commit, and push")
         if table.spec.deletion_protection_enabled:
             raise _refuse(PROTECTED)
         told = await self._answered(table.name, "DELETING")
@@ -97,6 +100,22 @@ class Controlling(Describing):
         table = self._table(name)
         described = self._described(table, await self._catalog.engine.facts(name))
         return {"TableDescription": {**described, "TableStatus": status}}
+
+
+def _to_commit(name: str, document: Document) -> str:
+    """What to commit for CreateTable, or why that would be refused."""
+    file, text = KIND.file(name), orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    problems: list[Problem] = []
+    if not is_name(name):
+        problems.append(Problem(f"{name!r:.100} is not a table's name", remedy=f"use {NAME_RULE}"))
+    try:
+        problems += TableSpec.parse(text, file).problems_after(None, file, lambda kind, name: None)
+    except InvalidError as error:
+        problems += error.problems
+    if problems:
+        told = "\n".join(line for problem in problems for line in problem.lines())
+        return f"tables are made by commits, and what this asks for would be refused:\n{told}"
+    return f"tables are made by commits: commit this as {file}, and push it:\n{text.decode()}"
 
 
 def _of_table(change: Callable[[Document], Document]) -> Callable[[Any], Document]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from owsgit.aws.api import ServiceError
 from owsgit.cli.status import _message
 from owsgit.model.change import Change
 from owsgit.model.engines import Engines
@@ -161,6 +162,11 @@ def test_a_table_with_items_is_not_deleted(services: Services) -> None:
     services.run(handler(services).delete("orders"))
     assert list((services.site.home / "data" / "tables").glob("[!j]*")) == []
     assert apply(services, PLAIN) == ""
+    with pytest.raises(ServiceError, match="delete its items, then the file"):
+        call(services, "delete_table", table_name="orders")
+    apply(services, PLAIN | {"deletionProtectionEnabled": True})
+    with pytest.raises(ServiceError, match='push "deletionProtectionEnabled": false first'):
+        call(services, "delete_table", table_name="orders")
 
 
 def test_items_end_and_the_stream_says_who_removed_them(services: Services) -> None:
