@@ -5,7 +5,7 @@ refused with the nearest known one, and specs are immutable.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -97,6 +97,8 @@ class Spec(Document):
     )
     tells_values: ClassVar[bool] = True
     """Whether an error may tell what was written: not where it could be a secret."""
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Fields that AWS has and the file has not, as they are written here: the remedy for those who bring them."""
 
     _written: dict[str, Any] | None = PrivateAttr(None)
 
@@ -166,9 +168,11 @@ def _problem(spec: type[Spec], value: Any, file: str, detail: ErrorDetails) -> P
     location = (*_real(value, detail["loc"]), *(raised.at if isinstance(raised, PlacedError) else ()))
     path = strictjson.problem_path(location)
     if detail["type"] == "extra_forbidden":
+        name = str(location[-1])
+        remedy = spec.elsewhere.get(f"{name[:1].lower()}{name[1:]}") if len(location) == 1 else None
         known = sorted(_fields_at(spec, value, location[:-1]))
         return Problem(
-            f"{location[-1]!r} is not a known field", file, path, nearest(str(location[-1]), known, "field", "fields")
+            f"{location[-1]!r} is not a known field", file, path, remedy or nearest(name, known, "field", "fields")
         )
     if detail["type"] == "missing":
         return Problem("this field is missing", file, path, "add it")

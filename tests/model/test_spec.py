@@ -105,6 +105,10 @@ def test_differences_are_the_smallest_fields() -> None:
         ({"network": "all"}, "$.network", "Input should be 'none' or 'internet'", ""),
         ({"layers": list("abcdef")}, "$.layers", "at most 5 are taken, not 6", ""),
         ({"environment": {"Variables": {"AB": "c"}}}, "$.environment", "leave out what AWS calls Variables", ""),
+        ({"environment": {"variables": {"AB": "c"}}}, "$.environment", "leave out what AWS calls Variables", ""),
+        ({"role": "arn:aws:iam::123456789012:role/orders"}, "$.role", "without its ARN: write 'orders'", ""),
+        ({"functionName": "f"}, "$.functionName", "not a known field", "the function is called as its folder"),
+        ({"FunctionName": "f"}, "$.FunctionName", "not a known field", "the function is called as its folder"),
         ({"ephemeralStorage": {"Size": 512}}, "$.ephemeralStorage", "a whole number", "not an object"),
         ({"provisionedConcurrency": 20}, "$", "provisionedConcurrency is 20, .*: maxConcurrency is 10", ""),
         (

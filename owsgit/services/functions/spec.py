@@ -3,8 +3,8 @@
 import contextlib
 import ipaddress
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
@@ -212,6 +212,15 @@ class Alias(Document):
 class FunctionSpec(Suspendable, Guarded):
     """A serverless function with AWS Lambda's handler signature."""
 
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "functionName": "take it out: the function is called as its folder",
+        "code": "take it out: the code lies beside this file, or in the zip that `package` names",
+        "packageType": "take it out: `runtime` says it, which is container for an image",
+        "architectures": "take it out: a function runs on what its node is",
+        "vpcConfig": "write what it connects to in `network`",
+        "deadLetterConfig": "write asyncInvoke.onFailure",
+    }
+
     description: str | None = Field(None, max_length=256, description="What the function is for.")
     runtime: Annotated[str, AfterValidator(_runtime)] = Field(
         description="Lambda's name of the runtime, such as python3.11, nodejs20.x or provided.al2023; 'python' and "
@@ -312,9 +321,18 @@ class FunctionSpec(Suspendable, Guarded):
     @field_validator("environment", mode="before")
     @classmethod
     def _environment_is_flat(cls, environment: Any) -> Any:
-        if isinstance(environment, dict) and isinstance(environment.get("Variables"), dict):
+        if isinstance(environment, dict) and any(
+            isinstance(environment.get(name), dict) for name in ("Variables", "variables")
+        ):
             raise ValueError("the variables stand in environment itself: leave out what AWS calls Variables")
         return environment
+
+    @field_validator("role", mode="before")
+    @classmethod
+    def _role_is_named(cls, role: Any) -> Any:
+        if isinstance(role, str) and role.startswith("arn:"):
+            raise ValueError(f"a role is named without its ARN: write {role.rpartition('/')[2]!r:.80}")
+        return role
 
     @field_validator("fuel")
     @classmethod

@@ -3,8 +3,8 @@
 https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_CreateTable.html
 """
 
-from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -104,6 +104,16 @@ class TagSpec(Document):
 
 class TableSpec(Housed):
     """A table, as DynamoDB has them. Its items are kept by one node, or a server (`engines` in project.json)."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "tableName": "take it out: the table is called as its file",
+        "sSESpecification": "take it out: encrypt the node's disk",
+        "sseSpecification": "take it out: encrypt the node's disk",
+        "tableClass": "take it out: there is one class of tables",
+        "onDemandThroughput": "take it out: nothing is throttled",
+        "warmThroughput": "take it out: nothing is throttled",
+        "resourcePolicy": "take it out: policies of roles and users say who may do what with a table",
+    }
 
     attribute_definitions: list[AttributeDefinition] = Field(
         min_length=1, description="The attributes of all keys. No others: items have whatever attributes they have."
