@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -22,6 +22,13 @@ from owsgit.model.state import State
 from owsgit.services import KINDS
 
 PROFILE = re.compile(r"[A-Za-z0-9_.@+-]{1,100}")
+_VARIABLES = {
+    "AWS_ENDPOINT_URL": "endpoint_url",
+    "AWS_REGION": "region",
+    "AWS_DEFAULT_REGION": "region",
+    "AWS_CA_BUNDLE": "ca_bundle",
+}
+"""That have the value of a setting for all profiles."""
 _SECTION = re.compile(r"\s*\[\s*(?P<name>[^\]]*?)\s*\]")
 _SETTING = re.compile(r"(?P<name>[A-Za-z_]+)\s*[=:]")
 _OWN = re.compile(r"^credential_process\s*=.*\bowsgit\b.* credentials -C ", re.MULTILINE)
@@ -74,6 +81,8 @@ def aws(profile: str | None, role: str | None, wanted: str | None) -> Result:
             f"{file} cannot be written: {error}", remedy="correct its rights, or its content"
         ) from None
     told = {"profile": name, "file": str(file), "node": node, **settings}
+    for variable in overriding(os.environ, settings):
+        output.note(f"the environment has another {variable}, which goes before the profile: unset {variable}")
     output.note(f"try: aws --profile {name} sts get-caller-identity")
     return Result(told, Table(lines=[f"{key}: {value}" for key, value in told.items()]))
 
@@ -85,6 +94,13 @@ def name_of(project: str, role: str | None, roles: list[str]) -> str:
     if role not in roles:
         raise InvalidError(f"there is no role {role!r}", remedy=nearest(role, roles, "role", "roles"))
     return f"{project}-{role}"
+
+
+def overriding(environment: Mapping[str, str], settings: dict[str, str]) -> list[str]:
+    """Variables by which SDKs do otherwise than these settings of a profile say."""
+    return [
+        name for name, setting in _VARIABLES.items() if environment.get(name, "") not in ("", settings.get(setting))
+    ]
 
 
 def check_own(text: str, name: str, file: Path) -> None:

@@ -17,7 +17,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from owsgit.cli.configure import check_own, name_of, with_profile
+from owsgit.cli.configure import check_own, name_of, overriding, with_profile
 from owsgit.model.errors import InvalidError
 from owsgit.model.names import account_id
 from tests.support.authorities import Authority
@@ -356,3 +356,11 @@ def test_a_role_has_a_profile_of_its_own() -> None:
     assert name_of("shop", "clerk", ["clerk"]) == "shop-clerk"
     with pytest.raises(InvalidError, match="did you mean the role 'clerk'"):
         name_of("shop", "clark", ["clerk"])
+
+
+def test_variables_that_go_before_a_profile_are_told() -> None:
+    settings = {"region": "us-east-1", "endpoint_url": "https://127.0.0.1:8022", "ca_bundle": "/x.pem"}
+    same = {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "https://127.0.0.1:8022", "AWS_CA_BUNDLE": ""}
+    assert overriding(same, settings) == []
+    others = {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_CA_BUNDLE": "/y.pem", "AWS_PROFILE": "z"}
+    assert overriding(others, settings) == ["AWS_DEFAULT_REGION", "AWS_CA_BUNDLE"]
