@@ -64,8 +64,9 @@ def loads(data: bytes, file: str) -> Any:
     except _NotANumberError as error:
         raise InvalidError(f"{error} is not a JSON number", file=file, remedy="write a finite number") from None
     except json.JSONDecodeError as error:
+        what = error.msg.removesuffix(" at")
         raise InvalidError(
-            f"not JSON: {error.msg} at line {error.lineno} column {error.colno}", file=file, remedy="correct the syntax"
+            f"not JSON: {what} at line {error.lineno} column {error.colno}", file=file, remedy="correct the syntax"
         ) from None
     except RecursionError:
         raise InvalidError(f"nested deeper than {JSON_DEPTH_MAX} levels", file=file) from None

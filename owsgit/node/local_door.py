@@ -78,6 +78,7 @@ class LocalDoor:
         return {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._front.address[1]}",
             "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,  # the name that boto3 and the first version of the CLI go by
             "AWS_ACCESS_KEY_ID": self._access_key,
             "AWS_SECRET_ACCESS_KEY": self._secret,
         }

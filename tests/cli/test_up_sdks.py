@@ -71,9 +71,12 @@ class Up:
         self.project, self._log = project, log
         nodes.until(lambda: "AWS_SECRET_ACCESS_KEY" in log.read_text())
         found = dict(re.findall(r"export (\w+)=(\S+)", log.read_text()))
-        self.session = boto3.Session(
-            found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"], region_name=found["AWS_REGION"]
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("AWS_DEFAULT_REGION", raising=False)
+            for name, value in found.items():
+                patch.setenv(name, value)
+            region = boto3.Session().region_name
+        self.session = boto3.Session(found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"], region_name=region)
         self.endpoint = found["AWS_ENDPOINT_URL"]
 
     def client(self, service: str = "dynamodb") -> Any:

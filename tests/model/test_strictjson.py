@@ -56,6 +56,7 @@ def test_any_bytes_are_read_or_refused_and_nothing_else(data: bytes) -> None:
         ("[" * 65 + "]" * 65, "", "nested deeper than 64"),
         ("[" * 10**5, "", "nested deeper than 64"),
         ('{"a": 1,}', "", "line 1 column"),
+        ('{"a": "\n"}', "", "Invalid control character at line 1 column"),
         ("9" * 5000, "", ""),
         ("\ufeff{}", "", "byte-order mark"),
         ("", "", "not JSON"),
