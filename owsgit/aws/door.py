@@ -198,7 +198,7 @@ class Door:
             if not decision.allowed and (decision.explicit or not need.denied_only):
                 asked.reason = decision.reason
                 why = (
-                    f"with an explicit deny in {decision.reason}"
+                    f"with an explicit deny in {decision.reason.removeprefix('denied by ')}"
                     if decision.explicit
                     else f"because no identity-based policy allows the {need.action} action"
                 )

@@ -206,6 +206,7 @@ def test_statements_are_executed(resource: Any) -> None:
 def test_policies_see_the_keys(resource: Any) -> None:
     code, message, _ = refused(resource.Table("orders").put_item, Item={"shop": "theirs", "number": 1})
     assert code == "AccessDeniedException" and "dynamodb:PutItem on resource: arn:aws:dynamodb:us-east-1:" in message
+    assert message.endswith("with an explicit deny in users/bob.json $.inlinePolicies['tables'].Statement[1]")
     code, _, _ = refused(
         resource.Table("orders").query, IndexName="secret", KeyConditionExpression=Key("state").eq("open")
     )
