@@ -75,7 +75,12 @@ class TableHandler:
                 self._catalog.building[name, index] = 0
             self._builds[name] = asyncio.ensure_future(self._build(table, unfilled))
         self._expiry.start()
-        return Applied(f"builds {', '.join(unfilled)}" if unfilled and not await self._is_empty(name) else "")
+        if unfilled and not await self._is_empty(
+            name
+        ):  # told once, not kept: status has how far it is, until it is done
+            told = f"builds {', '.join(unfilled)} in the background: owsgit status tells how far it is"
+            self._site.report(resource.key, told)
+        return Applied()
 
     async def _make(self, engine: Engine, table: Table) -> Table:
         """Have a table that is on this node."""
