@@ -14,7 +14,7 @@ import orjson
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import RefreshableCredentials
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, SSLError
 from botocore.httpsession import URLLib3Session
 from botocore.session import Session
 
@@ -58,12 +58,15 @@ class ApiError(OwsgitError):
 class DynamoDb:
     """An endpoint, and somebody's credentials for it. For any number of threads."""
 
-    def __init__(self, endpoint: str, region: str, held: Any, authorities: str | None = None) -> None:
-        """`held`: botocore's credentials, which may renew themselves. `authorities`: PEM of who signs certificates."""
+    def __init__(
+        self, endpoint: str, region: str, held: Any, *, authorities: str | None = None, bundle: str | None = None
+    ) -> None:
+        """`held`: botocore's credentials, which may renew themselves. `authorities`: PEM of who signs certificates, or
+        a `bundle`, the file that has it."""
         self.endpoint = endpoint
         self._auth, self._held = (region, "dynamodb"), held
         self._bundle = _bundle(authorities)  # as long as it may be read
-        verify = self._bundle.name if self._bundle is not None else True
+        verify = self._bundle.name if self._bundle is not None else bundle or True
         self._http = URLLib3Session(verify=verify, timeout=TIMEOUT_SECONDS, max_pool_connections=CONNECTIONS_MAX)
 
     def call(self, operation: str, parameters: Mapping[str, Any], *, attempts: int = ATTEMPTS_MAX) -> dict[str, Any]:
@@ -89,6 +92,12 @@ class DynamoDb:
             SigV4Auth(self._held.get_frozen_credentials(), service, region).add_auth(request)
             response = self._http.send(request.prepare())
             content = response.content
+        except SSLError as error:
+            raise UnavailableError(
+                str(error),
+                remedy="the certificate has to be of an authority that is known: what nodes/NAME.json says (git pull), "
+                "or of a profile its ca_bundle, before which AWS_CA_BUNDLE goes",
+            ) from None
         except BotoCoreError as error:
             raise UnavailableError(
                 f"{self.endpoint} does not answer: {error}",
@@ -136,7 +145,7 @@ def of_node(clone: Clone, wanted: str | None, role: str | None) -> DynamoDb:
 
     held = RefreshableCredentials.create_from_metadata(fetch(), fetch, "owsgit")
     authorities = spec.aws_tls.authorities if spec.aws_tls is not None else None
-    return DynamoDb(configure.endpoint(spec), state.scope.region, held, authorities)
+    return DynamoDb(configure.endpoint(spec), state.scope.region, held, authorities=authorities)
 
 
 def _bundle(authorities: str | None) -> Any:
@@ -158,7 +167,8 @@ def of_profile(name: str) -> DynamoDb:
         raise InvalidError(f"the profile {name!r} cannot be used: {error}", remedy="see ~/.aws/config") from None
     if held is None:
         raise InvalidError(f"the profile {name!r} has no credentials", remedy="aws configure, or aws sso login")
-    return DynamoDb(meta.endpoint_url.rstrip("/"), meta.region_name, held)
+    bundle = session.get_config_variable("ca_bundle")
+    return DynamoDb(meta.endpoint_url.rstrip("/"), meta.region_name, held, bundle=bundle)
 
 
 class Table:

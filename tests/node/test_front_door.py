@@ -18,7 +18,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from owsgit.cli.configure import check_own, name_of, overriding, with_profile
-from owsgit.model.errors import InvalidError
+from owsgit.cli.dynamodb import ApiError, of_profile
+from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.names import account_id
 from tests.support.authorities import Authority
 from tests.support.nodes import Node, owsgit, until
@@ -323,6 +324,13 @@ def test_a_profile_is_written_beside_others_and_works_at_once(
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     found = boto3.Session(profile_name="shop").client("sts").get_caller_identity()
     assert found["Arn"].endswith(":user/bob")
+    with pytest.raises(ApiError, match="user/bob is not authorized to perform: dynamodb:ListTables"):
+        of_profile("shop").call("ListTables", {})
+    (tmp_path / "other.pem").write_text(Authority().pem)
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "other.pem"))
+    with pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+        of_profile("shop").call("ListTables", {}, attempts=1)
+    assert "AWS_CA_BUNDLE" in caught.value.problems[0].remedy
 
 
 def test_what_a_project_is_called_does_not_take_over_a_profile(tmp_path: Path) -> None:
