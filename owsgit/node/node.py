@@ -210,7 +210,9 @@ class Node:
         from owsgit.node.sts import Sts  # noqa: PLC0415
 
         tls, file = self.settings.aws_tls, str(self.home.settings_file)
-        certificate = OwnCertificate(tls.chain, tls.key, file, "$.awsTls") if tls is not None else None
+        certificate = None
+        if tls is not None:
+            certificate = OwnCertificate(tls.chain, tls.key, file, "$.awsTls", tls.host or self.settings.address)
         apis = [api for handler in self._handlers.values() for api in getattr(handler, "apis", ())]
         apis.append(Sts(self._state, self._give))
         self._front = FrontDoor(site, apis, self.settings.listen, port, file, certificate)

@@ -20,20 +20,23 @@ log = logging.getLogger("owsgit.node")
 class OwnCertificate:
     """Of the files that a setting names."""
 
-    def __init__(self, chain: str, key: str, file: str, path: str) -> None:
-        """`file` and `path` (JSON) are where the setting is."""
+    def __init__(self, chain: str, key: str, file: str, path: str, host: str = "") -> None:
+        """`file` and `path` (JSON) are where the setting is. `host`: what clients know the port by, '' for anything."""
+        self._host = host
         self._chain, self._key, self._file, self._path = chain, key, file, path
         self._seen: object = None
 
     def read(self) -> Certificate:
-        """Raises OwsgitError that names the setting. One that has ended is warned of: clients refuse it, not we."""
+        """Raises OwsgitError that names the setting. One that has ended, or is for another name, is warned of: clients
+        refuse it, not we."""
         self._seen = self._stamp()
         pem = certificates.read_files(self._chain, self._key, self._path)
         found = Certificate.parse(pem, WHAT, self._path)
         try:
-            found.check("", WHAT, self._path)
+            found.check(self._host, WHAT, self._path)
         except InvalidError as error:
-            log.warning("%s", error.problems[0].message)
+            told = "and clients refuse it ($.awsTls.host is the name by which they are told to reach the node)"
+            log.warning("%s: %s, %s", self._file, error.problems[0].message, told)
         return found
 
     async def watch(self, show: Callable[[Certificate], None]) -> None:

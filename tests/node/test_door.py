@@ -298,6 +298,13 @@ def shown(shop: Shop) -> str:
         return str(connection.getpeercert(True))
 
 
+def test_a_certificate_for_another_name_is_warned_of(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
+    files = (str(shop.folder / "chain.pem"), str(shop.folder / "key.pem"), "node.json", "$.awsTls")
+    assert "localhost" in OwnCertificate(*files, "localhost").read().names and not caplog.text
+    OwnCertificate(*files, "node1.example.com").read()
+    assert "not for node1.example.com" in caplog.text and "$.awsTls.host" in caplog.text
+
+
 def test_a_certificate_that_changes_is_shown_and_one_that_is_broken_is_not(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
