@@ -71,6 +71,7 @@ class Caller:
     function_role: str = ""
     expires: int = 0  # when the credentials are good no more: what is given for them is not good for longer
     context: Context = EMPTY  # the condition keys that are known of the request
+    host: str = ""  # by which the client has come here, with its port
 
 
 class Events(Protocol):

@@ -152,6 +152,7 @@ class Door:
             credential.function_role,
             credential.expires,
             asked.context,
+            arrival.request.values[b"host"][0].decode("latin-1"),  # signed, and so there
         )
         result = await function(caller, **_named(function, operation, parameters))
         if isinstance(incoming.body, Payload):

@@ -98,6 +98,9 @@ def test_items_come_and_go(resource: Any) -> None:
     assert table.scan(Select="COUNT")["Count"] == 59
     assert table.delete_item(Key={"shop": "mine", "number": 1}, ReturnValues="ALL_OLD")["Attributes"]["seen"] == 1
     assert table.item_count >= 0 and table.table_status == "ACTIVE"
+    client = table.meta.client
+    [told] = client.describe_endpoints()["Endpoints"]
+    assert client.meta.endpoint_url == f"http://{told['Address']}", "whoever asks stays here"
 
 
 CONDITIONS: list[tuple[Any, list[int]]] = [
