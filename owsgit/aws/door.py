@@ -201,7 +201,7 @@ class Door:
                 why = (
                     f"with an explicit deny in {decision.reason.removeprefix('denied by ')}"
                     if decision.explicit
-                    else f"because no identity-based policy allows the {need.action} action"
+                    else f"because no {decision.wanted} allows the {need.action} action"
                 )
                 raise AccessDeniedError(
                     f"User: {credential.arn} is not authorized to perform: {need.action} on resource: {need.arn} {why}",
@@ -314,7 +314,7 @@ class _Asked:
             self.protocol.name if self.protocol is not None else "",
             self.operation,
             sorted({need.action for need in self.needs}),
-            [need.arn for need in self.needs],
+            list(dict.fromkeys(need.arn for need in self.needs)),
             reply.status,
             error.code if error is not None else "",
             error.message if error is not None else "",

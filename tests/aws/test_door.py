@@ -92,6 +92,7 @@ class Node:
     def __init__(self, folder: Path) -> None:
         self.streets, self.tables = Streets(), Tables()
         self.contexts: list[Context] = []
+        self.decision = Decision(True, "allowed")
         self.folder, self.audit = folder, Audit(folder, "a")
         self.door = Door(
             [self.tables, Limits(), Buckets()],
@@ -111,7 +112,7 @@ class Node:
 
     def decide(self, who: Any, action: str, arn: str, context: Context, policy: Any) -> Decision:
         self.contexts.append(context)
-        return Decision(True, "allowed")
+        return self.decision
 
 
 @pytest.fixture
@@ -143,6 +144,21 @@ def asked(
     made = request(body, operation, **({"Content-Encoding": encoding} if encoding else {}))
     arrival = Arrival("id", made, read, pieces, "192.0.2.1", False, passed_on=passed_on)
     return asyncio.run(node.door.answer(arrival))
+
+
+@pytest.mark.parametrize(
+    ("decision", "words"),
+    [
+        (Decision(False, "no policy of bob allows it", False), "because no identity-based policy allows the "),
+        (Decision(False, "but not by p", False, "permissions boundary"), "because no permissions boundary allows the "),
+        (Decision(False, "denied by p.json"), "with an explicit deny in p.json"),
+    ],
+)
+def test_who_is_denied_is_told_what_it_was_for_want_of(node: Node, decision: Decision, words: str) -> None:
+    node.decision = decision
+    told = json.loads(asked(node).body)  # type: ignore[arg-type]
+    assert told["Message"].startswith("User: arn:aws:iam::123456789012:user/bob is not authorized to perform: ")
+    assert words in told["Message"]
 
 
 def test_several_may_answer_for_one_service_each_for_its_operations(node: Node) -> None:

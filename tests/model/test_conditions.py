@@ -215,9 +215,11 @@ def test_a_boundary_bounds() -> None:
     assert decide("bob", wide, "s3:X", "arn:aws:s3:::mine/a", boundary=narrow).allowed
     outside = decide("bob", wide, "s3:X", "arn:aws:s3:::other/a", boundary=narrow)
     assert not outside.allowed and "but not by the permissions boundary policies/p.json" in outside.reason
-    assert not decide("bob", compile_policies([]), "s3:X", "arn:aws:s3:::mine/a", boundary=narrow).allowed, (
-        "it gives nothing"
-    )
+    nothing = decide("bob", compile_policies([]), "s3:X", "arn:aws:s3:::mine/a", boundary=narrow)
+    assert not nothing.allowed, "it gives nothing"
+    lesser = decide("bob", wide, "s3:X", "arn:aws:s3:::other/a", session=narrow)
+    kinds = [each.wanted for each in (outside, nothing, lesser)]
+    assert kinds == ["permissions boundary", "identity-based policy", "session policy"]
 
 
 LINT = lint.Lint(KINDS.vocabulary)

@@ -33,6 +33,7 @@ class Decision:
     allowed: bool
     reason: str
     explicit: bool = True  # False: only for want of a statement
+    wanted: str = "identity-based policy"  # then: which kind of policies would have to have it, as AWS calls them
 
 
 @dataclass(frozen=True)
@@ -182,11 +183,11 @@ class Session:
 class Limit:
     """Policies that give nothing and have to allow everything as well."""
 
-    what: str  # "the permissions boundary", "the session policy"
+    what: str  # "permissions boundary", "session policy"
     policies: Policies
 
     def __str__(self) -> str:
-        return f"{self.what} {self.policies.attached[0].file}"
+        return f"the {self.what} {self.policies.attached[0].file}"
 
 
 def decide(
@@ -235,12 +236,12 @@ def decide(
         return Decision(False, f"no policy of {caller.name} allows it{also}", explicit=False)
     for limit in limits:
         if limit.policies.allows(action, arn, context) is None:
-            return Decision(False, f"allowed by {allowed}, but not by {limit}", explicit=False)
+            return Decision(False, f"allowed by {allowed}, but not by {limit}", explicit=False, wanted=limit.what)
     return Decision(True, f"allowed by {allowed}")
 
 
 def _limits(boundary: Policies | None, session: Policies | None) -> "tuple[Limit, ...]":
     if boundary is None and session is None:  # mostly: a decision has to be quick
         return ()
-    found = ("the permissions boundary", boundary), ("the session policy", session)
+    found = ("permissions boundary", boundary), ("session policy", session)
     return tuple(Limit(what, each) for what, each in found if each is not None)
