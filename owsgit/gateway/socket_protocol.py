@@ -16,9 +16,13 @@ from websockets.http11 import Request
 
 from owsgit.gateway.protocol import client_of
 from owsgit.gateway.sockets import CLIENT, CUT, MESSAGE_BYTES_MAX
+from owsgit.runtime.allowance import Allowance
 
 FRAMES_MAX = 1024
 """Of one message: empty ones cost memory, too."""
+
+PINGS_PER_SECOND, PINGS_BURST = 30, 300
+"""Of a client, with pongs: each costs as much as a message, and no route throttles them."""
 
 UNSENT_BYTES_MAX = 1024 * 1024
 """Of what a client does not take; then it is cut off."""
@@ -56,6 +60,7 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
         self.logger = log
         self._dying: asyncio.TimerHandle | None = None
         self._unparsed = b""
+        self._pings: Allowance | None = None  # that are left; most clients send none
         self.leave: Callable[[], None] = _uncounted
         """What is done when the connection is lost: so long it counts as one of its client."""
 
@@ -66,12 +71,21 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
             self._parse()
 
     def _parse(self) -> None:
-        """Parse a piece; the rest when others had their turn."""
+        """Parse a piece; the rest when others had their turn. Until then nothing more is read: a client may send faster
+        than what it sends is parsed."""
         piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
         if self._unparsed:
             self.loop.call_soon(self._parse)
+            if not self.transport.is_closing():
+                self.transport.pause_reading()
         if piece:
             self._feed(piece)
+        if not self.read_paused:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._unparsed and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -99,6 +113,13 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
             extensions[CUT] = self.cut
             extensions[CLIENT] = client_of(self.transport, self.client)
 
+    async def receive(self) -> Any:
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self._read_on()
+        return message
+
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
@@ -115,8 +136,19 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         super().handle_ping()
+        self._count_ping()
         if self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
             self.transport.abort()
+
+    def handle_pong(self, event: Frame) -> None:
+        super().handle_pong(event)
+        self._count_ping()
+
+    def _count_ping(self) -> None:
+        if self._pings is None:
+            self._pings = Allowance(PINGS_PER_SECOND, PINGS_BURST)
+        if not self._pings.take(1):
+            self.cut(1008, "too many pings")
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
@@ -136,7 +168,7 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
         self.close_sent = True
         if self.read_paused:
             self.read_paused = False
-            self.transport.resume_reading()
+            self._read_on()
         self.close_timer = self.loop.call_later(CLOSE_SECONDS_MAX, self.transport.abort)
         self._let_die()
 

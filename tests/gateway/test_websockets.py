@@ -29,6 +29,7 @@ from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.limits import Limits, Rate
 from owsgit.gateway.socket_api import MESSAGES_AT_ONCE, Deployed, Selection, SocketRoute, WebSocketApi
 from owsgit.gateway.socket_api import closed as forbidden
+from owsgit.gateway.socket_protocol import BoundedSocketProtocol
 from owsgit.gateway.sockets import Connections, Outcome, SocketLimits
 from owsgit.gateway.throttle import Bucket, throttled
 from owsgit.model.errors import UnavailableError
@@ -435,10 +436,10 @@ def test_refusals_of_a_flood_are_held_back_and_others_are_answered(
     ws: Sockets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(throttle, "REFUSALS_PER_SECOND", 1 / 60)
-    monkeypatch.setattr(throttle, "HELD_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(throttle, "HELD_SECONDS_MAX", 3.0)
     flooded = SocketRoute(wrapped(greeting, [throttled(Bucket(Rate(0.001, 1)))]), two_way=True)
     ws.serve(Target(nothing), handlers={"flooded": flooded, "greet": SocketRoute(greeting, two_way=True)})
-    with ws.connect() as flooding, ws.connect() as other:
+    with ws.connect(close_timeout=0.1) as flooding, ws.connect() as other:
         for _ in range(3):
             flooding.send('{"action": "flooded"}')
         assert flooding.recv(timeout=10) == "hello"
@@ -494,14 +495,40 @@ def raw_socket(port: int) -> Iterator[socket.socket]:
         yield client
 
 
-def test_endless_fragments_and_pings_end_the_connection(ws: Sockets) -> None:
+def test_endless_fragments_and_pings_end_the_connection(ws: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("owsgit.gateway.socket_protocol.CLOSE_SECONDS_MAX", 0.1)
     ws.serve(Target(nothing), "$default")
     with raw_socket(ws.port) as client:
         client.sendall(b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 2000)
         assert b"too many frames" in client.recv(4096)
-    with raw_socket(ws.port) as client, pytest.raises(OSError):
-        while True:
-            client.sendall((b"\x89\xfd\0\0\0\0" + bytes(125)) * 1000)
+    for kind in (0x89, 0x8A):
+        with raw_socket(ws.port) as client, pytest.raises(OSError):
+            while True:
+                client.sendall((b"%c\xfd\0\0\0\0" % kind + bytes(125)) * 1000)
+    with raw_socket(ws.port) as client:
+        client.sendall(b"\x8a\x80\0\0\0\0" * 1000)
+        assert b"too many pings" in client.recv(4096)
+
+
+def test_no_more_is_read_than_is_parsed_and_nothing_of_it_is_lost(ws: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may send faster than that: what has come of it would be a heap, copied with each piece."""
+    monkeypatch.setattr("owsgit.gateway.socket_protocol.PINGS_BURST", 1_000_000)
+    heaps, answered = [0], 0
+    take = BoundedSocketProtocol.data_received
+
+    def watched(protocol: BoundedSocketProtocol, data: bytes) -> None:
+        take(protocol, data)
+        heaps.append(len(protocol._unparsed))
+
+    monkeypatch.setattr(BoundedSocketProtocol, "data_received", watched)
+    ws.serve(Target(nothing), "$default")
+    with raw_socket(ws.port) as client:
+        flood = threading.Thread(target=client.sendall, args=((b"\x89\xfd\0\0\0\0" + bytes(125)) * 15_000,))
+        flood.start()
+        while answered < 127 * 15_000:
+            answered += len(client.recv(1 << 20))
+        flood.join()
+    assert answered == 127 * 15_000 and max(heaps) <= 512 * 1024
 
 
 def test_to_a_client_that_takes_nothing_only_so_much_is_sent_and_it_is_cut_off(
