@@ -17,6 +17,10 @@ class ExchangeError(Exception):
     """What came back is not a whole HTTP response."""
 
 
+class ClosedError(ExchangeError):
+    """The connection was closed before the response was whole."""
+
+
 class TooLargeError(ExchangeError):
     """The response's body is larger than is taken."""
 
@@ -45,7 +49,7 @@ class Response:
         """Take the next piece; b"" is the end of the connection. Raises ExchangeError."""
         if not data:
             if not self.headed or not self._until_end:
-                raise ExchangeError("the connection was closed in the middle of the response")
+                raise ClosedError("the connection was closed in the middle of the response")
             self.complete = True
             return
         self._size += len(data)

@@ -26,7 +26,8 @@ LAST_WORDS_SECONDS = 0.005
 """For what a server sent before its end, and nobody has read yet."""
 
 GONE_SECONDS_MAX = 1.0
-"""How long is waited for the end of a container that takes no request any more."""
+"""How long is waited for the end of a container that has closed its connection, or takes none: mostly it has ended, and
+on a busy machine that is seen later."""
 
 UNHANDLED = "Unhandled"
 WORDS_MAX = 1000
@@ -108,7 +109,8 @@ class HttpFront:
         except (OSError, exchange.ExchangeError) as error:
             self.begun = not isinstance(error, ConnectionError)  # refused, or reset: it has not read the whole of it
             # if it is because the container ended, the caller notices now
-            await asyncio.sleep(10 * LAST_WORDS_SECONDS if self.begun else GONE_SECONDS_MAX)
+            hung_up = isinstance(error, OSError | exchange.ClosedError)
+            await asyncio.sleep(GONE_SECONDS_MAX if hung_up else 10 * LAST_WORDS_SECONDS)
             report = {"errorType": "Runtime.InvalidResponse", "errorMessage": f"The container broke HTTP: {error}"}
             return Reply(failures.dump(report), error=UNHANDLED, broken=True)
         return _reply(response)

@@ -12,7 +12,7 @@ from tests.conftest import gateway_url
 from tests.support import nodes, projects
 from tests.support.archives import wheel
 from tests.support.indexes import serving
-from tests.support.nodes import Node, push
+from tests.support.nodes import Node, push, until
 from tests.support.people import Person
 from tests.support.projects import Project
 
@@ -75,8 +75,12 @@ def test_a_failed_build_is_told_in_the_push_and_what_served_goes_on_serving(serv
     ):
         assert line in done.text, done.text
     assert httpx.get(f"{gateway_url(served)}/hello/you").text == "hello you"
-    row = node.resource("functions/hello")
-    assert row is not None and row["state"] == "failed" and "| ERROR:" in row["message"]
+
+    def is_failed() -> bool:  # it is tried again in between
+        row = node.resource("functions/hello")
+        return row is not None and row["state"] == "failed" and "| ERROR:" in row["message"]
+
+    until(is_failed)
 
 
 def test_packages_come_from_the_index_of_the_nodes_settings(node: Node, alice: Person, tmp_path: Path) -> None:
