@@ -125,8 +125,12 @@ def test_what_the_node_gives_itself_is_reached_and_nothing_beside_it(
 
 
 @pytest.mark.parametrize(
-    "address", ["127.9.9.9", "0.0.0.0", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1"]
-)
+    "address",
+    [
+        "127.9.9.9", "0.0.0.0", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1", "fd00:ec2::254",
+        "::ffff:168.63.129.16",
+    ],
+)  # fmt: skip
 def test_no_name_leads_to_the_machine_or_to_a_metadata_service(address: str) -> None:
     assert is_forbidden(address, Network(allowed=("evil.example:80",)))
     assert not is_forbidden("192.0.2.1", Network())
