@@ -85,7 +85,18 @@ def is_forbidden(address: str, network: Network) -> bool:
     found = addresses.parsed(address)
     if found.is_loopback or found.is_unspecified:
         return not network.loopback
-    return addresses.is_metadata(found)
+    return addresses.is_metadata(found) or (not network.loopback and _is_own(found))
+
+
+def _is_own(address: addresses.Address) -> bool:
+    """Whether it is of an interface of this machine: what is sent there has it as its source, too."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect((str(address), 9))  # of UDP: nothing is sent
+        except OSError:  # there is no way to it
+            return False
+        return addresses.parsed(asking.getsockname()[0]) == address
 
 
 LOOKUPS_AT_ONCE = 16
