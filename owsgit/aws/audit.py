@@ -95,6 +95,11 @@ def _looks(operation: str) -> bool:
     return operation.startswith(_LOOKING) and operation not in _GIVING
 
 
+def _caller(who: str) -> str:
+    """Whose calls count together: a role's, as whoever takes it on names the session, and may do so often."""
+    return who.rpartition("/")[0] if ":assumed-role/" in who else who
+
+
 class Audit:
     """Writes the audit log of a node."""
 
@@ -127,8 +132,9 @@ class Audit:
             return True
         if not record.access_key or not (record.error or _looks(record.operation)):
             return False
-        allowance = self._idle.pop(record.who, None) or Allowance(IDLE_PER_SECOND, IDLE_BURST)
-        self._idle[record.who] = allowance  # the last one again
+        caller = _caller(record.who)
+        allowance = self._idle.pop(caller, None) or Allowance(IDLE_PER_SECOND, IDLE_BURST)
+        self._idle[caller] = allowance  # the last one again
         if len(self._idle) > CALLERS_MAX:
             self._idle.popitem(last=False)
         return not allowance.take(1)

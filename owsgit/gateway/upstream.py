@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import ipaddress
 import logging
 import re
 import socket
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from owsgit.gateway.exchange import BrokenError, ClientGoneError, Exchange, Headers, RefusedError, Response
 from owsgit.gateway.template import PathTemplate
+from owsgit.model import addresses
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -54,22 +54,18 @@ _OWN = frozenset(
 """Headers that a proxy writes itself."""
 
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_METADATA = ipaddress.ip_address("fd00:ec2::254")
-"""AWS's metadata service, which is not link-local in IPv6."""
 
 log = logging.getLogger("owsgit.gateway")
 
 
 def is_forbidden(address: str) -> bool:
-    """Whether no gateway connects there: link-local addresses, at which providers tell a machine its credentials, and
-    what is no address of one host."""
+    """Whether no gateway connects there: where providers tell a machine its credentials, and what is no address of one
+    host."""
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        found = addresses.parsed(address)
     except ValueError:
         return False
-    if isinstance(found, ipaddress.IPv6Address):
-        found = found.ipv4_mapped or found
-    return found.is_link_local or found.is_multicast or found.is_unspecified or found == _METADATA
+    return addresses.is_metadata(found) or found.is_unspecified
 
 
 class Upstreams:

@@ -248,7 +248,8 @@ class Clone:
 
     def write_tree_with(self, scratch: Path, staged: Path, path: str) -> str:
         """As `write_tree` did last, with what lies in the folder `staged` at `path` (nothing: without it) instead of
-        what lies there in the working tree. Returns its id. Raises InvalidError for what .gitignore leaves out."""
+        what lies there in the working tree. Returns its id. Raises InvalidError for what .gitignore leaves out, and
+        for what git does not take."""
         for parent in Path(path).parents:
             if (self.folder / parent / IGNORED).is_file():
                 (staged / parent).mkdir(parents=True, exist_ok=True)
@@ -266,7 +267,10 @@ class Clone:
             raise InvalidError(
                 ".gitignore leaves it out", file=ignored[0], remedy="take it out of .gitignore, or choose another name"
             )
-        run(staged, "-c", "core.autocrlf=false", "add", "--all", "--", f":(literal){path}", env=env)
+        try:
+            run(staged, "-c", "core.autocrlf=false", "add", "--all", "--", f":(literal){path}", env=env)
+        except GitError as error:
+            raise InvalidError(str(error), file=path) from None
         return run(staged, "write-tree", env=env)
 
     def listed(self, scratch: Path, path: str) -> list[str]:

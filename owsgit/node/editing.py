@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from owsgit.model import strictjson
-from owsgit.model.errors import InvalidError
+from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.names import NAME
 from owsgit.model.resource import Kind, Resource
 from owsgit.model.service import Document, NotAppliedError
@@ -23,6 +23,13 @@ from owsgit.services import KINDS
 
 APPLIED_SECONDS_MAX = 45.0
 """How long a caller waits for what was written to be applied: AWS's SDKs wait 60 s for an answer."""
+
+SAVES_MAX = 10
+"""How often a change begins anew because its file was saved meanwhile."""
+
+
+class _SavedError(Exception):
+    """The user has saved the file that is about to be written."""
 
 
 class Editor:
@@ -64,40 +71,70 @@ class Editor:
         self, kind: Kind, name: str, change: Callable[[Document | None], Document | None], files: Path | None
     ) -> Resource | None:
         """What it is by then. Nothing is written unless the working tree is valid with it."""
-        before = self._working.read().get(kind.name, name)
-        file = kind.file(name)
-        document: Any = None if before is None else strictjson.loads((self._folder / file).read_bytes(), file)
-        wanted = change(document)
-        if wanted == document and files is None:
-            return before
-        path = f"{kind.folder}/{name}" if kind.has_files and (wanted is None or files is not None) else file
         with tempfile.TemporaryDirectory(prefix="owsgit-") as scratch:  # not in the tree: a half would be read there
             staged = Path(scratch, "staged")
             staged.mkdir()
+            if files is not None:
+                _stage(staged, f"{kind.folder}/{name}", kind.file(name), files)
+            for _ in range(SAVES_MAX):
+                with contextlib.suppress(_SavedError):
+                    return self._write_staged(kind, name, change, staged, whole=files is not None)
+        raise UnavailableError(f"{kind.file(name)} is being changed", file=kind.file(name), remedy="try again")
+
+    def _write_staged(
+        self,
+        kind: Kind,
+        name: str,
+        change: Callable[[Document | None], Document | None],
+        staged: Path,
+        *,
+        whole: bool,
+    ) -> Resource | None:
+        """The same, with the files that are staged if it is `whole`. Raises _SavedError."""
+        before = self._working.read().get(kind.name, name)
+        file = kind.file(name)
+        text = self._text(file)
+        if before is not None and text is None:
+            raise _SavedError
+        document: Any = None if before is None or text is None else strictjson.loads(text, file)
+        wanted = change(document)
+        if wanted == document and not whole:
+            return before
+        path = f"{kind.folder}/{name}" if kind.has_files and (wanted is None or whole) else file
+        if wanted is not None:
+            (staged / file).parent.mkdir(parents=True, exist_ok=True)
+            (staged / file).write_bytes(json.dumps(wanted, indent=2, ensure_ascii=False).encode() + b"\n")
+        after = self._working.would_be(staged, path).get(kind.name, name)
+        near = self._near()
+        if wanted is not None:
+            shutil.move(staged / path, near)
+        if self._text(file) != text:  # what the user has saved since then would be lost
             if wanted is not None:
-                _stage(staged, path, file, json.dumps(wanted, indent=2, ensure_ascii=False).encode() + b"\n", files)
-            after = self._working.would_be(staged, path).get(kind.name, name)
-            if path == file:
-                self._put_file(staged, path)
-            else:
-                self._put_folder(staged, path)
+                shutil.move(near, staged / path)
+            raise _SavedError
+        if path == file:
+            self._put_file(near, path)
+        else:
+            self._put_folder(near, path)
         return after
 
-    def _put_file(self, staged: Path, path: str) -> None:
+    def _text(self, file: str) -> bytes | None:
+        try:
+            return (self._folder / file).read_bytes()
+        except OSError:
+            return None
+
+    def _put_file(self, near: Path, path: str) -> None:
         place = self._folder / path
-        if not (staged / path).exists():
-            place.unlink()
+        if not near.exists():
+            place.unlink(missing_ok=True)
             return
         place.parent.mkdir(parents=True, exist_ok=True)
-        near = self._near()
-        shutil.move(staged / path, near)
         near.replace(place)
 
-    def _put_folder(self, staged: Path, path: str) -> None:
+    def _put_folder(self, near: Path, path: str) -> None:
         """What .gitignore leaves out is the user's alone: it stays."""
-        place, near = self._folder / path, self._near()
-        if (staged / path).exists():
-            shutil.move(staged / path, near)
+        place = self._folder / path
         for old in self._working.listed(path):
             (self._folder / old).unlink(missing_ok=True)
         _prune(place)
@@ -123,15 +160,11 @@ class Editor:
         return row.phase is Phase.READY and row.applied is not None and row.applied.version == wanted.version
 
 
-def _stage(staged: Path, path: str, file: str, text: bytes, files: Path | None) -> None:
-    target = staged / file
-    if files is not None:
-        (staged / path).parent.mkdir(parents=True)
-        shutil.move(files, staged / path)
-        if target.exists():
-            raise InvalidError(f"{target.name} says what it is, and cannot be among its files", file=file)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(text)
+def _stage(staged: Path, path: str, file: str, files: Path) -> None:
+    (staged / path).parent.mkdir(parents=True)
+    shutil.move(files, staged / path)
+    if (staged / file).exists():
+        raise InvalidError(f"{(staged / file).name} says what it is, and cannot be among its files", file=file)
 
 
 def _prune(folder: Path) -> None:

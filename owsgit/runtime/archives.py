@@ -91,7 +91,10 @@ def _unpack(opened: zipfile.ZipFile, target: Path, room: Room) -> None:
     for path, _ in links:
         path.parent.mkdir(parents=True, exist_ok=True)
     for path, to in links:  # last, so that nothing is made through a link; where they lead is checked by CodeStore
-        path.symlink_to(to)
+        try:
+            path.symlink_to(to)
+        except FileExistsError:
+            raise _twice(str(path.relative_to(target))) from None
 
 
 def _entries(opened: zipfile.ZipFile, room: Room) -> Iterator[tuple[zipfile.ZipInfo, list[str]]]:
@@ -117,4 +120,8 @@ def _write(opened: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, room: Roo
                 room.take(len(piece))
                 file.write(piece)
     except (FileExistsError, IsADirectoryError, NotADirectoryError):
-        raise InvalidError(f"{info.filename!a} would be laid out twice") from None
+        raise _twice(info.filename) from None
+
+
+def _twice(name: str) -> InvalidError:
+    return InvalidError(f"{name!a} would be laid out twice")

@@ -6,7 +6,6 @@ Where an address leads is hostile: it may be the node's own network. What comes 
 import contextlib
 import hashlib
 import http.client
-import ipaddress
 import os
 import socket
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from owsgit.model import addresses
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.runtime.archives import UNPACKED_BYTES_MAX
 from owsgit.runtime.code import sync
@@ -140,10 +140,8 @@ def _open(address: tuple[str, int], private: bool) -> socket.socket:
 
 def _forbidden(address: str, private: bool) -> str:
     """Why nothing is fetched from an address; '' if it may be."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    if found.is_link_local or found.is_multicast or found.is_unspecified:
+    found = addresses.parsed(address)
+    if addresses.is_metadata(found) or found.is_unspecified:
         return "where a provider's metadata may be"
     return "" if private or found.is_global else "which is not of the internet"
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from owsgit.model import addresses
 from owsgit.runtime.config import INNER_ADDRESS, Closing, Inner, Network
 from owsgit.runtime.relay import pass_on
 
@@ -74,19 +75,28 @@ def inside(network: Network) -> tuple[list[tuple[str, int]], list[str], str]:
     found = routes(network)
     names = dict.fromkeys((each.place, each.host) for each in found if each.place != each.host)
     places = dict.fromkeys(each.place for each in found)
-    addresses = [place for place in places if not ipaddress.IPv4Address(place).is_loopback]
+    further = [place for place in places if not ipaddress.IPv4Address(place).is_loopback]
     lines = [f"{place} {host}\n" for place, host in names]
-    return [(each.place, each.port) for each in found], addresses, "".join(lines) + HOSTS
+    return [(each.place, each.port) for each in found], further, "".join(lines) + HOSTS
 
 
 def is_forbidden(address: str, network: Network) -> bool:
     """Whether nobody may be let through to an address: this machine itself, or a provider's metadata service."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
+    found = addresses.parsed(address)
     if found.is_loopback or found.is_unspecified:
         return not network.loopback
-    return found.is_link_local or found.is_multicast
+    return addresses.is_metadata(found) or (not network.loopback and _is_own(found))
+
+
+def _is_own(address: addresses.Address) -> bool:
+    """Whether it is of an interface of this machine: what is sent there has it as its source, too."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        try:
+            asking.connect((str(address), 9))  # of UDP: nothing is sent
+        except OSError:  # there is no way to it
+            return False
+        return addresses.parsed(asking.getsockname()[0]) == address
 
 
 LOOKUPS_AT_ONCE = 16

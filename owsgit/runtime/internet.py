@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 
+from owsgit.model.addresses import METADATA
 from owsgit.model.errors import UnavailableError
 
 READY_SECONDS_MAX = 10.0
@@ -23,9 +24,9 @@ RESOLVER = "10.0.2.3"
 
 NOT_INTERNET = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.168.0.0/16",
-    "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+    "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", *(f"{each}/32" for each in METADATA if each.version == 4),
 )  # fmt: skip
-"""RFC 6890: private, shared, link-local (a provider's metadata service), multicast and reserved addresses."""
+"""RFC 6890: private, shared, link-local, multicast and reserved addresses; and providers' metadata services."""
 
 
 async def rejected() -> list[str]:

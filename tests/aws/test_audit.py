@@ -83,3 +83,13 @@ def test_a_record_is_short_whatever_the_client_says(tmp_path: Path) -> None:
 def test_what_a_node_tells_draws_nothing_and_breaks_nothing(given: dict[str, Any]) -> None:
     text = shown({"time": "\x1b", "node": "\x9b", "record": given})
     assert text.isprintable()
+
+
+def test_sessions_of_a_role_have_no_bound_of_their_own_each(tmp_path: Path) -> None:
+    audit = Audit(tmp_path, "a")
+    for number in range(IDLE_BURST + 100):
+        who = f"arn:aws:sts::123456789012:assumed-role/clerk/session-{number}"
+        audit.write(record(access_key="ASIA", who=who, error="", operation="DescribeTable"))
+    audit.close()
+    assert IDLE_BURST <= len(written(tmp_path)) < IDLE_BURST + 50
+    assert len(written(tmp_path)) + len(written(tmp_path / DATA)) == IDLE_BURST + 100

@@ -18,6 +18,10 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 
+from owsgit.ledger.repository import Clone
+from owsgit.node.editing import Editor
+from owsgit.node.working_tree import WorkingTree
+from owsgit.services import KINDS
 from tests.support import nodes, projects
 from tests.support.nodes import OWSGIT, free_port
 from tests.support.people import Person
@@ -383,3 +387,22 @@ def test_parameters_without_a_field_are_refused_by_name(up: Up) -> None:
         told = refused(client.create_function, **{**fine, "Code": {"ZipFile": zipped(app__py="")}, **given})
         assert told.code == "InvalidParameterValueException" and said in told.message, told
     assert not (up.project.folder / "functions/f").exists()
+
+
+def test_what_the_user_saves_meanwhile_is_not_lost(up: Up, tmp_path: Path) -> None:
+    working = WorkingTree(Clone(up.project.folder), tmp_path, None, "owsgit up")
+    editor = Editor(up.project.folder, working, None, None)  # type: ignore[arg-type]  # it only writes
+    file = up.project.folder / "roles/clerk.json"
+    seen: list[Any] = []
+
+    def change(before: Any) -> Any:
+        seen.append(before)
+        if len(seen) == 1:
+            file.write_text(json.dumps({**before, "inlinePolicies": {}}))
+        return {**before, "policies": []}
+
+    before = json.loads(file.read_text())
+    editor._write(KINDS["role"], "clerk", change, None)
+    after = {**before, "inlinePolicies": {}, "policies": []}
+    assert len(seen) == 2 and json.loads(file.read_text()) == after
+    file.write_text(json.dumps(before))

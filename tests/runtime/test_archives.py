@@ -37,6 +37,12 @@ def test_paths_that_lead_elsewhere_are_refused(tmp_path: Path, path: str) -> Non
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["a.zip", "out"]
 
 
+def test_a_link_over_a_folder_is_told_by_its_name_alone(tmp_path: Path) -> None:
+    with pytest.raises(InvalidError, match="'l' would be laid out twice") as caught:
+        unpack(tmp_path, zipped({"l": "/etc", "l/owned": "x"}, {"l": 0o120777}))
+    assert str(tmp_path) not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("files", "modes"),
     [

@@ -154,6 +154,7 @@ def test_the_nodes_own_network_is_out_of_reach(tmp_path: Path, url: str) -> None
         "http://169.254.169.254/latest/meta-data",
         "http://[::ffff:169.254.169.254]/",
         "http://[fe80::1]/",
+        "http://[fd00:ec2::254]/",
         "http://0.0.0.0:1/",
     ],
 )

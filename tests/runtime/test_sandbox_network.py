@@ -1,6 +1,7 @@
 """What a function reaches of the network: what its file says, and never the machine itself."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import subprocess
@@ -38,10 +39,10 @@ def handler(event, context):
 
 
 class Echo:
-    """A server on loopback that answers in capitals."""
+    """A server that answers in capitals."""
 
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self.listener = socket.create_server((host, 0))
         self.port = self.listener.getsockname()[1]
         self.count = 0
         threading.Thread(target=self._run, daemon=True).start()
@@ -62,6 +63,14 @@ class Echo:
             while piece := connection.recv(65536):
                 data += piece
             connection.sendall(data.upper())
+
+
+def own_address() -> str:
+    """Of an interface of this machine; '' if it is in no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking, contextlib.suppress(OSError):
+        asking.connect(("198.51.100.1", 9))
+        return str(asking.getsockname()[0])
+    return ""
 
 
 @pytest.fixture
@@ -94,6 +103,13 @@ def test_the_machine_itself_is_not_reached_even_if_it_is_allowed(function: Make,
         answer = caller({"host": host, "port": echo.port})
         assert answer == "" or answer.startswith("refused: ")
     assert echo.count == 0
+    if address := own_address():
+        other = Echo(address)
+        answer = function(CALL, network=Network(allowed=(f"{address}:{other.port}",)))(
+            {"host": address, "port": other.port}
+        )
+        assert (answer == "" or answer.startswith("refused: ")) and other.count == 0
+        other.listener.close()
     own = {("own.invalid", 443): ("127.0.0.1", echo.port), ("localhost", echo.port): ("127.0.0.1", echo.port)}
     network = Network(allowed=("own.invalid:443", f"localhost:{echo.port}"), own=lambda *place: own.get(place))
     caller = function(CALL, network=network)
@@ -125,8 +141,12 @@ def test_what_the_node_gives_itself_is_reached_and_nothing_beside_it(
 
 
 @pytest.mark.parametrize(
-    "address", ["127.9.9.9", "0.0.0.0", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1"]
-)
+    "address",
+    [
+        "127.9.9.9", "0.0.0.0", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1", "fd00:ec2::254",
+        "::ffff:168.63.129.16",
+    ],
+)  # fmt: skip
 def test_no_name_leads_to_the_machine_or_to_a_metadata_service(address: str) -> None:
     assert is_forbidden(address, Network(allowed=("evil.example:80",)))
     assert not is_forbidden("192.0.2.1", Network())

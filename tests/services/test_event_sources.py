@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from owsgit.aws.api import ServiceError
 from owsgit.model.change import Change
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.model.names import Scope
 from owsgit.model.resource import Resource
 from owsgit.model.service import Answer, Invocation, SourcePage, SourceRecord
 from owsgit.services import KINDS
-from owsgit.services.event_sources import KIND
+from owsgit.services.event_sources import KIND, changing
 from owsgit.services.event_sources import feed as feeds
 from owsgit.services.event_sources import lane as lanes
 from owsgit.services.event_sources.checkpoints import Checkpoints
@@ -649,3 +650,16 @@ def test_checkpoints_that_cannot_be_used_are_told(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(UnavailableError, match="has the format 7"):
         asyncio.run(positions())
+
+
+@pytest.mark.parametrize("name", ["..", "_f", "-" * 64, "f" * 65])
+def test_a_function_that_can_be_none_is_refused_at_once(name: str) -> None:
+    with pytest.raises(ServiceError, match=f"FunctionName: '{name}' is not the name of a function"):
+        changing.name_for({"function": name, "source": {"table": "t"}}, {})
+
+
+def test_patterns_are_no_deeper_than_a_file_may_be() -> None:
+    for depth in (300, 1000):
+        deep = {"FilterCriteria": {"Filters": [{"Pattern": '{"a": %s}' % ("[" * depth + "]" * depth)}]}}
+        with pytest.raises(ServiceError, match="Invalid filter pattern definition"):
+            changing.updated({}, deep)

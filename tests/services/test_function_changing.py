@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import stat
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from owsgit.aws.api import ServiceError
+from owsgit.ledger.repository import Clone
+from owsgit.model.errors import InvalidError
 from owsgit.model.names import Scope
 from owsgit.services.functions import changing, controlling
 from owsgit.services.functions.spec import FunctionSpec
@@ -114,3 +117,16 @@ def test_a_package_lies_unpacked_where_it_means_the_same(tmp_path: Path) -> None
     assert plain(zipped("app.js", "requirements.txt", "package.json", "node_modules/a/index.js"), "nodejs20.x")
     assert not plain(zipped("app.js", "package.json"), "nodejs20.x")
     assert plain(zipped("bootstrap", "package.json", "requirements.txt"), "provided.al2023")
+
+
+def test_what_git_does_not_take_is_an_error_of_the_files(tmp_path: Path) -> None:
+    """Such names never come into the working tree: their package stays a zip."""
+    clone, home, staged = tmp_path / "clone", tmp_path / "home", tmp_path / "staged"
+    subprocess.run(["git", "init", "-q", str(clone)], check=True)
+    (staged / "functions/f/git~1").mkdir(parents=True)
+    (staged / "functions/f/git~1/config").write_text("")
+    (home / "objects").mkdir(parents=True)
+    found = Clone(clone)
+    found.write_tree(home)
+    with pytest.raises(InvalidError, match="git~1"):
+        found.write_tree_with(home, staged, "functions/f")

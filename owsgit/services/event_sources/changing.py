@@ -9,10 +9,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import orjson
-
 from owsgit.aws.api import ServiceError
-from owsgit.model.names import is_name, unqualified
+from owsgit.model import strictjson
+from owsgit.model.errors import InvalidError
+from owsgit.model.names import NAME_RULE, is_name, unqualified
 
 Document = dict[str, Any]
 Parameters = Mapping[str, Any]
@@ -97,8 +97,8 @@ def _set(document: Document, field: str, value: Any) -> None:
 
 def _patterns(filters: list[Mapping[str, str]]) -> list[Any]:
     try:
-        return [orjson.loads(each.get("Pattern", "")) for each in filters]
-    except orjson.JSONDecodeError:
+        return [strictjson.loads(each.get("Pattern", "").encode(), "FilterCriteria") for each in filters]
+    except InvalidError:
         raise invalid("Invalid filter pattern definition.") from None
 
 
@@ -110,7 +110,9 @@ def _destination(given: Mapping[str, Mapping[str, str]]) -> Document:
 
 
 def name_for(document: Document, taken: Collection[str]) -> str:
-    """What a new mapping may be called: as its function is, or by the table as well."""
+    """What a new mapping may be called: as its function is, or by the table as well. Raises ServiceError."""
     named, table = unqualified(document["function"]), document["source"]["table"]
+    if not is_name(named):  # no name that begins with it would be one
+        raise invalid(f"FunctionName: {named!r:.100} is not the name of a function: use {NAME_RULE}")
     wanted = itertools.chain((named, f"{named}-{table}"), map(f"{named[:50]}-{{}}".format, itertools.count(2)))
     return next(each for each in wanted if is_name(each) and each not in taken)
