@@ -12,8 +12,8 @@ ANSWER_SECONDS_MAX = 5.0
 class LinkedNeighbours:
     """See owsgit.model.service.Neighbours."""
 
-    def __init__(self, own: str, links: Callable[[], Iterable[Link]]) -> None:
-        self._own, self._links = own, links
+    def __init__(self, own: str, nodes: Callable[[], Iterable[str]], links: Callable[[], Iterable[Link]]) -> None:
+        self._own, self._nodes, self._links = own, nodes, links
         self.topics: dict[str, Callable[[str, Told], Awaitable[Told]]] = {}
 
     @property
@@ -21,7 +21,9 @@ class LinkedNeighbours:
         return self._own
 
     def others(self) -> list[str]:
-        return [link.member.name for link in self._links()]
+        """Of the ledger, not of the links: those come after the first resources are applied, and who asks whether a
+        table is on this node must not hear then that there is no other."""
+        return [name for name in self._nodes() if name != self._own]
 
     async def ask(self, node: str, topic: str, told: Told) -> Told:
         for link in self._links():

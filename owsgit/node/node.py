@@ -120,7 +120,7 @@ class Node:
         self._store = Store(home.votes)
         self._inventory = Inventory(home.database, KINDS)
         targets: dict[str, Any] = {}
-        self._neighbours = LinkedNeighbours(settings.name, lambda: self._council.links().values())
+        self._neighbours = LinkedNeighbours(settings.name, self._node_names, lambda: self._council.links().values())
         site = self._site(targets)
         self._handlers = handlers_of(site)
         targets.update({name: handler for name, handler in self._handlers.items() if hasattr(handler, "invoke")})
@@ -457,6 +457,10 @@ class Node:
         state = self._state()
         assert state is not None
         return state.scope
+
+    def _node_names(self) -> list[str]:
+        state = self._state()
+        return [node.name for node in state.of_kind("node")] if state is not None else []
 
     def _user_of(self, fingerprint: str) -> str | None:
         """Who may log in: users of the ledger; while it is empty, the owners."""
