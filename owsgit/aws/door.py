@@ -212,7 +212,10 @@ class Door:
         """Have another node answer. It gets the request as it was signed, and believes this node nothing."""
         arrival = asked.arrival
         told = passing.told(arrival.request, await arrival.body(), arrival.address, secure=arrival.secure)
-        answer = await self._house.neighbours.ask(node, TOPIC, told)
+        try:
+            answer = await self._house.neighbours.ask(node, TOPIC, told)
+        except UnavailableError as error:
+            raise UnavailableError(f"node {node} has what this is about, and cannot be asked now: {error}") from None
         asked.elsewhere = True  # it stands in that node's log
         return passing.reply(answer)
 

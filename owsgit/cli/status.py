@@ -55,6 +55,7 @@ def _table(data: dict[str, Any]) -> Table:
     lines += [f"warning  {warning}" for warning in data["warnings"]]
     if data["problem"]:
         lines.append(f"problem  main is not followed: {data['problem']}")
+    away = {each["node"] for each in data["nodes"] if not each["reachable"]}
     rows = [
         [
             resource["resource"],
@@ -62,7 +63,7 @@ def _table(data: dict[str, Any]) -> Table:
             " ".join(resource["urls"]),
             resource["since"],
             resource["commit"][:10],
-            _message(resource),
+            _message(resource, away),
         ]
         for resource in data["resources"]
     ]
@@ -71,11 +72,13 @@ def _table(data: dict[str, Any]) -> Table:
     return Table(("RESOURCE", "STATE", "URL", "SINCE", "COMMIT", "MESSAGE"), rows, lines)
 
 
-def _message(resource: dict[str, Any]) -> str:
+def _message(resource: dict[str, Any], away: set[str]) -> str:
     """What there is to say of a resource, in lines."""
     live = resource["live"]
+    home = live.get("home")
     told = [
         resource["message"],
+        f"not there until node {home} is reachable again" if home in away else "",
         f"last drift: {resource['drift']}" if resource["drift"] else "",
         *_counts(live),
         *_canaries(live),

@@ -27,6 +27,7 @@ class EventSourceHandler:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._mappings: dict[str, Resource] = {}  # on whichever node they are at work
+        self._elsewhere: dict[str, str] = {}  # the node that one is at work on, as it was applied
         self._feeds: dict[str, Feed] = {}
         self._around = Surroundings(
             site.sources,
@@ -47,7 +48,9 @@ class EventSourceHandler:
         if home is not None:
             if feed is not None:
                 await self._feeds.pop(name).close()
+            self._elsewhere[name] = home
             return Applied(f"on node {home}")
+        self._elsewhere.pop(name, None)
         if feed is None:
             feed = Feed(name, spec, self._around)
         elif feed.spec != spec:
@@ -67,6 +70,7 @@ class EventSourceHandler:
     async def delete(self, name: str) -> None:
         """A mapping that is added again begins where it says then."""
         self._mappings.pop(name, None)
+        self._elsewhere.pop(name, None)
         feed = self._feeds.pop(name, None)
         if feed is not None:
             await feed.close(0)
@@ -81,7 +85,9 @@ class EventSourceHandler:
 
     def details(self, name: str) -> Mapping[str, Any]:
         feed = self._feeds.get(name)
-        return feed.facts() if feed is not None else {}
+        if feed is not None:
+            return feed.facts()
+        return {"home": self._elsewhere[name]} if name in self._elsewhere else {}
 
     # -- for the API -----------------------------------------------------------------------------------------------
 

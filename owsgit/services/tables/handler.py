@@ -224,8 +224,10 @@ class TableHandler:
 
     def details(self, name: str) -> Mapping[str, Any]:
         table = self._catalog.tables.get(name)
-        if table is None or table.home is not None:
+        if table is None:
             return {}
+        if table.home is not None:
+            return {"home": table.home}
         building = {
             index: f"building, {done:,} items done"
             for (place, index), done in self._catalog.building.items()
