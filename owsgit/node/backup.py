@@ -1,8 +1,8 @@
 """A node's home as one file, and back: its ledger with the votes, its state, and its key if wanted.
 
 The file is a compressed tar: `manifest.json` (what it is, and the SHA-256 of every other member), `node.json`, `key`,
-`votes.db`, `node.db`, `ledger.bundle` (git bundle(1)), and in `tables/` what the node keeps of tables. Code and logs
-are left out: code is in the ledger.
+`votes.db`, `node.db`, `ledger.bundle` (git bundle(1)), `event-sources.db`, and in `tables/` what the node keeps of
+tables. Code and logs are left out: code is in the ledger.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from owsgit.peers.store import RESTORED, STOPPED, Store
 from owsgit.peers.transfer import HELD
 from owsgit.reconcile.inventory import now
 from owsgit.services import tables
+from owsgit.services.event_sources.checkpoints import FILE as CHECKPOINTS
 from owsgit.services.tables import sqlite_backup
 from owsgit.services.tables.sqlite_file import SUFFIX
 
@@ -36,7 +37,7 @@ FORMAT = 1
 MEMBER_BYTES_MAX = 64 << 30
 MANIFEST_BYTES_MAX = 1 << 20
 MANIFEST = "manifest.json"
-MEMBERS = ("node.json", "key", "votes.db", "node.db", "ledger.bundle")
+MEMBERS = ("node.json", "key", "votes.db", "node.db", "ledger.bundle", CHECKPOINTS)
 TABLES = "tables"
 _TABLES_FILE = re.compile(rf"{TABLES}/[A-Za-z0-9_%~-][A-Za-z0-9._%~-]{{0,250}}")
 """Names that the engine of tables gives."""
@@ -70,6 +71,7 @@ def write(home: Home, file: Path, project_id: str, *, key: bool) -> Backup:
     """Write `file`, whole or not at all; the node may go on meanwhile. Raises OwsgitError.
 
     The order matters: main is read first and the votes afterwards, as a decision is on the disk before main moves.
+    How far event sources are comes before the tables that they read: never beyond the last change that is in it.
     """
     settings = home.settings()
     repository = Repository(home.ledger)
@@ -81,7 +83,7 @@ def write(home: Home, file: Path, project_id: str, *, key: bool) -> Backup:
         shutil.copyfile(home.settings_file, folder / "node.json")
         if key:
             shutil.copyfile(home.key, folder / "key")
-        for database in (home.votes, home.database):
+        for database in (home.votes, home.database, home.folder / CHECKPOINTS):
             _copy_database(database, folder / database.name)
         globs = [f"--glob={FOLDER}/*", f"--glob={HELD}/*"]
         run(
@@ -184,6 +186,8 @@ def _put_in_place(home: Home, made: Backup, files: Mapping[str, Path], changes: 
     shutil.copyfile(files["votes.db"], home.votes)
     if "node.db" in files:
         shutil.copyfile(files["node.db"], home.database)
+    if CHECKPOINTS in files:
+        shutil.copyfile(files[CHECKPOINTS], home.folder / CHECKPOINTS)
     kept = [path for name, path in files.items() if name.startswith(f"{TABLES}/")]
     if kept:
         (home.folder / tables.FOLDER).mkdir(parents=True)

@@ -2,14 +2,19 @@
 
 import json
 import os
+import sqlite3
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
+from owsgit.node import backup
+from owsgit.node.home import Home
+from owsgit.services.event_sources.checkpoints import FILE
 from tests.support import projects
 from tests.support.nodes import Node, owsgit, push, until
 from tests.support.people import Person
@@ -191,7 +196,12 @@ def test_a_batch_that_fails_is_halved_until_the_bad_record_stands_alone(shop: Sh
     assert removed["eventSourceARN"] == arn and removed["eventSource"] == "aws:dynamodb"
 
 
-def test_a_node_that_is_killed_loses_no_record_and_keeps_their_order(shop: Shop) -> None:
+def _positions(file: Path) -> list[Any]:
+    with closing(sqlite3.connect(file)) as database:
+        return database.execute("SELECT mapping, lane, position FROM checkpoints ORDER BY 1, 2").fetchall()
+
+
+def test_a_node_that_is_killed_loses_no_record_and_keeps_their_order(shop: Shop, tmp_path: Path) -> None:
     orders, seen = shop.table("orders"), shop.table("seen")
     keys, last = "abcdef", 200 if KILLS > 1 else 14
     for number in range(last + 1):
@@ -224,6 +234,11 @@ def test_a_node_that_is_killed_loses_no_record_and_keeps_their_order(shop: Shop)
     assert shop.live("copy")["state"] == "Enabled"
     status = owsgit("status", by=shop.project.owner, cwd=shop.project.folder).text
     assert "OK, iterator age 0 s" in status
+    project_id = shop.node.status()["project"]["id"]
+    backup.write(Home(shop.node.home), tmp_path / "a.backup", project_id, key=True)
+    backup.restore(tmp_path / "a.backup", tmp_path / "again", {})
+    far = [_positions(home / FILE) for home in (shop.node.home, tmp_path / "again")]
+    assert far[0] and far[0] == far[1]
     metrics = owsgit("metrics", by=shop.project.owner, cwd=shop.project.folder).text
     assert 'owsgit_event_source_iterator_age_seconds{event_source="copy",function="copy"} 0' in metrics
     assert 'owsgit_event_source_records_total{event_source="copy",function="copy",result="delivered"}' in metrics

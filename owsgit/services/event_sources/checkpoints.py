@@ -11,6 +11,8 @@ from owsgit.model.errors import UnavailableError
 
 Result = TypeVar("Result")
 
+FILE = "event-sources.db"
+"""In the node's home."""
 VERSION = 1
 """PRAGMA user_version of the schema below."""
 

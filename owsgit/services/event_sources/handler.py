@@ -11,7 +11,7 @@ from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, Site, Told
 from owsgit.services.event_sources import FUNCTION_ARN
 from owsgit.services.event_sources.api import EventSources
-from owsgit.services.event_sources.checkpoints import Checkpoints
+from owsgit.services.event_sources.checkpoints import FILE, Checkpoints
 from owsgit.services.event_sources.described import configuration, uuid_of
 from owsgit.services.event_sources.feed import Feed, Surroundings
 from owsgit.services.event_sources.metrics import Metrics
@@ -32,7 +32,7 @@ class EventSourceHandler:
         self._around = Surroundings(
             site.sources,
             lambda: site.targets["function"],
-            Checkpoints(site.home / "event-sources.db"),
+            Checkpoints(site.home / FILE),
             self._function_arn,
         )
         self._metrics = Metrics(site.registry or CollectorRegistry(), lambda: list(self._feeds.values()))
