@@ -7,6 +7,11 @@ from pydantic import Field
 from owsgit.model.errors import Problem
 from owsgit.model.spec import Name, Reference, Spec
 
+_GOING = (
+    "; if the node is to go, what it keeps goes first: copy that elsewhere, and delete this file in the same commit"
+)
+"""For a node that is taken out of the ledger."""
+
 
 class Housed(Spec):
     """A spec whose resource is on one node, as its data is."""
@@ -20,7 +25,7 @@ class Housed(Spec):
     def references(self) -> Iterator[Reference]:
         yield from super().references()
         if self.node is not None:
-            yield Reference("node", self.node, "$.node", passes=False, orders=False)
+            yield Reference("node", self.node, "$.node", passes=False, orders=False, otherwise=_GOING)
 
 
 def home_of(spec: Housed, nodes: Iterable[str]) -> str | None:

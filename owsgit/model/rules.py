@@ -209,7 +209,8 @@ class Rules:
                     f"there is no {ref.kind} {ref.name!r}: {kind.file(ref.name)} is missing",
                     resource.file,
                     ref.path,
-                    f"{nearest(ref.name, known, ref.kind, kind.folder)}; or {added}" if known else added,
+                    (f"{nearest(ref.name, known, ref.kind, kind.folder)}; or {added}" if known else added)
+                    + ref.otherwise,
                 )
 
     def _unfit(self, resource: Resource) -> Iterator[Problem]:

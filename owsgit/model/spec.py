@@ -49,7 +49,7 @@ class Reference:
     target has to be there first; not so where it is only called later, as then two may name each other, or one itself.
     `need`: what the target has to be able to do for the one that names it (see Spec.lacks), such as a runtime.
     `commit`: it is meant as it was at that commit of main. `files`: one of them has to be beside the target's JSON; a
-    path that ends in a slash is a folder.
+    path that ends in a slash is a folder. `otherwise`: what else is a remedy if there is no target.
     """
 
     kind: str
@@ -60,6 +60,7 @@ class Reference:
     need: str = ""
     commit: str = ""
     files: tuple[str, ...] = ()
+    otherwise: str = ""
 
 
 @dataclass(frozen=True)

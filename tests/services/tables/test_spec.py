@@ -95,6 +95,13 @@ def test_what_does_not_go_together_is_refused(state: State, given: dict[str, Any
     assert any(problem.startswith(said) for problem in wrong(state, given)), wrong(state, given)
 
 
+def test_a_node_that_goes_takes_no_table_along_unsaid(state: State) -> None:
+    [said] = wrong(state, {**PLAIN, "node": "z"})
+    assert said.endswith(
+        "or add it; if the node is to go, what it keeps goes first: copy that elsewhere, and delete this file in the same commit"
+    )
+
+
 def test_a_name_has_three_characters(state: State) -> None:
     assert "a table's name has at least 3 characters" in wrong(state, PLAIN, "ab")[0]
 
