@@ -34,6 +34,8 @@ from owsgit.model.service import Credential, CredentialError, Decide, Neighbours
 BODY_BYTES_MAX = 16 * 1024 * 1024
 """DynamoDB's limit for a request, the largest of all here."""
 
+TELL_SECONDS = 60.0
+
 TOPIC = "aws"
 """Under which nodes pass requests on to each other."""
 
@@ -84,6 +86,7 @@ class Door:
         self._house = house
         self._apis = list(apis)
         self._speaking: asyncio.Task[_Speaking] | None = None
+        self._told: tuple[str, float] = ("", 0.0)  # what was last logged of what is not there, and when
         house.neighbours.answer(TOPIC, self._answer_neighbour)
 
     async def answer(self, arrival: Arrival) -> Reply:
@@ -101,7 +104,9 @@ class Door:
         except ServiceError as error:
             reply = asked.refuse(error)
         except UnavailableError as error:
-            reply = asked.refuse(ServiceError("ServiceUnavailable", str(error), status=503))
+            self._tell(f"{asked.operation or 'a request'}: {error}")
+            said = [text for each in error.problems for text in (each.message, each.remedy) if text]
+            reply = asked.refuse(ServiceError("ServiceUnavailable", "; ".join(said), status=503))  # no path of ours
         except OwsgitError as error:
             reply = asked.refuse(ServiceError("ValidationException", str(error)))
         except Exception:
@@ -110,6 +115,13 @@ class Door:
         if not asked.elsewhere:
             self._house.audit.write(asked.record(reply, time.monotonic() - began))
         return reply
+
+    def _tell(self, text: str) -> None:
+        """Log why something is not there; the same not again for a while, as clients try again."""
+        last, when = self._told
+        if text != last or time.monotonic() - when > TELL_SECONDS:
+            self._told = text, time.monotonic()
+            log.warning("%s", text)
 
     async def _answer(self, asked: "_Asked") -> Reply:
         arrival, house = asked.arrival, self._house

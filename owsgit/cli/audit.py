@@ -82,4 +82,5 @@ def shown(entry: dict[str, Any]) -> str:
         on = f"{on} and {record['leftOut']} more without good credentials before it".strip()
     words = (entry.get("time"), entry.get("node"), who, what, became, f"{record.get('ms', '')} ms", on)
     told = " ".join(terminal.safe(str(word)) for word in words if word not in ("", None))
-    return f"{told}  {terminal.safe(str(record['message']))}" if record.get("message") else told
+    why = [terminal.safe(str(record[name])) for name in ("message", "reason") if record.get(name)]
+    return "  ".join([told, *why])

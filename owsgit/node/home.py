@@ -32,6 +32,9 @@ from owsgit.model.core import Address, NodeSpec, Port, PublicKey
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.spec import Document, Name, Spec
 
+DISK_BYTES_MIN = 64 << 20
+"""With less on its disk, a node says that it is full: git, SQLite and the log each want some at once."""
+
 SandboxName = Literal["bubblewrap", "none"]
 
 
@@ -169,6 +172,18 @@ class Home:
         self.reviews = self.folder / "reviews.db"
         self.hook_socket = self.folder / "hook.sock"
 
+    def lack(self) -> str:
+        """What the node has not of its disk, '' if nothing. In one wording, as each change of it is noted by others."""
+        try:
+            found = os.statvfs(self.folder)
+        except OSError as error:
+            return f"its home cannot be read: {error.strerror}"
+        if found.f_flag & os.ST_RDONLY:
+            return "its home is read-only: mount it for writing"
+        if found.f_bavail * found.f_frsize >= DISK_BYTES_MIN:
+            return ""
+        return f"its disk is full, less than {DISK_BYTES_MIN >> 20} MiB are free: make room, it goes on by itself then"
+
     @classmethod
     def create(cls, folder: Path, settings: NodeSettings) -> "Home":
         """Make the home of a new node, with a new key. Raises OwsgitError if there is one already."""
@@ -251,7 +266,14 @@ class Home:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Only one process may run a node. The lock ends with the process, however it ends."""
-        with (self.folder / "lock").open("w") as file:
+        try:
+            opened = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise UnavailableError(
+                f"the home {self.folder} cannot be written: {error.strerror}",
+                remedy="give the node's user the right to write it, mount it for writing, or name another with --home",
+            ) from None
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -102,6 +102,8 @@ class Node:
         with self.home.lock():
             _, most = resource.getrlimit(resource.RLIMIT_NOFILE)  # each connection and each worker needs some
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            if lack := self.home.lack():  # before what may not start for it
+                log.warning("%s", lack)
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self._stop.set)
@@ -298,6 +300,7 @@ class Node:
             stop=self._stop_because,
             now=now,
             topics=self._neighbours.topics,
+            lack=self.home.lack,
         )
         return Council(own, self._ledger, self._store, host)
 
@@ -509,6 +512,7 @@ class Node:
         state = self._state()
         secrets = watch.standings(state) if state is not None else ()
         return [
+            *([lack] if (lack := self.home.lack()) else []),
             *self._own_warnings(state),
             *(f"{each.resource.file}: {each.problem}" for each in secrets if each.problem),
         ]

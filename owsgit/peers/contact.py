@@ -154,7 +154,7 @@ class Contact:
                     "failed": list(self._failed[: statuses.FAILED_MAX]),
                     "version": self._at.own.version,
                     "time": self._at.host.now(),
-                    "problem": self._at.problem[:2000],
+                    "problem": (self._at.problem or self._at.host.lack())[:2000],
                 }
             ),
         )
@@ -188,6 +188,8 @@ class Contact:
                 await asyncio.to_thread(self._write, votes, fresh, present if present != names else None, reviewed)
                 told |= {each.status.node: _essence(each) for each in fresh}
                 names = present
+            except OSError as error:  # a full disk, mostly: as often as there is something to note
+                log.error("notes could not be written: %s", error)
             except Exception:
                 log.exception("notes could not be written")
                 self._votes = votes + self._votes
@@ -262,6 +264,7 @@ class Contact:
                     done = answer.head.get("done") is True
                     if done:
                         report(link.member, signed.status)
+                    if done or signed.status.problem:  # a node that says why it does not follow is not waited for
                         return
                 await asyncio.sleep(0.2)
 

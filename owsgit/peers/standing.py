@@ -74,6 +74,8 @@ class Host:
     now: Callable[[], str]
     topics: Mapping[str, Callable[[str, Told], Awaitable[Told]]] = field(default_factory=dict)
     """What services of other nodes may ask of this one's, with who answers the node of that name."""
+    lack: Callable[[], str] = lambda: ""
+    """What keeps the node from following and writing, '' if nothing does."""
 
 
 @dataclass(frozen=True)

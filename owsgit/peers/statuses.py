@@ -29,7 +29,9 @@ class NodeStatus(Document):
     failed: list[_Text] = Field(max_length=FAILED_MAX, description="Resources that failed.")
     version: _Text = Field(description="Version of owsgit.")
     time: _Text = Field(description="When this was so, by the node's own clock (UTC).")
-    problem: Annotated[str, StringConstraints(max_length=2000)] = Field("", description="Why main is not followed.")
+    problem: Annotated[str, StringConstraints(max_length=2000)] = Field(
+        "", description="Why main is not followed, or may not be."
+    )
 
     def text(self) -> bytes:
         """What is signed: one form for one status."""

@@ -72,6 +72,11 @@ def test_a_record_is_short_whatever_the_client_says(tmp_path: Path) -> None:
     assert (tmp_path / "current.jsonl").stat().st_size < 1_000_000
 
 
+def test_people_are_told_why_credentials_were_not_good() -> None:
+    given = {"message": "The security token included in the request is invalid.", "reason": "the key is not bob's"}
+    assert shown({"record": given}).endswith("request is invalid.  the key is not bob's")
+
+
 @pytest.mark.parametrize(
     "given",
     [

@@ -21,6 +21,7 @@ from owsgit.aws.door import BODY_BYTES_MAX, TOPIC, Arrival, Door, House
 from owsgit.aws.protocols import protocols_of
 from owsgit.aws.protocols.wire import Reply
 from owsgit.aws.sigv4 import UNSIGNED_PAYLOAD, Request
+from owsgit.model.errors import UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision
 from owsgit.model.names import Scope
@@ -70,6 +71,8 @@ class Tables:
         self.callers.append(caller)
         if limit == 99:
             raise RuntimeError("the password is hunter2")
+        if limit == 98:
+            raise UnavailableError("the disk is full", file="/srv/node-a/t.table", remedy="free some space")
         return {"TableNames": ["t"]}
 
 
@@ -258,6 +261,15 @@ def test_what_fails_inside_is_not_told(node: Node) -> None:
     assert reply.status == 500 and b"InternalFailure" in reply.body and b"hunter2" not in reply.body
     node.audit.close()
     assert "hunter2" not in (node.folder / "current.jsonl").read_text()
+
+
+def test_what_is_not_there_is_logged_once_and_told_without_its_path(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    replies = [asked(node, b'{"Limit": 98}') for _ in range(3)]
+    assert {reply.status for reply in replies} == {503}
+    assert b"the disk is full; free some space" in replies[0].body and b"/srv" not in replies[0].body
+    assert caplog.text.count("ListTables: /srv/node-a/t.table: the disk is full") == 1
 
 
 def test_of_a_key_that_is_there_twice_all_see_the_same(node: Node) -> None:
