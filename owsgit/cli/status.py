@@ -68,7 +68,7 @@ def _table(data: dict[str, Any]) -> Table:
         for resource in data["resources"]
     ]
     if not sys.stdout.isatty():
-        rows = [[cell.replace("\n", "; ") for cell in row] for row in rows]
+        rows = [["; ".join(map(str.strip, cell.split("\n"))) for cell in row] for row in rows]
     return Table(("RESOURCE", "STATE", "URL", "SINCE", "COMMIT", "MESSAGE"), rows, lines)
 
 
