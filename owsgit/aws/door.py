@@ -225,6 +225,7 @@ class Door:
         arrival = asked.arrival
         told = passing.told(arrival.request, await arrival.body(), arrival.address, secure=arrival.secure)
         try:
+            await self._house.neighbours.await_back(node)
             answer = await self._house.neighbours.ask(node, TOPIC, told)
         except UnavailableError as error:
             raise UnavailableError(f"node {node} has what this is about, and cannot be asked now: {error}") from None

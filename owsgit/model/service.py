@@ -276,6 +276,10 @@ class Neighbours(Protocol):
         """What `node` answers. Raises OwsgitError if it does not, or not in time."""
         ...
 
+    async def await_back(self, node: str) -> None:
+        """Wait some seconds for a node that was there a moment ago, as one that is restarted was."""
+        ...
+
     def answer(self, topic: str, answer: Callable[[str, Told], Awaitable[Told]]) -> None:
         """Have questions about `topic` answered: `answer` gets who asks, and may raise OwsgitError."""
         ...
@@ -291,6 +295,9 @@ class Alone:
 
     async def ask(self, node: str, topic: str, told: Told) -> Told:
         raise UnavailableError(f"there is no node {node}")
+
+    async def await_back(self, node: str) -> None:
+        pass
 
     def answer(self, topic: str, answer: Callable[[str, Told], Awaitable[Told]]) -> None:
         pass

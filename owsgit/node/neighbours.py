@@ -8,6 +8,13 @@ from owsgit.peers.links import Link
 
 ANSWER_SECONDS_MAX = 5.0
 
+RESTART_SECONDS = 20.0
+BACK_SECONDS_MAX = 8.0
+"""Who needs a node that was lost so lately waits for it, and so long: it may only be restarted."""
+
+WAITING_MAX = 200
+"""Who wait for nodes; what they have come with is held meanwhile."""
+
 
 class LinkedNeighbours:
     """See owsgit.model.service.Neighbours."""
@@ -15,6 +22,7 @@ class LinkedNeighbours:
     def __init__(self, own: str, nodes: Callable[[], Iterable[str]], links: Callable[[], Iterable[Link]]) -> None:
         self._own, self._nodes, self._links = own, nodes, links
         self.topics: dict[str, Callable[[str, Told], Awaitable[Told]]] = {}
+        self._waiting = 0
 
     @property
     def own(self) -> str:
@@ -33,6 +41,15 @@ class LinkedNeighbours:
                 answered = frame.head.get("fields")
                 return Told(answered if isinstance(answered, dict) else {}, frame.body)
         raise UnavailableError(f"there is no node {node}")
+
+    async def await_back(self, node: str) -> None:
+        for link in self._links():
+            if link.member.name == node and link.was_lost_within(RESTART_SECONDS) and self._waiting < WAITING_MAX:
+                self._waiting += 1
+                try:
+                    await link.wait_up(BACK_SECONDS_MAX)
+                finally:
+                    self._waiting -= 1
 
     def answer(self, topic: str, answer: Callable[[str, Told], Awaitable[Told]]) -> None:
         self.topics[topic] = answer

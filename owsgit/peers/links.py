@@ -9,7 +9,9 @@ import contextlib
 import ipaddress
 import itertools
 import logging
+import math
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +53,7 @@ class Link:
         self._dialer = dialer
         self._on_up = on_up
         self._up = asyncio.Event()
+        self._lost_at = -math.inf  # a time of the monotonic clock
         self._wake = asyncio.Event()
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Frame]] = {}
@@ -60,6 +63,10 @@ class Link:
     @property
     def up(self) -> bool:
         return self._up.is_set()
+
+    def was_lost_within(self, seconds: float) -> bool:
+        """Whether it was up so lately, and is not."""
+        return not self.up and time.monotonic() - self._lost_at < seconds
 
     def wake(self) -> None:
         """Try to connect now: the neighbour was heard of."""
@@ -132,6 +139,8 @@ class Link:
                     waiting.set_result(frame)
 
     def _down(self) -> None:
+        if self.up:
+            self._lost_at = time.monotonic()
         self._up.clear()
         if self._connection is not None:
             self._connection.abort()

@@ -39,14 +39,20 @@ class Streets:
     def __init__(self) -> None:
         self.asked: list[Told] = []
         self.told = Told({})
+        self.problem = ""
         self.topics: dict[str, Callable[[str, Told], Awaitable[Told]]] = {}
 
     def others(self) -> list[str]:
         return ["b"]
 
     async def ask(self, node: str, topic: str, told: Told) -> Told:
+        if self.problem:
+            raise UnavailableError(self.problem)
         self.asked.append(told)
         return self.told
+
+    async def await_back(self, node: str) -> None:
+        pass
 
     def answer(self, topic: str, answer: Callable[[str, Told], Awaitable[Told]]) -> None:
         self.topics[topic] = answer
@@ -245,6 +251,13 @@ def test_an_answer_that_is_no_response_is_told_as_that(node: Node, told: dict[st
     node.tables.at, node.streets.told = "b", Told(told, b"x")
     reply = asked(node)
     assert reply.status == 503 and json.loads(reply.body)["message"].startswith("the node that has this answered")
+
+
+def test_a_node_that_cannot_be_asked_is_named(node: Node) -> None:
+    node.tables.at, node.streets.problem = "b", "b is not connected"
+    reply = asked(node)
+    told = "node b has what this is about, and cannot be asked now: b is not connected"
+    assert reply.status == 503 and json.loads(reply.body)["message"].startswith(told)  # type: ignore[arg-type]
 
 
 def test_a_node_writes_no_headers_of_its_own_into_a_connection(node: Node) -> None:
