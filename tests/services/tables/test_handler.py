@@ -135,7 +135,7 @@ def test_a_build_that_fails_is_drift_and_begun_again(services: Services, monkeyp
     assert services.run(handler(services).observe(resource)) == "the index by-g is not built"
     live = handler(services).details("orders")
     assert live == {"indexes": {"by-g": "building, 0 items done"}}
-    assert _message({"message": "", "drift": "", "live": live}) == "index by-g: building, 0 items done"
+    assert _message({"message": "", "drift": "", "live": live}, set()) == "index by-g: building, 0 items done"
     services.apply(resource)
     services.run(handler(services)._builds["orders"])
     assert services.run(handler(services).observe(resource)) is None
