@@ -71,6 +71,9 @@ TABLE_BYTES_MAX = 4096
 ANSWER_BYTES = 13
 """Of a frame that h2 answers with by itself, about."""
 
+PIECE_BYTES = 4 * 1024
+"""Of what came, that is parsed before it is looked at whether the client is sent away: it may be 28,000 frames."""
+
 ABORT_SECONDS = 0.5
 """How long a client that is sent away has to read why."""
 
@@ -296,6 +299,12 @@ class Http2Protocol(asyncio.Protocol):
         self._flow.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        for start in range(0, len(data), PIECE_BYTES):
+            self._parse(data[start : start + PIECE_BYTES])
+            if self._transport.is_closing():
+                return
+
+    def _parse(self, data: bytes) -> None:
         if not self._lengths.fit(data):
             self._say_goodbye(ErrorCodes.FRAME_SIZE_ERROR)
             self._transport.close()

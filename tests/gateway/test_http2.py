@@ -296,6 +296,24 @@ def test_floods_of_small_frames(client: Raw, frame: bytes) -> None:
     assert client.until(h2.events.PingAckReceived) is None, "the connection is closed"
 
 
+def test_of_a_flood_little_is_parsed_before_its_client_is_sent_away(
+    client: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is read at once would keep everybody waiting while it is parsed."""
+    parsed = []
+    receive = h2.connection.H2Connection.receive_data
+
+    def watched(connection: h2.connection.H2Connection, data: bytes) -> list[h2.events.Event]:
+        if not connection.config.client_side:
+            parsed.append(len(data))
+        return receive(connection, data)
+
+    monkeypatch.setattr(h2.connection.H2Connection, "receive_data", watched)
+    client.send((bytes(3) + b"\x04\x00" + bytes(4)) * 25_000)
+    client.until(h2.events.ConnectionTerminated)
+    assert 300 * 9 < sum(parsed) < 16 * 1024
+
+
 def test_a_flood_of_continuations(client: Raw) -> None:
     """CVE-2024-27316 and its like: a head that never ends."""
     first = HeadersFrame(1, data=b"\x00\x01a\x01b")
