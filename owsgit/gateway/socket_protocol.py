@@ -100,9 +100,16 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
         if self._dying is not None:
             self._dying.cancel()
         self.leave()
-        if self._unparsed:  # it was said before the end
-            data, self._unparsed = self._unparsed, b""
-            self._feed(data)
+        self._lose(exc)
+
+    def _lose(self, exc: Exception | None) -> None:
+        """Parse the next piece of what was said before the end, and then be lost."""
+        piece, self._unparsed = self._unparsed[:PIECE_BYTES], self._unparsed[PIECE_BYTES:]
+        if piece:
+            self._feed(piece)
+        if self._unparsed:
+            self.loop.call_soon(self._lose, exc)
+            return
         self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006, "reason": "Connection closed abnormally"})
         super().connection_lost(exc)
 

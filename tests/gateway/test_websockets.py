@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.limits import Limits, Rate
 from owsgit.gateway.socket_api import MESSAGES_AT_ONCE, Deployed, Selection, SocketRoute, WebSocketApi
 from owsgit.gateway.socket_api import closed as forbidden
-from owsgit.gateway.socket_protocol import BoundedSocketProtocol
+from owsgit.gateway.socket_protocol import PIECE_BYTES, BoundedSocketProtocol
 from owsgit.gateway.sockets import Connections, Outcome, SocketLimits
 from owsgit.gateway.throttle import Bucket, throttled
 from owsgit.model.errors import UnavailableError
@@ -529,6 +530,28 @@ def test_no_more_is_read_than_is_parsed_and_nothing_of_it_is_lost(ws: Sockets, m
             answered += len(client.recv(1 << 20))
         flood.join()
     assert answered == 127 * 15_000 and max(heaps) <= 512 * 1024
+
+
+def test_what_was_said_before_a_connection_is_lost_is_parsed_in_turns(
+    ws: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("owsgit.gateway.socket_protocol.PINGS_BURST", 1_000_000)
+    pieces = []
+    feed = BoundedSocketProtocol._feed
+
+    def watched(protocol: BoundedSocketProtocol, data: bytes) -> None:
+        pieces.append(len(data))
+        feed(protocol, data)
+
+    monkeypatch.setattr(BoundedSocketProtocol, "_feed", watched)
+    target = Target(nothing)
+    ws.serve(target, "$connect", "$disconnect")
+    with raw_socket(ws.port) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets it
+        client.sendall(b"\x89\x80\0\0\0\0" * 40_000)
+    assert target.event()["requestContext"]["eventType"] == "CONNECT"
+    assert target.event()["requestContext"]["eventType"] == "DISCONNECT"
+    assert len(pieces) > 10 and max(pieces) <= PIECE_BYTES
 
 
 def test_to_a_client_that_takes_nothing_only_so_much_is_sent_and_it_is_cut_off(
