@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import time
 from collections import deque
 from typing import Any
 
 from owsgit.model.service import Invocation
-from owsgit.runtime import log_lines
+from owsgit.runtime import log_lines, masking
 from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.log_lines import Entry
@@ -37,10 +36,6 @@ does on the disk. Lambda freezes a worker meanwhile."""
 REST_PAUSE_SECONDS = 0.1
 """As LOG_PAUSE_SECONDS, between requests: nobody waits for this worker."""
 
-MASKED = "***"
-MASKED_CHARACTERS_MIN = 6
-"""Shorter lines of a secret would be found everywhere."""
-
 
 class Transcript:
     """The log of one worker, which reads the worker's output from a pipe as it comes."""
@@ -48,13 +43,13 @@ class Transcript:
     def __init__(self, config: FunctionConfig, log: FunctionLog) -> None:
         self._config = config
         self._log = log
-        self._mask = _mask(config)
+        self._mask = masking.of(config)
         self.stream = f"{time.strftime('%Y/%m/%d')}/[{config.version}]{os.urandom(16).hex()}"
         self._request_id = ""
         self._began = 0.0
         self._start: log_lines.Dated | None = None  # the line that is not written yet
         self._tails = False  # whether the end of what is written is wanted
-        self._output = b""
+        self._output = bytearray()  # of a line that has not ended
         self._output_bytes = 0
         self._output_lines = 0
         self._tail: deque[str] = deque()
@@ -175,7 +170,7 @@ class Transcript:
             self._tail_bytes -= len(self._tail.popleft()) + 1
 
     def _mask_line(self, line: str) -> str:
-        return self._mask.sub(MASKED, line) if self._mask is not None else line
+        return self._mask.over(line) if self._mask is not None else line
 
     def _entry(self, line: bytes) -> Entry:
         """A line of the function's own. In a JSON object, secrets are looked for behind its escapes as well."""
@@ -204,11 +199,15 @@ class Transcript:
         if self._dropping:
             return
         self._output_bytes += len(data)
-        *lines, self._output = (self._output + data).split(b"\n", LOG_LINES_PER_REQUEST_MAX)
+        ended, *lines = data.split(b"\n", LOG_LINES_PER_REQUEST_MAX)
+        self._output += ended  # which alone is looked at: it may come byte by byte
+        if lines:
+            *lines, rest = bytes(self._output), *lines
+            self._output = bytearray(rest)
         self._output_lines += len(lines)
         if len(self._output) > LINE_BYTES_MAX or (not data and self._output):
-            lines.append(self._output)
-            self._output = b""
+            lines.append(bytes(self._output))
+            self._output = bytearray()
         if lines:
             self._write([self._entry(line) for line in lines])
         if self._resting:
@@ -224,7 +223,7 @@ class Transcript:
         return REST_PAUSE_SECONDS if self._resting else LOG_PAUSE_SECONDS
 
     def _drop(self, why: str) -> None:
-        self._dropping, self._output = True, b""
+        self._dropping, self._output = True, bytearray()
         self._write([Entry(f"[owsgit] {why}; the rest is dropped", "WARN", platform=True)])
 
     def drain(self) -> None:
@@ -271,11 +270,3 @@ class Transcript:
                 asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
-
-
-def _mask(config: FunctionConfig) -> re.Pattern[str] | None:
-    """Finds a function's secrets in what it writes: each of their lines, the longest first."""
-    texts = [*config.secrets.values(), *(each.decode("utf-8", "replace") for each in config.secret_files.values())]
-    lines = {line.strip() for text in texts for line in text.splitlines()}
-    wanted = sorted((line for line in lines if len(line) >= MASKED_CHARACTERS_MIN), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, wanted))) if wanted else None

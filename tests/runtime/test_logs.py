@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from owsgit.model.service import Invocation
 from owsgit.runtime import log_lines, log_reader, logs, transcript
+from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.log_lines import Entry, Source, classify, message
 from owsgit.runtime.log_reader import Cursor, Query, Reader, last_lines
 from owsgit.runtime.logs import FunctionLog, LogSettings
@@ -274,12 +276,39 @@ def test_platform_lines_and_faults_have_their_levels(function: Callable[..., Any
 
 
 def test_a_secret_in_an_object_is_masked_behind_its_escapes() -> None:
-    from owsgit.runtime.config import FunctionConfig
-
     config = FunctionConfig("f", "arn", "python", "app.handler", Path(), 1, 128, {}, "r", "1", {"KEY": 'pass"word"1'})
     made = transcript.Transcript(config, FunctionLog(Path("/nonexistent")))
     entry = made._entry(json.dumps({"a": ['x pass"word"1'], 'pass"word"1': 1}).encode())
     assert entry.record == {"a": ["x ***"], "***": 1} and "word" not in entry.message
+
+
+def transcribed(folder: Path, secrets: dict[str, str]) -> transcript.Transcript:
+    config = FunctionConfig("f", "arn", "python", "app.handler", Path(), 1, 128, {}, "r", "1", secrets)
+    made = transcript.Transcript(config, FunctionLog(folder))
+    made.begin(Invocation(b"{}", "request"))
+    return made
+
+
+def test_thousands_of_lines_of_a_secret_are_looked_for_at_once(tmp_path: Path) -> None:
+    made = transcribed(tmp_path, {"KEY": "\n".join(f"{number:06}x{'é' * (number % 3)}" for number in range(4000))})
+    began = time.thread_time()
+    entry = made._entry("000001xé-000002xééé-".encode() + b"0" * 65536)
+    assert time.thread_time() - began < 0.1
+    assert entry.message == "***-***é-" + "0" * 65536
+    assert made.masked({"\ud800000003x": "\ud800"}) == {"\ud800***": "\ud800"}
+
+
+def test_a_long_line_that_comes_byte_by_byte_is_not_looked_through_with_each(tmp_path: Path) -> None:
+    made = transcribed(tmp_path, {})
+    made.take(b"x" * 250_000)
+    began = time.thread_time()
+    for _ in range(2000):
+        made.take(b"y")
+    assert time.thread_time() - began < 0.1
+    made.take(b"\nnext\nrest")
+    made.take(b"")
+    messages = [json.loads(line)["message"] for line in last_lines(tmp_path, 99)]
+    assert messages[1:] == ["x" * 250_000 + "y" * 2000, "next", "rest"]
 
 
 def test_an_integer_of_any_size_stands_in_a_record() -> None:
