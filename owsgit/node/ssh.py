@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncssh
 
 from owsgit.ledger.repository import NODE_ENVIRONMENT, PACK_BYTES_MAX
+from owsgit.node.ssh_turns import Turns
 from owsgit.peers.wire import CIPHERS, COMMAND
 
 LOGIN_SECONDS_MAX = 30
@@ -78,6 +79,7 @@ class _Server(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
+        Turns.between(conn)
         self._connections.add(self)
         if len(self._connections) > CONNECTIONS_MAX:
             conn.abort()
