@@ -137,6 +137,7 @@ class Link:
                 waiting = self._waiting.pop(number, None) if isinstance(number, int) else None
                 if waiting is not None and not waiting.done():
                     waiting.set_result(frame)
+                await asyncio.sleep(0)  # what has come already is read without a pause, and may be many frames
 
     def _down(self) -> None:
         if self.up:
