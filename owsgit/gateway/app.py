@@ -7,9 +7,11 @@ Observers see every request and its response; steps may refuse, answer themselve
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
-from functools import reduce
+from email.utils import formatdate
+from functools import lru_cache, reduce
 
 from owsgit.gateway import refusals, traces
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response, Step
@@ -30,10 +32,18 @@ def request_id() -> str:
 
 
 def identified(response: Response, id_: str) -> Response:
-    """The response with its request's id, under the names of HTTP APIs and of REST APIs."""
+    """The response with its request's id, under the names of HTTP APIs and of REST APIs, and with the time."""
     told = id_.encode()
     response.headers += ((b"apigw-requestid", told), (b"x-amzn-requestid", told))
+    if not response.header(b"date"):
+        response.headers += ((b"date", _date(int(time.time()))),)
     return response
+
+
+@lru_cache(2)
+def _date(second: int) -> bytes:
+    """RFC 9110 6.6.1: caches reckon ages by it, and AWS's SDKs how wrong their own clock is."""
+    return formatdate(second, usegmt=True).encode()
 
 
 async def _hold(exchange: Exchange, seconds: float) -> None:

@@ -96,6 +96,7 @@ def test_answers(gateway: Served, version: str, answer: Any, status: int, body: 
     assert not body or found.content == body
     assert {name: found.headers.get(name) for name in headers} == headers
     assert "evil" not in str(found.headers) and len(found.headers["apigw-requestid"]) == 36
+    assert found.headers["date"].endswith(" GMT")
 
 
 def test_errors_are_api_gateways(gateway: Served) -> None:

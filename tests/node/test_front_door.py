@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,13 @@ def test_a_body_that_is_too_large_is_told_so_and_is_not_read_without_credentials
 def test_an_answer_has_one_request_id(wire: Wire) -> None:
     headers = [value for name, value in wire.send(wire.signed())[2] if name.lower() == "x-amzn-requestid"]
     assert len(headers) == 1
+
+
+def test_a_client_whose_clock_is_wrong_is_told_the_time(wire: Wire) -> None:
+    early = changed(wire.signed(), "X-Amz-Date", "20200101T000000Z")
+    status, body, headers = wire.send(early)
+    (date,) = [value for name, value in headers if name.lower() == "date"]
+    assert status == 400 and abs(parsedate_to_datetime(date).timestamp() - time.time()) < 5, body
 
 
 def test_credentials_for_credentials_are_good_for_no_longer(
