@@ -22,12 +22,13 @@ class Closing(Protocol):
 
 @dataclass(frozen=True)
 class Inner:
-    """What the node gives to a worker at a port of INNER_ADDRESS: either it passes on what comes there to an address of
+    """What the node gives to a worker at a port of `address`: either it passes on what comes there to an address of
     this machine, or it serves there itself, in the event loop. `to` raises OSError where there is no such address."""
 
     port: int
     to: Callable[[], tuple[str, int]] | None = None
     serve: Callable[[socket.socket], Closing] | None = None
+    address: str = INNER_ADDRESS
 
 
 @dataclass(frozen=True)

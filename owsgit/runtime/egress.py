@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from owsgit.model import addresses
-from owsgit.runtime.config import INNER_ADDRESS, Closing, Inner, Network
+from owsgit.runtime.config import Closing, Inner, Network
 from owsgit.runtime.relay import pass_on
 
 CONNECTIONS_MAX = 256
@@ -66,8 +66,13 @@ def routes(network: Network) -> list[Route]:
     for host, _ in wanted:
         if host not in places:
             places[host] = host if host in literal else next(free)
-    named = [Route(host, port, places[host]) for host, port in wanted if host != "0.0.0.0"]  # noqa: S104 - leads nowhere
-    return [*named, *(Route(INNER_ADDRESS, inner.port, INNER_ADDRESS, inner) for inner in network.inner)]
+    own = {(inner.address, inner.port) for inner in network.inner}
+    named = [
+        Route(host, port, places[host])
+        for host, port in wanted
+        if host != "0.0.0.0" and (host, port) not in own  # noqa: S104 - leads nowhere
+    ]
+    return [*named, *(Route(inner.address, inner.port, inner.address, inner) for inner in network.inner)]
 
 
 def inside(network: Network) -> tuple[list[tuple[str, int]], list[str], str]:

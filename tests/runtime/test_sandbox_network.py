@@ -129,14 +129,17 @@ def test_what_the_node_gives_itself_is_reached_and_nothing_beside_it(
     inner = (
         Inner(4566, to=lambda: ("127.0.0.1", echo.port)),
         Inner(4567, to=nowhere),
+        Inner(4568, to=lambda: ("127.0.0.1", echo.port), address="127.0.0.1"),
     )
-    caller = function(CALL, network=Network(internet=internet, inner=inner))
+    allowed = () if internet else (f"{INNER_ADDRESS}:4566", "127.0.0.1:4568")  # which are the node's own all the same
+    caller = function(CALL, network=Network(internet=internet, allowed=allowed, inner=inner))
     assert caller({"host": INNER_ADDRESS, "port": 4566}) == "HELLO"
+    assert caller({"host": "127.0.0.1", "port": 4568}) == "HELLO"
     answer = caller({"host": INNER_ADDRESS, "port": 4567})
     assert answer == "" or answer.startswith("refused: ")
     for host, port in ((INNER_ADDRESS, gone), ("127.0.0.1", echo.port), ("127.0.0.1", 4566)):
         assert caller({"host": host, "port": port}).startswith("refused: ")
-    assert echo.count == 1 and other.count == 0
+    assert echo.count == 2 and other.count == 0
     other.listener.close()
 
 

@@ -43,10 +43,10 @@ def handler(event, context):
 """
 CURL = """
 exports.handler = async (event) => {
-  const address = event.path ? "http://127.2.0.1:4565" + event.path : process.env.AWS_CONTAINER_CREDENTIALS_FULL_URI;
+  const address = event.path ? "http://127.0.0.1:4565" + event.path : process.env.AWS_CONTAINER_CREDENTIALS_FULL_URI;
   const token = event.token ?? process.env.AWS_CONTAINER_AUTHORIZATION_TOKEN;
   const answer = await fetch(address, { headers: { Authorization: token }, method: event.method || "GET" });
-  return { status: answer.status, body: await answer.json(), endpoint: process.env.AWS_ENDPOINT_URL };
+  return { status: answer.status, body: await answer.json(), address, endpoint: process.env.AWS_ENDPOINT_URL };
 };
 """
 
@@ -139,6 +139,7 @@ def test_credentials_are_for_who_has_the_token(services: Services, account: Acco
     found = services.call("curl", {})
     assert found["status"] == 200 and set(found["body"]) == {"AccessKeyId", "SecretAccessKey", "Token", "Expiration"}
     assert found["endpoint"] == "http://127.2.0.1:4566"
+    assert found["address"].startswith("http://127.0.0.1:"), "older SDKs ask nothing else of loopback"
     credential = account.desk_of("b").check(found["body"]["Token"])
     assert credential.who == Session("reader", "curl") and credential.secret == found["body"]["SecretAccessKey"]
     assert services.call("curl", {"token": "x"})["status"] == 401

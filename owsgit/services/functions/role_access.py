@@ -22,6 +22,9 @@ DOOR_PORT = 4566
 CREDENTIALS_PORT = 4565
 """Inside of a worker's network."""
 
+CREDENTIALS_ADDRESS = "127.0.0.1"
+"""Older SDKs, those of Node.js and Python among them, ask no other address of loopback for credentials."""
+
 TOKEN = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 - the name of a variable
 ADDRESS = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
 FRESH_SECONDS = 1200.0
@@ -50,13 +53,17 @@ class RoleAccess:
         fetched = _Fetched(partial(site.role_credentials, resource.name, commit, spec.role))
         return cls(
             {
-                ADDRESS: f"http://{INNER_ADDRESS}:{CREDENTIALS_PORT}{PATH.decode()}",
+                ADDRESS: f"http://{CREDENTIALS_ADDRESS}:{CREDENTIALS_PORT}{PATH.decode()}",
                 "AWS_ENDPOINT_URL": f"http://{INNER_ADDRESS}:{DOOR_PORT}",
             },
             {TOKEN: token},
             (
                 Inner(DOOR_PORT, to=partial(_door, site)),
-                Inner(CREDENTIALS_PORT, serve=lambda listener: RoleEndpoint(listener, token, fetched.get)),
+                Inner(
+                    CREDENTIALS_PORT,
+                    serve=lambda listener: RoleEndpoint(listener, token, fetched.get),
+                    address=CREDENTIALS_ADDRESS,
+                ),
             ),
         )
 
