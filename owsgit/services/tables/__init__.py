@@ -21,6 +21,7 @@ KIND = Kind(
         "dynamodb:BatchWriteItem",
         "dynamodb:ConditionCheckItem",
         "dynamodb:DeleteItem",
+        "dynamodb:DescribeContinuousBackups",
         "dynamodb:DescribeEndpoints",
         "dynamodb:DescribeLimits",
         "dynamodb:DescribeStream",

@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from owsgit.aws.api import Caller
+from owsgit.aws.api import Caller, ServiceError
 from owsgit.services.tables.catalog import Index, Table, TableNotFoundError
 from owsgit.services.tables.engine import Facts
 from owsgit.services.tables.parameters import Operations
@@ -47,6 +47,20 @@ class Describing(Operations):
         if ends is None:
             return {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
         return {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": ends}}
+
+    async def describe_continuous_backups(self, caller: Caller, *, table_name: str) -> Output:
+        """That there are none: Terraform asks for each table, and takes no other answer."""
+        try:
+            self._catalog.table(table_name)
+        except TableNotFoundError:
+            name = self._catalog.name_of(table_name)
+            raise ServiceError("TableNotFoundException", f"Table not found: {name}") from None
+        return {
+            "ContinuousBackupsDescription": {
+                "ContinuousBackupsStatus": "DISABLED",
+                "PointInTimeRecoveryDescription": {"PointInTimeRecoveryStatus": "DISABLED"},
+            }
+        }
 
     async def describe_endpoints(self, caller: Caller) -> Output:
         """This one: a client that asks would send all else to what it is told."""

@@ -191,6 +191,11 @@ def test_items_end_and_the_stream_says_who_removed_them(services: Services) -> N
         "TimeToLiveStatus": "ENABLED",
         "AttributeName": "ends",
     }
+    backups = call(services, "describe_continuous_backups", table_name="orders")["ContinuousBackupsDescription"]
+    assert backups["PointInTimeRecoveryDescription"] == {"PointInTimeRecoveryStatus": "DISABLED"}
+    with pytest.raises(ServiceError, match="Table not found: none") as caught:
+        call(services, "describe_continuous_backups", table_name="none")
+    assert caught.value.code == "TableNotFoundException"
 
 
 def test_many_writes_at_once_are_all_there(services: Services) -> None:
