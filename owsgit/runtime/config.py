@@ -116,6 +116,22 @@ class FunctionConfig:
 
 
 _EXECUTABLE = "make it executable, in git too: git update-index --chmod=+x"
+_PACKAGE = re.compile(
+    r"Cannot find (?:module|package) '((?:@[^'/]+/)?[^'/.@][^'/]*)[^']*'"
+    r"(?:\nRequire stack:\n- (?!\S*/node_worker\.cjs)| imported from)"
+)
+_MODULE = re.compile(r"Unable to import module '(?P<own>[^']+)': No module named '(?!(?P=own)')([^']+)'")
+"""What code imports that is not there. A handler's own file is told in other words."""
+
+
+def _remedy(text: str) -> str:
+    if "bootstrap: permission denied" in text:
+        return _EXECUTABLE
+    if found := _PACKAGE.search(text):
+        return f"name {found[1]} in a package.json beside the code, or correct the import"
+    if found := _MODULE.search(text):
+        return f"name the package of {found[2]} in a requirements.txt beside the code, or correct the import"
+    return "correct the code"
 
 
 class InitError(OwsgitError):
@@ -123,6 +139,5 @@ class InitError(OwsgitError):
 
     def __init__(self, report: dict[str, object]) -> None:
         text = f"{report['errorType']}: {report['errorMessage']}"
-        remedy = _EXECUTABLE if "bootstrap: permission denied" in text else "correct the code"
-        super().__init__(text, remedy=remedy)
+        super().__init__(text, remedy=_remedy(text))
         self.report = report

@@ -205,9 +205,13 @@ def test_code_that_cannot_be_loaded_is_told_at_deployment(
     with pytest.raises(InitError, match=re.escape(kind)) as caught:
         bad.warm()
     assert told in caught.value.report["errorMessage"]
+    assert ("package.json" in caught.value.problems[0].remedy) == ("nowhere" in told)
 
 
-def test_a_module_that_never_ends_its_top_level_await_is_told(node: Make) -> None:
+def test_a_module_without_its_packages_or_an_end_of_its_top_level_await_is_told(node: Make) -> None:
+    with pytest.raises(InitError, match="Cannot find package") as caught:
+        node("import '@aws-sdk/client-sts/x';", file="app.mjs").warm()
+    assert "name @aws-sdk/client-sts in a package.json" in caught.value.problems[0].remedy
     with pytest.raises(InitError, match=r"Runtime\.ExitError"):
         node("await new Promise(() => {});\nexport const handler = 1;", file="app.mjs").warm()
 

@@ -156,6 +156,7 @@ def test_code_that_cannot_be_loaded_is_told_at_deployment(
     with pytest.raises(InitError, match=kind) as caught:
         bad.warm()
     assert told in caught.value.report["errorMessage"]
+    assert ("nowhere in a requirements.txt" in caught.value.problems[0].remedy) == ("nowhere" in told)
     assert bad.error()["errorType"] == kind
 
 
