@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,8 @@ def _unit(file: str) -> str | None:
 
 @contextlib.contextmanager
 def watching(folder: Path, wake: Callable[[], None], others: Iterable[Path]) -> Iterator[None]:
+    # of what lies in .git, where folders come and go faster than they are watched; nobody can do anything about it
+    warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning, module=r"watchdog\.")
     observer = Observer()
     saves = _Saves(folder, wake)
     observer.schedule(saves, str(folder), recursive=True)

@@ -25,6 +25,9 @@ from owsgit.runtime.config import ImageConfig
 CALL_SECONDS_MAX = 30.0
 """A container starts in a fifth of a second; on a machine that is short of everything, in a few."""
 
+CLOSING_LOOK_SECONDS = 0.005
+"""How often it is looked whether all calls are done, at the end."""
+
 TIDY_SECONDS_MAX = 120.0
 """A killed node may have left a hundred containers; each takes a tenth of a second or two."""
 
@@ -61,6 +64,8 @@ class Engine:
         self._images: dict[str, tuple[str, ...]] = {}  # the volumes of those that are known to be here
         self._removing: set[asyncio.Task[None]] = set()
         self._left: set[str] = set()  # what could not be removed yet
+        self._calls = 0  # under way, after which there may be a container that was not there before
+        self._closing = False
 
     async def open(self) -> None:
         """Connect and, the first time, remove what this node left when it was killed. Raises UnavailableError."""
@@ -75,25 +80,42 @@ class Engine:
 
     def _connect(self) -> Any:
         api = docker.APIClient(base_url=self.host, version="auto", timeout=CALL_SECONDS_MAX)
-        mine = {"label": f"{LABEL}={self.instance}"}
+        self._remove_all(api)
+        shutil.rmtree(self._files, ignore_errors=True)
+        return api
+
+    def _remove_all(self, api: Any) -> None:
+        """Remove all containers of this node, also those of which it does not know."""
 
         def remove(container: dict[str, Any]) -> None:
             with contextlib.suppress(NotFound):
                 api.remove_container(container["Id"], force=True, v=True)
 
+        mine = {"label": f"{LABEL}={self.instance}"}
         list(self._threads.map(remove, api.containers(all=True, filters=mine)))
-        shutil.rmtree(self._files, ignore_errors=True)
-        return api
 
     async def call(self, name: str, *arguments: Any, seconds: float = CALL_SECONDS_MAX, **options: Any) -> Any:
         """What docker's APIClient.<name> returns. Raises UnavailableError, and NotFound and APIError of the call."""
+        if name != "remove_container":
+            self._check_open()
         if self._api is None:
             await self.open()
         return await self._run(partial(getattr(self._api, name), *arguments, **options), seconds)
 
     async def _run(self, work: Callable[[], Any], seconds: float, *, creates: bool = False) -> Any:
         """The result of `work`, done in a thread. What it `creates` is removed if nobody waits for it any more."""
-        future = self._threads.submit(work)
+        counted = seconds <= CALL_SECONDS_MAX  # not a pull, which nobody who stops waits for
+        self._calls += counted
+        try:
+            return await self._done(work, seconds, creates=creates)
+        finally:
+            self._calls -= counted
+
+    async def _done(self, work: Callable[[], Any], seconds: float, *, creates: bool) -> Any:
+        try:
+            future = self._threads.submit(work)
+        except RuntimeError:  # they have ended
+            raise _stopping() from None
         taken = False
         try:
             result = await asyncio.wait_for(asyncio.wrap_future(future), seconds)
@@ -169,6 +191,7 @@ class Engine:
 
     async def create_of(self, image: str, options: dict[str, Any]) -> str:
         """Create a container of an image that is here. Raises ImageNotFound, UnavailableError, RefusedByEngineError."""
+        self._check_open()
         await self.open()
         labels = {LABEL: self.instance, **options.pop("labels", {})}
         work = partial(self._api.create_container, image, labels=labels, **options)
@@ -186,6 +209,10 @@ class Engine:
             return int((await self.state(container))["Pid"])
         except APIError as error:
             raise self._refused(error) from None
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise _stopping()
 
     def _refused(self, error: APIError) -> Exception:
         """For what is wrong with the container, or with the engine."""
@@ -245,12 +272,25 @@ class Engine:
 
     async def close(self) -> bool:
         """Let go of it, once everything is removed; whether it is."""
-        await self.settled()
+        self._closing = True  # who makes a container meanwhile has it discarded
+        deadline = asyncio.get_running_loop().time() + CALL_SECONDS_MAX
+        while (self._calls or self._removing) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(CLOSING_LOOK_SECONDS)
+        removed = True
+        if self._api is not None:
+            try:  # an engine that was stopped may have made one and not said so
+                await self._run(partial(self._remove_all, self._api), CALL_SECONDS_MAX)
+            except (APIError, UnavailableError):
+                removed = False
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._api is not None:
             self._api.close()
             shutil.rmtree(self._files, ignore_errors=True)
-        return not self._left
+        return removed and not self._calls
+
+
+def _stopping() -> UnavailableError:
+    return UnavailableError("the node is stopping", remedy="try again")
 
 
 def _missing(image: ImageConfig, why: str) -> UnavailableError:

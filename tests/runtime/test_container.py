@@ -20,6 +20,7 @@ from owsgit.model.service import Answer, Invocation
 from owsgit.runtime.budget import Budget
 from owsgit.runtime.config import INNER_ADDRESS, FunctionConfig, ImageConfig, InitError, Inner, Network
 from owsgit.runtime.containers import Containers
+from owsgit.runtime.engine import LABEL
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.runtimes import Runtimes
@@ -537,6 +538,23 @@ def test_a_container_that_nobody_waits_for_any_more_is_removed_although_it_was_m
         assert not lab.engine.api.containers(**made)
 
     lab.loop.run_until_complete(asyncio.wait_for(cancelled_when_it_is_made(), 30))
+
+
+def test_what_is_being_made_when_the_node_stops_is_removed(lab: ContainerLab) -> None:
+    config, mark = lab.config(lab.folder), lab.folder / "stopping.mark"
+
+    async def stopped(after: float) -> object:
+        containers = Containers("stopping", mark, lab.engine.host)
+        starting = asyncio.ensure_future(containers.start(config, FunctionLog(lab.folder / "stopping")))
+        await asyncio.sleep(after)
+        await containers.close()
+        return (await asyncio.gather(starting, return_exceptions=True))[0]
+
+    for after in (0.01, 0.03, 0.06, 0.09):  # a start takes twice as long
+        outcome = lab.loop.run_until_complete(stopped(after))
+        assert isinstance(outcome, UnavailableError) and "the node is stopping" in str(outcome), outcome
+        mine = {"label": f"{LABEL}=stopping"}
+        assert not lab.engine.api.containers(all=True, filters=mine) and not mark.exists()
 
 
 async def until(true: Callable[[], bool]) -> None:
