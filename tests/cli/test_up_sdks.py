@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -314,19 +315,26 @@ def test_a_program_feeds_its_function_from_its_table(up: Up) -> None:
     told = functions.update_event_source_mapping(UUID=uuid, Enabled=False, FilterCriteria={})
     assert told["State"] == "Updating" and "FilterCriteria" not in told
     assert functions.get_event_source_mapping(UUID=uuid)["State"] == "Disabled"
-    other = functions.create_event_source_mapping(**wanted | {"FunctionName": "eats", "EventSourceArn": _other(up)})
-    assert other["EventSourceMappingArn"].endswith(":eats-other")
-    for each in (uuid, other["UUID"]):
+    arns = [_stream(up, name) for name in ("second", "third")]
+    (up.project.folder / "event-sources/eats-second.json").write_text(
+        file.read_text()
+    )  # of the same function and table
+    with ThreadPoolExecutor(2) as threads:
+        others = list(
+            threads.map(lambda arn: functions.create_event_source_mapping(**wanted | {"EventSourceArn": arn}), arns)
+        )
+    names = {each["EventSourceMappingArn"].rpartition(":")[2] for each in others}
+    assert names == {"eats-2", "eats-third"}, "a file that is there is never written over"
+    (up.project.folder / "event-sources/eats-second.json").unlink()
+    for each in (uuid, *(other["UUID"] for other in others)):
         assert functions.delete_event_source_mapping(UUID=each)["State"] == "Deleting"
     assert refused(functions.get_event_source_mapping, UUID=uuid).status == 404 and not file.exists()
 
 
-def _other(up: Up) -> str:
-    """The stream of another table."""
+def _stream(up: Up, table: str) -> str:
+    """That of another table."""
     stream = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
-    made = up.client().create_table(
-        TableName="other", BillingMode="PAY_PER_REQUEST", StreamSpecification=stream, **KEYS
-    )
+    made = up.client().create_table(TableName=table, BillingMode="PAY_PER_REQUEST", StreamSpecification=stream, **KEYS)
     return str(made["TableDescription"]["LatestStreamArn"])
 
 

@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/lambda/latest/dg/invocation-eventsourcemapping.html
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -142,13 +143,19 @@ class EventSources:
                     status=409,
                     fields={"Type": "User"},
                 )
-        name = changing.name_for(document, there)
-        await self._edit(name, lambda _: document)
+        taken = set(there)
+        while True:
+            name = changing.name_for(document, taken)
+            try:
+                await self._edit(name, partial(_fresh, document))
+                break
+            except _TakenError:  # by a file that is not applied, or by who asked at the same time
+                taken.add(name)
         return {**_output(self._mappings.described(name)), "State": "Creating"}
 
     async def update_event_source_mapping(self, caller: Caller, *, uuid: str, **parameters: Any) -> dict[str, Any]:
         name, given = self._existing(uuid).name, _by_name(parameters)
-        await self._edit(name, lambda document: changing.updated(document, given))
+        await self._edit(name, lambda document: changing.updated(_there(document), given))
         return {**_output(self._mappings.described(name)), "State": "Updating"}
 
     async def delete_event_source_mapping(self, caller: Caller, *, uuid: str) -> dict[str, Any]:
@@ -161,12 +168,7 @@ class EventSources:
         """Raises ServiceError."""
         resource = self._mappings.mapping(uuid)
         if resource is None:
-            raise ServiceError(
-                "ResourceNotFoundException",
-                "The resource you requested does not exist.",
-                status=404,
-                fields={"Type": "User"},
-            )
+            raise _not_found()
         return resource
 
     async def _edit(self, name: str, change: Callable[[Any], Document | None]) -> None:
@@ -177,6 +179,33 @@ class EventSources:
             await edit(KIND.name, name, change)
         except InvalidError as error:
             raise invalid(str(error)) from None
+
+
+class _TakenError(Exception):
+    """There is a file of that name."""
+
+
+def _fresh(document: Document, before: Document | None) -> Document:
+    """Raises _TakenError."""
+    if before is not None:
+        raise _TakenError
+    return document
+
+
+def _there(document: Document | None) -> Document:
+    """Raises ServiceError if it was removed meanwhile."""
+    if document is None:
+        raise _not_found()
+    return document
+
+
+def _not_found() -> ServiceError:
+    return ServiceError(
+        "ResourceNotFoundException",
+        "The resource you requested does not exist.",
+        status=404,
+        fields={"Type": "User"},
+    )
 
 
 _NAMES = {xform_name(name): name for name in changing.TAKEN}
