@@ -10,7 +10,7 @@ Requests, responses and errors on the wire are the front door's business, from b
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from owsgit.model.iam.context import EMPTY, Context
@@ -35,7 +35,7 @@ class AccessDeniedError(ServiceError):
         super().__init__(code, message)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Need:
     """What somebody has to be allowed to, for an operation: an action on an ARN.
 
@@ -46,13 +46,13 @@ class Need:
 
     action: str
     arn: str
-    context: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    context: Mapping[str, str | tuple[str, ...]] | None = None
     policy: ResourcePolicy | None = None
     denied_only: bool = False
     refusal: str = ACCESS_DENIED
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Caller:
     """Who calls an operation, once the signature was found to be good."""
 

@@ -27,7 +27,7 @@ from owsgit.aws.protocols import protocol_of, protocols_of
 from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, signing_name
 from owsgit.aws.sigv4 import Request, SignatureError, Signed
 from owsgit.model.errors import OwsgitError, UnavailableError
-from owsgit.model.iam.context import iso, of_request
+from owsgit.model.iam.context import Context, Later, iso, of_request
 from owsgit.model.names import Scope
 from owsgit.model.service import Credential, CredentialError, Decide, Neighbours, Told
 
@@ -44,7 +44,7 @@ BUILT_LATER = "is not built in owsgit yet"
 log = logging.getLogger("owsgit.aws")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Arrival:
     """A request at the door, before anything in it is believed.
 
@@ -203,11 +203,9 @@ class Door:
 
     def _decide(self, asked: "_Asked", credential: Credential) -> None:
         """Raises AccessDeniedError unless all that is needed is allowed."""
-        context = asked.context = asked.context.with_values({"aws:TokenIssueTime": iso(credential.issued)})
         for need in asked.needs:
-            decision = self._house.decide(
-                credential.who, need.action, need.arn, context.with_values(need.context), need.policy
-            )
+            context = asked.context.with_values(need.context) if need.context is not None else asked.context
+            decision = self._house.decide(credential.who, need.action, need.arn, context, need.policy)
             if not decision.allowed and (decision.explicit or not need.denied_only):
                 asked.reason = decision.reason
                 why = (
@@ -275,9 +273,8 @@ class _Asked:
 
     def __init__(self, arrival: Arrival) -> None:
         self.arrival = arrival
-        self.context = of_request(
-            arrival.address, arrival.request.headers, time.time(), secure=arrival.secure
-        )  # the condition keys that are known of every request
+        self.at = time.time()
+        self.context = Context(Later(self._known))  # the condition keys that are known of every request
         self.service = ""  # as it was signed for
         self.protocol: Protocol | None = None
         self.operation = ""
@@ -287,6 +284,13 @@ class _Asked:
         self.reason = ""
         self.is_data = False
         self.elsewhere = False
+
+    def _known(self) -> Mapping[str, Any]:
+        arrival, credential = self.arrival, self.credential
+        known = of_request(arrival.address, arrival.request.headers, self.at, secure=arrival.secure)
+        if credential is not None:
+            known = known.with_values({"aws:TokenIssueTime": iso(credential.issued)})
+        return known.values
 
     def speak(self, service: str, speakers: list[tuple[Protocol, Api]]) -> None:
         """Answer as the client speaks, as far as that is seen before all is read."""
@@ -321,7 +325,7 @@ class _Asked:
         return protocol.refuse(error, self.arrival.id)
 
     def record(self, reply: Reply, seconds: float) -> Record:
-        credential, error = self.credential, self.error
+        credential, error, needs = self.credential, self.error, self.needs
         return Record(
             self.arrival.id,
             credential.arn if credential is not None else "",
@@ -329,8 +333,8 @@ class _Asked:
             self.arrival.address,
             self.protocol.name if self.protocol is not None else "",
             self.operation,
-            sorted({need.action for need in self.needs}),
-            list(dict.fromkeys(need.arn for need in self.needs)),
+            [needs[0].action] if len(needs) == 1 else sorted({need.action for need in needs}),
+            [needs[0].arn] if len(needs) == 1 else list(dict.fromkeys(need.arn for need in needs)),
             reply.status,
             error.code if error is not None else "",
             error.message if error is not None else "",

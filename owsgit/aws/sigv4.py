@@ -8,9 +8,9 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -23,6 +23,9 @@ EXPIRES_SECONDS_MAX = 604_800
 
 TOKEN_CHARACTERS_MAX = 32_768
 HEADERS_MAX, NAMES_CHARACTERS_MAX = 100, 8192
+OF_AWS = b"x-amz-"
+"""What the names of AWS's own headers begin with."""
+
 SINGLE = (b"host", b"content-type")
 """Headers that decide what is asked for, beside AWS's own. Two of a name are signed like one with both values, so that
 whoever has a signed request could make one header of it two."""
@@ -55,7 +58,7 @@ class SignatureError(Exception):
         self.code = code
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Request:
     """A request as it came: path and query undecoded."""
 
@@ -63,17 +66,20 @@ class Request:
     path: bytes
     query: bytes
     headers: Headers
+    _values: Mapping[bytes, tuple[bytes, ...]] | None = field(default=None, init=False, repr=False, compare=False)
 
-    @cached_property
+    @property
     def values(self) -> Mapping[bytes, tuple[bytes, ...]]:
         """The values of each header, by its name."""
-        found: dict[bytes, tuple[bytes, ...]] = {}
-        for name, value in self.headers:
-            found[name] = (*found[name], value) if name in found else (value,)
-        return found
+        if self._values is None:  # no cached_property, whose lock costs as much as this
+            found: dict[bytes, tuple[bytes, ...]] = {}
+            for name, value in self.headers:
+                found[name] = (*found[name], value) if name in found else (value,)
+            self._values = found
+        return self._values
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Signed:
     """What a request says of its signature."""
 
@@ -82,7 +88,7 @@ class Signed:
     region: str
     service: str
     date: str  # as it was written
-    at: datetime
+    at: float  # the same, in seconds since 1970
     headers: tuple[str, ...]
     signature: str
     token: str
@@ -98,7 +104,7 @@ class Signed:
 def read(request: Request) -> Signed | None:
     """What `request` says of its signature; None if it has none. Raises SignatureError for what is not whole."""
     query: dict[str, str] = {}
-    for name, value in _query(request.query):
+    for name, value in _query(request.query) if request.query else ():
         if name.startswith("X-Amz-") and query.setdefault(name, value) is not value:
             raise _incomplete(f"the query has {name[:40]} more than once")
     authorization = _only(request, b"authorization")
@@ -126,15 +132,19 @@ def _of_header(text: str, request: Request) -> Signed:
     algorithm, _, rest = text.partition(" ")
     if algorithm != ALGORITHM:
         raise _incomplete(f"Unsupported AWS 'algorithm': '{algorithm[:40]}'.")
-    parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
-    if set(parts) != {"Credential", "SignedHeaders", "Signature"}:
+    parts = [part.strip().partition("=") for part in rest.split(",")]
+    said = {name: value for name, _, value in parts}
+    if said.keys() != _PARTS:
         raise _incomplete("Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters.")
     date = _only(request, b"x-amz-date")
     if date is None:
         raise _incomplete("Authorization header requires existence of a 'X-Amz-Date' header.")
     token = _only(request, b"x-amz-security-token") or ""
     payload = _only(request, b"x-amz-content-sha256") or ""
-    return _signed(parts["Credential"], date, parts["SignedHeaders"], parts["Signature"], token, payload)
+    return _signed(said["Credential"], date, said["SignedHeaders"], said["Signature"], token, payload)
+
+
+_PARTS = {"Credential", "SignedHeaders", "Signature"}
 
 
 def _of_query(query: dict[str, str], request: Request) -> Signed:
@@ -198,22 +208,22 @@ def _names(headers: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=256)
-def _date(text: str) -> datetime:
+def _date(text: str) -> float:
     match = _DATE.fullmatch(text)
     with contextlib.suppress(ValueError):
         if match is not None:
             year, month, day, hour, minute, second = map(int, match.groups())
-            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
     raise _incomplete(f"Date must be in ISO-8601 'basic format'. Got '{text[:40]}'.")
 
 
-def check_time(signed: Signed, now: datetime) -> None:
-    """Raises SignatureError for what was signed too long ago, or will be."""
-    age = (now - signed.at).total_seconds()
+def check_time(signed: Signed, now: float) -> None:
+    """Raises SignatureError for what was signed too long ago, or will be. `now` is in seconds since 1970."""
+    age = now - signed.at
     limit = signed.expires if signed.expires is not None else SKEW_SECONDS_MAX
     if -SKEW_SECONDS_MAX <= age <= limit:
         return
-    at, today = signed.date, now.strftime("%Y%m%dT%H%M%SZ")
+    at, today = signed.date, datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
     if age < -SKEW_SECONDS_MAX:
         raise SignatureError(
             "InvalidSignatureException", f"Signature not yet current: {at} is still later than {today}"
@@ -233,20 +243,26 @@ def check_scope(signed: Signed, region: str, service: str) -> None:
 
 def check_headers(signed: Signed, request: Request) -> None:
     """Raises SignatureError unless the host and all of AWS's own headers are signed, and are there."""
-    wanted = {b"host"}
-    for name, values in request.values.items():
-        of_aws = name.startswith(b"x-amz-")
-        if len(values) > 1 and (of_aws or name in SINGLE):
-            raise _incomplete(f"the header {name[:40].decode('latin-1')} is there more than once")
-        if of_aws:
-            wanted.add(name)
-    names = _wire_names(signed.headers)
+    values = request.values
+    if len(values) < len(request.headers):
+        for name, several in values.items():
+            if len(several) > 1 and (name.startswith(OF_AWS) or name in SINGLE):
+                raise _incomplete(f"the header {name[:40].decode('latin-1')} is there more than once")
+    check = _check_names if len(values) <= HEADERS_MAX else _check_names.__wrapped__
+    check(signed.headers, tuple(values))
+
+
+@lru_cache(maxsize=256)
+def _check_names(signed: tuple[str, ...], there: tuple[bytes, ...]) -> None:
+    """Clients send the same headers again and again."""
+    wanted = {b"host", *(name for name in there if name.startswith(OF_AWS))}
+    names = _wire_names(signed)
     if missing := wanted.difference(names):
         raise SignatureError(
             "InvalidSignatureException",
             f"'{min(missing).decode('latin-1')}' must be a 'SignedHeader' in the AWS Authorization.",
         )
-    if list(names) != sorted(set(names)) or not request.values.keys() >= set(names):
+    if list(names) != sorted(set(names)) or not set(there) >= set(names):
         raise mismatch()
 
 
@@ -306,9 +322,16 @@ def _signing_key(secret: str, day: str, region: str, service: str) -> bytes:
 def _canonical(signed: Signed, request: Request, path: bytes, query: bytes, body_hash: str) -> bytes:
     names = _wire_names(signed.headers)
     lines = [request.method.encode(), path, query]
+    given = request.values
     for name in names:
-        values = request.values.get(name, _ABSENT)
-        lines.append(b"%b:%b" % (name, _trimmed(values[0]) if len(values) == 1 else b",".join(map(_trimmed, values))))
+        values = given.get(name, _ABSENT)
+        if len(values) == 1:
+            [value] = values
+            if b" " in value or b"\t" in value:
+                value = _trimmed(value)
+        else:
+            value = b",".join(map(_trimmed, values))
+        lines.append(name + b":" + value)
     lines += [b"", b";".join(names), body_hash.encode()]
     return b"\n".join(lines)
 
@@ -360,6 +383,9 @@ def _query(query: bytes) -> Iterator[tuple[str, str]]:
 def _canonical_queries(query: bytes, *, presigned: bool) -> Iterator[bytes]:
     """The query in the forms that clients sign: every octet encoded in one way, as AWS says; and sorted as it came, as
     botocore does it, which leaves a plus or a comma of the address as it is."""
+    if not query:
+        yield query
+        return
     parts = [part for part in query.split(b"&") if part and not (presigned and _name(part) == b"X-Amz-Signature")]
     pairs = sorted(tuple(_encoded(each) for each in part.partition(b"=")[::2]) for part in parts)
     first = b"&".join(name + b"=" + value for name, value in pairs)

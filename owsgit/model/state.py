@@ -14,7 +14,7 @@ from owsgit.model import rules
 from owsgit.model.change import Change
 from owsgit.model.core import Boundaried, GroupSpec, Principal, ProjectSpec, RoleSpec
 from owsgit.model.errors import InvalidError, Problem
-from owsgit.model.iam.context import EMPTY, SECURE_TRANSPORT, Context
+from owsgit.model.iam.context import EMPTY, SECURE_TRANSPORT, Context, Later
 from owsgit.model.iam.decision import (
     AttachedPolicy,
     Decision,
@@ -190,7 +190,8 @@ class State:
         if isinstance(who, str) and self.is_root(who):
             return Decision(True, f"allowed: {who} is a root of the project")
         if who is not None:
-            return self._decide(who, action, arn, context.or_values(self.identity(who)), policy)
+            identified = context.or_values(Later(lambda: self.identity(who)))
+            return self._decide(who, action, arn, identified, policy)
         if policy is None:
             return Decision(True, "allowed: no policy says who may")
         account = self.scope.account

@@ -1,7 +1,7 @@
 """Signature Version 4 by itself: AWS's published example, and botocore as the other side of random requests."""
 
 import string
-from datetime import UTC, datetime
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -73,7 +73,7 @@ def test_botocore_and_this_agree(path: list[str], query: list[tuple[str, str]], 
     signed = sigv4.read(got)
     assert signed is not None and signed.presigned == presigned
     sigv4.check_headers(signed, got)
-    sigv4.check_time(signed, datetime.now(UTC))
+    sigv4.check_time(signed, time.time())
     sigv4.check_scope(signed, "us-east-1", "execute-api")
     sigv4.check_signature(signed, got, SECRET, EMPTY)
 

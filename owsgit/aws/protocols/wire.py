@@ -27,7 +27,7 @@ that means something, {"N":"1"} in a list, takes ten.
 Header = tuple[bytes, bytes]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Incoming:
     """A request as it came, its signature found to be good. Its body is in pieces for operations that take it so."""
 
@@ -45,7 +45,7 @@ class Incoming:
         return ""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Reply:
     """A response; what frames it is the listener's. A body in pieces has to be closed."""
 

@@ -2,10 +2,11 @@
 
 import ipaddress
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+from typing import Any
 
 
 class Unknowable(Enum):
@@ -30,6 +31,31 @@ APPROVAL_COUNT = "ows:approvalcount"
 """Nobody's approval is a count of 0, never the lack of a key: a Deny of what too few approved has to see it."""
 
 
+class Later(Mapping[str, Any]):
+    """A mapping that is made when somebody looks into it: few decisions look at what is known of a request."""
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, make: Callable[[], Mapping[str, Any]]) -> None:
+        self._make = make
+        self._made: Mapping[str, Any] | None = None
+
+    def _all(self) -> Mapping[str, Any]:
+        made = self._made
+        if made is None:
+            made = self._made = self._make()
+        return made
+
+    def __getitem__(self, key: str) -> Any:
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
 @dataclass(frozen=True)
 class Context:
     """Condition keys (lower case, as they are case-insensitive) and their values."""
@@ -47,10 +73,14 @@ class Context:
 
     def with_values(self, values: Mapping[str, str | Iterable[str]]) -> "Context":
         """This context with more keys; given ones win."""
+        if type(values) is Later or type(self.values) is Later:
+            return Context(Later(lambda: {**self.values, **Context.of(values).values}), self.unknowable)
         return Context({**self.values, **Context.of(values).values}, self.unknowable)
 
     def or_values(self, values: Mapping[str, str | Iterable[str]]) -> "Context":
         """This context with more keys; its own win."""
+        if type(values) is Later or type(self.values) is Later:
+            return Context(Later(lambda: {**Context.of(values).values, **self.values}), self.unknowable)
         return Context({**Context.of(values).values, **self.values}, self.unknowable)
 
     def get(self, key: str) -> Values | Unknowable | None:

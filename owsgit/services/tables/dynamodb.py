@@ -49,6 +49,10 @@ class DynamoDb(Items, Statements, Searches, Batches, Transactions, Controlling):
 
     def home(self, operation: str, parameters: Mapping[str, Any]) -> str | None:
         """Of requests about several tables, these have to be on one node."""
+        named = parameters.get("TableName")
+        if named is not None:
+            found = self._catalog.find(named)
+            return found.home if found is not None else None
         homes: dict[str | None, str] = {}
         for given in permissions.tables(operation, parameters):
             table = self._catalog.find(given)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from owsgit.aws.api import Need, ServiceError
+from owsgit.model.iam.context import Later
 from owsgit.services.tables import legacy
 from owsgit.services.tables.catalog import Catalog, Table
 from owsgit.services.tables.expressions import Placeholders, condition, keycondition, projection, update
@@ -19,6 +20,7 @@ from owsgit.services.tables.partiql.statements import Change, Delete, Exists, In
 from owsgit.services.tables.values import Item
 
 Given = Mapping[str, Any]
+Keys = dict[str, str | tuple[str, ...]]
 
 TRANSACTED = {
     "ConditionCheck": "ConditionCheckItem",
@@ -89,7 +91,7 @@ def _statement(catalog: Catalog, operation: str, given: Given) -> Iterator[Need]
         return
     source = statement.source
     arn = catalog.arn(catalog.name_of(source.table)) + (f"/index/{source.index}" if source.index is not None else "")
-    keys: dict[str, str | tuple[str, ...]] = {}
+    keys: Keys = {}
     if operation == "ExecuteTransaction":
         keys["dynamodb:EnclosingOperation"] = operation
     if isinstance(statement, Select):
@@ -143,11 +145,16 @@ def _selected(select: Select) -> str:
 
 def _need(catalog: Catalog, operation: str, name: str, given: Given, more: Mapping[str, str]) -> Need:
     arn = catalog.arn(catalog.name_of(name))
-    table = catalog.find(name)
-    keys: dict[str, str | tuple[str, ...]] = dict(more)
-    schema = table.schema if table is not None else None
     if "IndexName" in given and operation in ("Query", "Scan"):
         arn += f"/index/{given['IndexName']}"
+    return Need(f"dynamodb:{operation}", arn, Later(lambda: _keys(catalog.find(name), operation, given, more)))
+
+
+def _keys(table: Table | None, operation: str, given: Given, more: Mapping[str, str]) -> Keys:
+    """The condition keys of a request for one table."""
+    keys: Keys = dict(more)
+    schema = table.schema if table is not None else None
+    if "IndexName" in given and operation in ("Query", "Scan"):
         index = table.indexes.get(given["IndexName"]) if table is not None else None
         schema = index.schema if index is not None else None
     attributes, wanted = _named(given)
@@ -165,7 +172,7 @@ def _need(catalog: Catalog, operation: str, name: str, given: Given, more: Mappi
         keys["dynamodb:Select"] = _select(given)
     if operation == "Scan":
         keys["dynamodb:FullTableScan"] = "true"
-    return Need(f"dynamodb:{operation}", arn, keys)
+    return keys
 
 
 def _select(given: Given) -> str:
@@ -189,7 +196,11 @@ _DEFAULTS: Mapping[str, Mapping[str, str]] = {
 
 
 def _batch(catalog: Catalog, operation: str, name: str, request: Any) -> Need:
-    table = catalog.find(name)
+    arn = catalog.arn(catalog.name_of(name))
+    return Need(f"dynamodb:{operation}", arn, Later(lambda: _batch_keys(catalog.find(name), operation, request)))
+
+
+def _batch_keys(table: Table | None, operation: str, request: Any) -> Keys:
     if operation == "BatchGetItem":
         items = request["Keys"]
         more, _ = _named(request)
@@ -198,13 +209,13 @@ def _batch(catalog: Catalog, operation: str, name: str, request: Any) -> Need:
         found = [each.get("PutRequest") or each.get("DeleteRequest") or {} for each in request]
         items = [each.get("Item") or each.get("Key") or {} for each in found]
         more, select = set(), {}
-    keys: dict[str, str | tuple[str, ...]] = {**select}
+    keys: Keys = {**select}
     if table is not None:
         keys.update(_leading(table.schema, items))
     attributes = more | {attribute for item in items for attribute in item}
     if attributes:
         keys["dynamodb:Attributes"] = tuple(sorted(attributes))
-    return Need(f"dynamodb:{operation}", catalog.arn(catalog.name_of(name)), keys)
+    return keys
 
 
 def _text(value: Mapping[str, Any]) -> str:

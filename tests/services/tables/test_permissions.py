@@ -20,7 +20,7 @@ def tables(tmp_path: Path) -> Iterator[Tables]:
 
 
 def needs(tables: Tables, operation: str, **given: Any) -> list[tuple[str, str, dict[str, Any]]]:
-    return [(need.action, need.arn, dict(need.context)) for need in tables.api.needs(operation, given)]
+    return [(need.action, need.arn, dict(need.context or {})) for need in tables.api.needs(operation, given)]
 
 
 def test_an_item_is_needed_with_its_keys_and_attributes(tables: Tables) -> None:
