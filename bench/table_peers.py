@@ -93,11 +93,16 @@ def _base64(value: bytes) -> str:
 
 
 @contextmanager
-def ours(folder: Path, tables: Tables) -> Iterator[Target]:
-    """A node with tables, and a user's credentials."""
+def ours(folder: Path, tables: Tables, name: str = "ours", processes: int | None = None) -> Iterator[Target]:
+    """A node with tables, and a user's credentials. `processes`: further ones for the front door, if not as many as it
+    has by itself."""
+    folder.mkdir(exist_ok=True)
     alice = people.make(folder, "alice")
     node = Node(folder / "node", alice, aws_port=free_port())
-    files = {"nodes/a.json": node.init(), **{f"tables/{name}.json": table for name, table in tables.items()}}
+    files = {"nodes/a.json": node.init(), **{f"tables/{table}.json": each for table, each in tables.items()}}
+    if processes is not None:
+        settings = node.home / "node.json"
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "awsProcesses": processes}))
     project = projects.create(folder / "shop", alice, files=files)
     node.start()
     try:
@@ -106,7 +111,7 @@ def ours(folder: Path, tables: Tables) -> Iterator[Target]:
         given = json.loads(owsgit("credentials", by=alice, cwd=project.folder).text)
         assert node.process is not None
         keys = given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"]
-        yield Target("ours", node.aws_port, node.process.pid, *keys)
+        yield Target(name, node.aws_port, node.process.pid, *keys)
     finally:
         node.stop()
 

@@ -3,7 +3,8 @@
 `put_vs_extenddb`, `get_...`, `query_...`: requests a second at 32 connections over those of ExtendDB on SQLite, both
 with full durability and every signature checked (ours: every policy, too, and an audit record); `..._vs_dynalite`: over
 dynalite's, which keeps nothing. `..._c1`: at one connection.
-`put_vs_front_door` and `get_vs_front_door`: over DescribeEndpoints, which does nothing behind the same door.
+`put_vs_front_door` and `get_vs_front_door`: over DescribeEndpoints, which does nothing behind the same door, on a node
+that has one process for all three.
 `cpu_...`: CPU time a request of the server's processes. All take turns within one run.
 
 Requests are signed before they are timed; the client is this process, on an event loop of its own. Peers are installed
@@ -30,6 +31,9 @@ from bench.table_peers import Target, dynalite, extenddb, ours
 ITEMS = 1000
 A_HASH = 10
 """So many items lie under one hash key: what a query finds."""
+
+WARM_SECONDS = 1.5
+"""By then every server has started what it starts for load."""
 
 CONNECTIONS = (32, 1)
 PEERS = {"extenddb": extenddb, "dynalite": dynalite}
@@ -79,6 +83,7 @@ def nothing(number: int) -> tuple[str, Any]:
 
 
 WORK: dict[str, Work] = {"put": put, "get": get, "query": query}
+DOOR: dict[str, Work] = {"front_door": nothing, "put": put, "get": get}
 
 
 class _Connection(asyncio.Protocol):
@@ -164,26 +169,40 @@ def main() -> None:
     seconds, rounds = (1.0, 1) if quick else (4.0, 3)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        targets = [stack.enter_context(ours(folder, {"bench": TABLE}))]
+        targets = [stack.enter_context(ours(folder / "ours", {"bench": TABLE}))]
+        alone = stack.enter_context(ours(folder / "alone", {"bench": TABLE}, "alone", 0))
         for name, peer in PEERS.items():
             (folder / name).mkdir()
             try:
                 targets.append(stack.enter_context(peer(folder / name, {"bench": TABLE})))
             except Exception as error:
                 print(f"{name} does not run here, its lines are left out: {error}", file=sys.stderr)
-        for target in targets:
+        for target in (*targets, alone):
             measure(target, put, 32, 30, ITEMS)
+            measure(target, get, 32, WARM_SECONDS, 10_000)
         for connections in CONNECTIONS:
+            guess = 20_000 if connections > 1 else 6_000
+            asked = [(target, name, each) for target in targets for name, each in WORK.items()]
+            if connections > 1:
+                asked += [(alone, name, each) for name, each in DOOR.items()]
             found: dict[tuple[str, str], Rate] = {}
             for _ in range(rounds):
-                for target in targets:
-                    work = {**WORK, **({"front_door": nothing} if target.name == "ours" else {})}
-                    for name, each in work.items():
-                        rate = measure(target, each, connections, seconds, int(20_000 * seconds))
-                        best = found.get((target.name, name))
-                        if best is None or rate.per_second > best.per_second:
-                            found[target.name, name] = rate
-            _tell(found, [target.name for target in targets[1:]], "" if connections == 32 else f"_c{connections}")
+                for target, name, each in asked:
+                    rate = measure(target, each, connections, seconds, int(guess * seconds))
+                    best = found.get((target.name, name))
+                    if best is None or rate.per_second > best.per_second:
+                        found[target.name, name] = rate
+            _tell(found, [target.name for target in targets[1:]], "" if connections > 1 else f"_c{connections}")
+            if connections > 1:
+                _tell_door(found)
+
+
+def _tell_door(found: dict[tuple[str, str], Rate]) -> None:
+    door = found["alone", "front_door"]
+    for name in ("put", "get"):
+        mine = found["alone", name]
+        report.line(f"{name}_vs_front_door", mine.per_second, "requests/s", door.per_second)
+        report.line(f"cpu_{name}_vs_front_door", mine.cpu_seconds * 1e6, "µs", door.cpu_seconds * 1e6)
 
 
 def _tell(found: dict[tuple[str, str], Rate], peers: list[str], suffix: str) -> None:
@@ -193,9 +212,6 @@ def _tell(found: dict[tuple[str, str], Rate], peers: list[str], suffix: str) -> 
             theirs = found[peer, name]
             report.line(f"{name}_vs_{peer}{suffix}", mine.per_second, "requests/s", theirs.per_second)
             report.line(f"cpu_{name}_vs_{peer}{suffix}", mine.cpu_seconds * 1e6, "µs", theirs.cpu_seconds * 1e6)
-        if name != "query":
-            door = found["ours", "front_door"]
-            report.line(f"{name}_vs_front_door{suffix}", mine.per_second, "requests/s", door.per_second)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ with the data. Written soon after the answer, not before: a crash costs the last
 
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.log_lines import Entry, Source
@@ -98,6 +98,12 @@ def _looks(operation: str) -> bool:
 def _caller(who: str) -> str:
     """Whose calls count together: a role's, as whoever takes it on names the session, and may do so often."""
     return who.rpartition("/")[0] if ":assumed-role/" in who else who
+
+
+class Auditing(Protocol):
+    """What is told of each call."""
+
+    def write(self, record: Record) -> None: ...
 
 
 class Audit:

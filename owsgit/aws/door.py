@@ -21,7 +21,8 @@ from botocore.model import OperationModel
 
 from owsgit.aws import passing, signer, sigv4
 from owsgit.aws.api import AccessDeniedError, Api, Caller, Need, ServiceError, Streaming, data_events
-from owsgit.aws.audit import Audit, Record
+from owsgit.aws.audit import Auditing, Record
+from owsgit.aws.further import NODE
 from owsgit.aws.payload import Payload, inflated, without_framing
 from owsgit.aws.protocols import protocol_of, protocols_of
 from owsgit.aws.protocols.wire import Incoming, Protocol, Reply, signing_name
@@ -76,7 +77,9 @@ class House:
     credential: Callable[[str], Credential]
     decide: Decide
     neighbours: Neighbours
-    audit: Audit
+    audit: Auditing
+    node: Callable[[Arrival], Awaitable[Reply]] | None = None
+    """Has the node's own process answer; None in that process."""
 
 
 class Door:
@@ -144,6 +147,9 @@ class Door:
         asked.needs = list(api.needs(operation.name, parameters))
         self._decide(asked, credential)
         home = api.home(operation.name, parameters)
+        if home == NODE and house.node is not None:
+            asked.elsewhere = True
+            return await house.node(arrival)
         if home is not None and home != house.neighbours.own:
             if arrival.passed_on:
                 raise UnavailableError("nodes do not agree on where this is", remedy="try again")
@@ -190,6 +196,10 @@ class Door:
         checked = operation.http_checksum is not None and "requestAlgorithmMember" in operation.http_checksum
         payload = Payload(source, signed, credential.secret, said, checked=checked)
         return api, operation, replace(head, body=payload if in_pieces else await payload.read(BODY_BYTES_MAX))
+
+    async def warm(self) -> None:
+        """Have it ready for the first request."""
+        await self._spoken()
 
     async def _spoken(self) -> "_Speaking":
         """The APIs, by the name of the service that their requests are signed for. Their models are read by the first

@@ -4,6 +4,7 @@ A route is a `Handler` (request in, response out) that was put together when its
 wrapped in the steps that the route asks for and in no others. A step is a function from a handler to a handler.
 """
 
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
@@ -78,6 +79,12 @@ class Body(Protocol):
         ...
 
 
+class Connection(Protocol):
+    """A connection that other processes can go on with."""
+
+    def give_away(self, take: Callable[[socket.socket | None], bool]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Mount:
     """What an exchange is served by: one stage of one gateway."""
@@ -138,6 +145,7 @@ class Exchange:
         "query",
         "received",
         "resource",
+        "rests",
         "route_key",
         "scheme",
         "segments",
@@ -174,6 +182,7 @@ class Exchange:
         self.integration_seconds = -1.0  # that the integration took to its head; below 0 if it was not asked
         self.integration_status = 0
         self.socket: SocketEvent | None = None
+        self.rests: Callable[[Connection], None] | None = None  # told when it is over and its connection has no other
         self.facts: dict[str, Any] = {}  # $context variables of the access log, by name without "$context."
 
     @property

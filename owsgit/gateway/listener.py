@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -72,6 +73,23 @@ class _Server(uvicorn.Server):
 
             return Http2Protocol(self._listener, self.server_state, KEEP_ALIVE_SECONDS)
         return BoundedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+
+class _Given(BoundedProtocol):
+    """One connection that another process has accepted."""
+
+    def __init__(self, lost: Callable[[], None], **options: Any) -> None:
+        super().__init__(**options)
+        self._lost = lost
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._counted:
+            self._in_head, self.deadline = False, self.loop.time() + self.timeout_keep_alive
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._lost()
 
 
 class Listener:
@@ -148,7 +166,27 @@ class Listener:
         given = before._bound if before is not None else None
         self._bound = given.dup() if given is not None else _bind(self.address, self.port)
         self.port = self._bound.getsockname()[1]  # of 0, the one that was free
-        bound = self._bound.dup()  # the server closes its own
+        await self._serve([self._bound.dup()])  # the server closes its own
+
+    async def open_for_given(self) -> None:
+        """Serve the connections that are given to it (`take`), and listen to nothing."""
+        await self._serve([])
+
+    async def take(self, given: socket.socket, lost: Callable[[], None]) -> None:
+        """Go on with a connection that another process had, between two requests. `lost` is called at its end."""
+        assert self._server is not None
+        server = self._server
+
+        def protocol() -> asyncio.Protocol:
+            return _Given(lost, config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(protocol, given)
+        except OSError:  # the client has left
+            given.close()
+            lost()
+
+    async def _serve(self, bound: list[socket.socket]) -> None:
         config = uvicorn.Config(
             self,
             http=BoundedProtocol,
@@ -165,7 +203,7 @@ class Listener:
         )
         self._take_sockets(config)
         self._server = _Server(config, self)
-        self._serving = asyncio.ensure_future(self._server.serve(sockets=[bound]))
+        self._serving = asyncio.ensure_future(self._server.serve(sockets=bound))
         while not self._server.started:
             if self._serving.done():
                 raise UnavailableError(f"port {self.port} cannot be served")

@@ -6,6 +6,8 @@ between a request's bytes and its response's is one Exchange, one task and one w
 
 import asyncio
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -452,6 +454,40 @@ class BoundedProtocol(HttpToolsProtocol):
             self._run(self.pipeline.pop()[0])  # type: ignore[arg-type]
         elif self.deadline == NEVER:  # the whole request is there
             self.deadline = self.loop.time() + self.timeout_keep_alive
+            rests = self.cycle.exchange.rests
+            if rests is not None:
+                rests(self)
+
+    def give_away(self, take: Callable[[socket.socket | None], bool]) -> None:
+        """Have another process go on with the connection, which is between two requests. `take` sends it there soon,
+        and says whether it did; then it is that process's alone. It gets None if the connection stays here."""
+        if self._can_be_given():
+            self.flow.pause_reading()  # the next request is that process's
+            self.loop.call_soon(self._give_away, take)  # what was answered is sent at the end of this turn of the loop
+        else:
+            take(None)
+
+    def _can_be_given(self) -> bool:
+        cycle = self.cycle
+        return (
+            self._counted
+            and self.scheme == "http"  # else what is read and written there is this process's to encrypt
+            and not (self.refusal or self._in_head or self.pipeline or self.transport.is_closing())
+            and cycle.response_complete
+            and cycle.body.complete
+            and cycle.keep_alive
+        )
+
+    def _give_away(self, take: Callable[[socket.socket | None], bool]) -> None:
+        transport = self.transport
+        if not self._can_be_given() or transport.get_write_buffer_size():
+            take(None)
+        else:
+            with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as copy:
+                if take(copy):
+                    transport.abort()  # closes this process's end, which tells the client nothing: the other is open
+                    return
+        self.flow.resume_reading()
 
     def on_body(self, body: bytes) -> None:
         if self.refusal:

@@ -317,6 +317,13 @@ def load(objects: Objects, kinds: Kinds, genesis: str, commit: str) -> Verified:
     return Verified(commit, tree, load_tree(objects, kinds, genesis, tree, trusted=True))
 
 
+def go_on(objects: Objects, before: Verified, commit: str) -> Verified:
+    """The state at `commit`, as `load` would read it, from the one before: only what differs is read."""
+    tree = commits.parse(commit, objects.commit(commit)).tree
+    found = changes.between(objects, before.state, before.tree, tree, trusted=True).resources
+    return Verified(commit, tree, before.state.after(found, trusted=True))
+
+
 def load_tree(
     objects: Objects, kinds: Kinds, genesis: str, tree: str, *, trusted: bool = False, unfinished: bool = False
 ) -> State:

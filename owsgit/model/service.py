@@ -347,6 +347,21 @@ class Edit(Protocol):
     ) -> Awaitable[None]: ...
 
 
+class Processes(Protocol):
+    """Further processes of the node, which answer a part of its APIs (owsgit/aws/further.py)."""
+
+    async def tell(self, service: str, facts: Mapping[str, bytes]) -> None:
+        """Have all of them know facts of a service. None of them goes by older ones when this returns."""
+        ...
+
+
+class OneProcess:
+    """For a node that has no further ones."""
+
+    async def tell(self, service: str, facts: Mapping[str, bytes]) -> None:
+        pass
+
+
 HTTPS = 443
 
 
@@ -396,6 +411,7 @@ class Site:
     """What the ledger says at the head; None where that is not heeded, as by `owsgit up`, which keeps its own data."""
 
     neighbours: Neighbours = field(default_factory=Alone)
+    processes: Processes = field(default_factory=OneProcess)
     report: Callable[[str, str], None] = lambda key, text: None
     """Tells whoever waits how it goes with a resource (by key) that takes long to apply."""
 

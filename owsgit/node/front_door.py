@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 
 from owsgit.aws.api import Api, Pieces, ServiceError
@@ -11,11 +11,13 @@ from owsgit.aws.audit import Audit
 from owsgit.aws.door import BODY_BYTES_MAX, Arrival, Door, House
 from owsgit.aws.eventstream import Encoded
 from owsgit.aws.payload import STREAM_BYTES_MAX
+from owsgit.aws.protocols.wire import Reply
 from owsgit.aws.sigv4 import Request
 from owsgit.gateway.exchange import ClientGoneError, Exchange, Handler, RefusedError, Response
 from owsgit.gateway.limits import Limits
 from owsgit.gateway.listener import own_address
 from owsgit.model.service import Site
+from owsgit.node.door_processes import DoorProcesses
 from owsgit.node.home import AUDIT_FOLDER
 from owsgit.node.own_certificate import OwnCertificate
 from owsgit.node.own_port import OwnPort
@@ -29,6 +31,9 @@ IN_CLEAR = (
 )
 REQUEST_ID = b"x-amzn-requestid"
 """Every response of the listener's has it: here it is the one of the audit log, which may be another node's."""
+
+TARGET = b"x-amz-target"
+"""Names the operation, in the protocols that have it in a header."""
 
 HEAD_BYTES_MAX = 64 * 1024
 """Session tokens stand in the head, and name every node of the project."""
@@ -55,28 +60,37 @@ class FrontDoor:
         port: int,
         file: str,
         certificate: OwnCertificate | None = None,
+        processes: DoorProcesses | None = None,
     ) -> None:
-        """`file` is where the port is set; with a certificate it has TLS."""
+        """`file` is where the port is set; with a certificate it has TLS. `processes` take over connections of busy
+        clients."""
         self._audit = Audit(site.home / AUDIT_FOLDER, site.neighbours.own)
         self._door = Door(apis, House(site.scope, site.credential, site.decide, site.neighbours, self._audit))
         self._certificate = certificate
+        self._processes = processes
+        if processes is not None:
+            processes.serve(self._door.answer, self._audit, lambda: self._connections)
         self._port = OwnPort(address, port, file, "$.awsPort", tls=certificate is not None)
         self._inner = OwnPort(LOOPBACK, 0, file, "$.awsPort") if certificate is not None else None
         self._working: list[asyncio.Task[None]] = []
 
     async def open(self) -> None:
         """Raises OwsgitError that names the setting."""
-        limits = Limits(body_bytes=WIRE_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
         routes: dict[str, Handler] = {"$default": self._answer}
         shown = self._certificate.read() if self._certificate is not None else None
-        await self._port.open(OWNER, routes, limits, shown)
+        await self._port.open(OWNER, routes, limits(), shown)
         if self._inner is not None:
-            await self._inner.open(OWNER, routes, limits)
+            await self._inner.open(OWNER, routes, limits())
         self._working.append(asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs)))
         if self._certificate is not None:
             self._working.append(asyncio.ensure_future(self._certificate.watch(self._port.show)))
         elif not _is_loopback(self._port.address[0]):
             log.warning(IN_CLEAR, *self._port.address)
+
+    @property
+    def _connections(self) -> int:
+        """Those that this process has."""
+        return self._port.connections + (self._inner.connections if self._inner is not None else 0)
 
     @property
     def address(self) -> tuple[str, int]:
@@ -93,45 +107,59 @@ class FrontDoor:
         return {self._audit.folder.name: self._audit}
 
     async def _answer(self, exchange: Exchange) -> Response:
-        async def body() -> bytes:
-            try:
-                return await exchange.read(BODY_BYTES_MAX)
-            except (RefusedError, ClientGoneError) as error:
-                raise _unread(error) from None
-
-        async def pieces() -> AsyncIterator[bytes]:
-            try:
-                async for piece in exchange.pieces():
-                    yield piece
-            except (RefusedError, ClientGoneError) as error:
-                raise _unread(error) from None
-
-        path, _, query = exchange.target.partition(b"?")
-        arrival = Arrival(
-            exchange.id,
-            Request(exchange.method, path, query, exchange.headers),
-            body,
-            pieces,
-            exchange.client.address,
-            exchange.scheme == "https",
-        )
-        reply = await self._door.answer(arrival)
-        if not isinstance(reply.body, bytes):  # or a silent stream would be held for nobody
-            exchange.on_gone(partial(_close, reply.body))
-        headers = [pair for pair in reply.headers if pair[0] != REQUEST_ID]
-        exchange.id = next(
-            (value.decode("latin-1") for name, value in reply.headers if name == REQUEST_ID), exchange.id
-        )
-        told = not isinstance(reply.body, bytes) or exchange.method == "HEAD"
-        return Response(reply.status, headers, reply.body, reply.length if told else None)
+        if self._processes is not None and exchange.header(TARGET) in self._processes.operations:
+            exchange.rests = self._processes.consider
+        return await respond(self._door.answer, exchange)
 
     async def close(self) -> None:
-        await self._port.close()
+        closing = [self._port.close()]
         if self._inner is not None:
-            await self._inner.close()
+            closing.append(self._inner.close())
+        if self._processes is not None:
+            closing.append(self._processes.close())
+        await asyncio.gather(*closing)
         for task in self._working:
             task.cancel()
         self._audit.close()
+
+
+async def respond(answer: Callable[[Arrival], Awaitable[Reply]], exchange: Exchange) -> Response:
+    """What a door answers to an exchange of HTTP."""
+
+    async def body() -> bytes:
+        try:
+            return await exchange.read(BODY_BYTES_MAX)
+        except (RefusedError, ClientGoneError) as error:
+            raise _unread(error) from None
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            async for piece in exchange.pieces():
+                yield piece
+        except (RefusedError, ClientGoneError) as error:
+            raise _unread(error) from None
+
+    path, _, query = exchange.target.partition(b"?")
+    arrival = Arrival(
+        exchange.id,
+        Request(exchange.method, path, query, exchange.headers),
+        body,
+        pieces,
+        exchange.client.address,
+        exchange.scheme == "https",
+    )
+    reply = await answer(arrival)
+    if not isinstance(reply.body, bytes):  # or a silent stream would be held for nobody
+        exchange.on_gone(partial(_close, reply.body))
+    headers = [pair for pair in reply.headers if pair[0] != REQUEST_ID]
+    exchange.id = next((value.decode("latin-1") for name, value in reply.headers if name == REQUEST_ID), exchange.id)
+    told = not isinstance(reply.body, bytes) or exchange.method == "HEAD"
+    return Response(reply.status, headers, reply.body, reply.length if told else None)
+
+
+def limits() -> Limits:
+    """Of the door's ports."""
+    return Limits(body_bytes=WIRE_BYTES_MAX, head_bytes=HEAD_BYTES_MAX)
 
 
 def _is_loopback(host: str) -> bool:

@@ -68,6 +68,9 @@ def _index(url: str) -> str:
 IndexUrl = Annotated[str, AfterValidator(_index)]
 
 
+PROCESSES_MAX = 16
+"""Further processes of a node, at most."""
+
 AUDIT_FOLDER = "logs/aws/audit"
 """Where the audit log lies, below the home."""
 
@@ -126,6 +129,13 @@ class NodeSettings(Spec):
         None,
         description="Have it answer them over HTTPS: {'chain': '/etc/owsgit/certificates/aws.pem', 'key': "
         "'/etc/owsgit/certificates/aws.key'}. Absent: over HTTP, which is for loopback and private networks.",
+    )
+    aws_processes: int | None = Field(
+        None,
+        ge=0,
+        le=PROCESSES_MAX,
+        description="Further processes that answer them while there is much to answer; absent: one less than the "
+        "machine has processors. Over HTTP: what is encrypted stays with the node's own process.",
     )
     memory: int | None = Field(
         None,

@@ -38,15 +38,16 @@ from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy
 from owsgit.model.iam.decision import Session as RoleSession
 from owsgit.model.names import Scope
-from owsgit.model.service import Handler, Site
+from owsgit.model.service import Handler, OneProcess, Site
 from owsgit.model.state import State
 from owsgit.node import metrics
 from owsgit.node.commands import Commands, Facts
 from owsgit.node.home import AUDIT_FOLDER, Home
 from owsgit.node.hooks import Duties, HookServer
+from owsgit.node.logins import user_of
 from owsgit.node.metrics import MetricsServer
 from owsgit.node.neighbours import LinkedNeighbours
-from owsgit.node.ssh import CERTIFIED, Access, Login, Session, SshServer, certified
+from owsgit.node.ssh import Access, Login, Session, SshServer
 from owsgit.peers import recovery, server
 from owsgit.peers.council import Council
 from owsgit.peers.standing import Caller, Host, Own, StoppedError
@@ -62,6 +63,7 @@ from owsgit.services.secrets.sealing import Vault
 from owsgit.services.secrets.watch import Watch
 
 if TYPE_CHECKING:
+    from owsgit.node.door_processes import DoorProcesses
     from owsgit.node.front_door import FrontDoor
 
 MEBIBYTE = 1024 * 1024
@@ -123,6 +125,7 @@ class Node:
         self._inventory = Inventory(home.database, KINDS)
         targets: dict[str, Any] = {}
         self._neighbours = LinkedNeighbours(settings.name, self._node_names, lambda: self._council.links().values())
+        self._processes = self._make_processes()
         site = self._site(targets)
         self._handlers = handlers_of(site)
         targets.update({name: handler for name, handler in self._handlers.items() if hasattr(handler, "invoke")})
@@ -217,8 +220,20 @@ class Node:
             certificate = OwnCertificate(tls.chain, tls.key, file, "$.awsTls", tls.host or self.settings.address)
         apis = [api for handler in self._handlers.values() for api in getattr(handler, "apis", ())]
         apis.append(Sts(self._state, self._give))
-        self._front = FrontDoor(site, apis, self.settings.listen, port, file, certificate)
+        if self._processes is not None:
+            self._processes.share(each.shared for each in self._handlers.values() if hasattr(each, "shared"))
+        self._front = FrontDoor(site, apis, self.settings.listen, port, file, certificate, self._processes)
         return self._front
+
+    def _make_processes(self) -> "DoorProcesses | None":
+        """Further processes for that, if there may be some."""
+        if self.settings.aws_port is None:
+            return None
+        from owsgit.node.door_processes import DoorProcesses, sensible  # noqa: PLC0415 - as above
+
+        most = self.settings.aws_processes
+        most = sensible() if most is None else most
+        return DoorProcesses(self.home.folder, most, lambda: self._ledger.head, self._neighbours) if most else None
 
     def _site(self, targets: dict[str, Any]) -> Site:
         """What the handlers of services get of this node."""
@@ -248,6 +263,7 @@ class Node:
             registry=self._registry,
             report=self._report,
             neighbours=self._neighbours,
+            processes=self._processes or OneProcess(),
             engines=self._engines,
         )
 
@@ -470,12 +486,7 @@ class Node:
         state = self._state()
         if state is None:
             return "" if fingerprint in self._owners else None
-        if fingerprint.startswith(CERTIFIED):
-            user = fingerprint.partition(" ")[2].rpartition(" ")[2]
-            authorities = self._authorities_of(user)
-            return user if authorities and fingerprint == certified(user, authorities) else None
-        holder = state.holder("key", fingerprint)
-        return holder.name if holder is not None and isinstance(holder.spec, UserSpec) else None
+        return user_of(state, fingerprint)
 
     def _authorities_of(self, user: str) -> list[str]:
         """Whose certificates can stand for a user."""
@@ -550,6 +561,8 @@ class Node:
             head = self._ledger.head
         if head is None:
             return None
+        if self._processes is not None:
+            await self._processes.follow(head.commit)
         if (
             not self._council.is_member()
         ):  # what the ledger does not name does not serve: it would be stale, or too early

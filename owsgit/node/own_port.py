@@ -47,5 +47,9 @@ class OwnPort:
         """Where it listens."""
         return self._listener.address, self._listener.port
 
+    @property
+    def connections(self) -> int:
+        return self._listener.connections.count
+
     async def close(self) -> None:
         await self._listener.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 import asyncssh
 
 from owsgit.ledger.repository import NODE_ENVIRONMENT, PACK_BYTES_MAX
+from owsgit.node.logins import certified
 from owsgit.node.ssh_turns import Turns
 from owsgit.peers.wire import CIPHERS, COMMAND
 
@@ -69,9 +69,6 @@ class Access:
     peer: Callable[[Session, asyncssh.SSHServerProcess[bytes]], Awaitable[int]]  # another node's requests
 
 
-CERTIFIED = "certified by "
-
-
 class _Server(asyncssh.SSHServer):
     def __init__(self, access: Access, connections: "set[_Server]") -> None:
         self._access = access
@@ -116,12 +113,6 @@ class _Server(asyncssh.SSHServer):
         self._connection.set_authorized_keys(asyncssh.import_authorized_keys(""))
         self._connection.set_extra_info(owsgit_key=fingerprint, owsgit_line=key.export_public_key().decode().strip())
         return login.kind == "user" or key.get_algorithm() == "ssh-ed25519"
-
-
-def certified(user: str, authorities: Sequence[str]) -> str:
-    """What stands for the key of a session of a user with a certificate, while the ledger names these authorities."""
-    digest = hashlib.sha256("\n".join(sorted(authorities)).encode()).hexdigest()
-    return f"{CERTIFIED}{digest} {user}"
 
 
 class SshServer:

@@ -48,6 +48,14 @@ class _Get:
     keys: list[Key]
 
 
+@dataclass(frozen=True)
+class _Writes:
+    writes: list[Write]
+
+    def make(self, transaction: Transaction) -> list[Written]:
+        return [write.make(transaction) for write in self.writes]
+
+
 class Batches(Operations):
     async def batch_get_item(
         self, caller: Caller, *, request_items: Mapping[str, Given], return_consumed_capacity: str | None = None
@@ -112,11 +120,7 @@ class Batches(Operations):
             writes += own
         tables = {name: self._catalog.table(name) for name in checked}
         _check_once(tables.values())
-
-        def work(transaction: Transaction) -> list[Written]:
-            return [write.make(transaction) for write in writes]
-
-        done = await self._catalog.engine.write([table.name for table in tables.values()], work)
+        done = await self._catalog.engine.write([table.name for table in tables.values()], _Writes(writes).make)
         output: Output = {"UnprocessedItems": {}}
         if looks:
             used = {table.name: Used(table) for table in tables.values()}

@@ -140,6 +140,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def get(self, table: str, key: Key) -> bytes | None:
+        """One item, as it is committed: what `read` would get, sooner."""
+        ...
+
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
         """Run `work` on what is committed: all that was answered before. It may be run again as in `write`."""
         ...

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from owsgit.aws.further import Shared
 from owsgit.model.errors import InvalidError, OwsgitError, Problem, UnavailableError
 from owsgit.model.housing import home_of
 from owsgit.model.resource import Resource
@@ -17,6 +18,7 @@ from owsgit.services.tables.catalog import Catalog, Table, table_of
 from owsgit.services.tables.dynamodb import DynamoDb
 from owsgit.services.tables.engine import Engine
 from owsgit.services.tables.expiry import Expiry
+from owsgit.services.tables.facts import READS, Facts
 from owsgit.services.tables.keeping import FileRecord, Keeping, make
 from owsgit.services.tables.source import TableSource
 from owsgit.services.tables.spec import TableSpec
@@ -24,6 +26,9 @@ from owsgit.services.tables.stream_api import DynamoDbStreams
 from owsgit.services.tables.streams import following, kept
 
 log = logging.getLogger("owsgit.tables")
+
+FURTHER = "owsgit.services.tables.beside:BesideDynamoDb"
+"""What answers in further processes of the node."""
 
 TOPIC = "tables"
 """Under which nodes ask each other how many items a table has, and which streams there are."""
@@ -40,8 +45,11 @@ class TableHandler:
         self._keeping = Keeping(site, self._folder)
         self._builds: dict[str, asyncio.Task[None]] = {}
         self._failed: set[tuple[str, str]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._expiry = Expiry(self._catalog)
         self.apis = (DynamoDb(self._catalog), DynamoDbStreams(self._catalog, self._streams_elsewhere))
+        self._facts = Facts(self._catalog, self._keeping.is_file)
+        self.shared = Shared(FURTHER, READS, self._facts.all, self._facts.answer, lambda: self._facts.any_file)
         site.sources[KIND.name] = TableSource(self._catalog, self._reader)
         site.neighbours.answer(TOPIC, self._answer_neighbour)
 
@@ -50,18 +58,19 @@ class TableHandler:
         assert isinstance(spec, TableSpec)
         home = self._home(spec)
         if home is not None:
-            self._catalog.tables[name] = table_of(name, spec, home)
+            await self._serve(table_of(name, spec, home))
             return Applied(f"on node {home}")
         await self._stop_building(name)
         table = table_of(name, spec, None)
         served = self._catalog.tables.get(name)
         if served is not None:  # what goes is out of use before it is gone
             left = {each: index for each, index in served.indexes.items() if each in table.indexes}
-            self._catalog.tables[name] = replace(served, indexes=left)
+            await self._serve(replace(served, indexes=left))
         chosen = self._keeping.chosen()
         engine: Engine
         if chosen is None:
-            engine = self._catalog.opened = self._keeping.sqlite()
+            engine = self._catalog.opened = files = self._keeping.sqlite()
+            files.on_behind(self._behind)
             table = await self._make(engine, table)
         else:
             engine = self._catalog.opened = shared = self._keeping.postgresql(chosen)
@@ -70,9 +79,9 @@ class TableHandler:
         self._catalog.tables[name] = table
         engine.gives(name, list(table.indexes))
         unfilled = [index for index in table.indexes if not await engine.is_filled(name, index)]
+        self._catalog.building.update(((name, index), 0) for index in unfilled)
+        await self._tell(name)
         if unfilled:
-            for index in unfilled:
-                self._catalog.building[name, index] = 0
             self._builds[name] = asyncio.ensure_future(self._build(table, unfilled))
         self._expiry.start()
         if unfilled and not await self._is_empty(
@@ -81,6 +90,24 @@ class TableHandler:
             told = f"builds {', '.join(unfilled)} in the background: owsgit status tells how far it is"
             self._site.report(resource.key, told)
         return Applied()
+
+    async def _serve(self, table: Table) -> None:
+        self._catalog.tables[table.name] = table
+        await self._tell(table.name)
+
+    async def _tell(self, *names: str) -> None:
+        """Have further processes know what tables are now."""
+        told = {name: self._facts.of(name) for name in names}
+        serial = self._facts.serial
+        await self._site.processes.tell(FURTHER, told)
+        for name in names:
+            self._facts.settle(name, serial)
+
+    def _behind(self) -> None:
+        """Tables cannot be used, or can again."""
+        task = asyncio.ensure_future(self._tell(*self._catalog.tables))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
 
     async def _make(self, engine: Engine, table: Table) -> Table:
         """Have a table that is on this node."""
@@ -128,6 +155,7 @@ class TableHandler:
             else:
                 self._failed.discard(place)
                 self._catalog.building.pop(place, None)
+                await self._tell(table.name)
 
     async def _stop_building(self, name: str) -> None:
         task = self._builds.pop(name, None)
@@ -143,6 +171,7 @@ class TableHandler:
         """Items are never removed by this: a table that has some is not served any more, and its file stays."""
         await self._stop_building(name)
         table = self._catalog.tables.pop(name, None)
+        await self._tell(name)
         if table is not None and table.home is not None:
             return
         record = FileRecord(self._folder, name)

@@ -166,7 +166,7 @@ class Items(Operations):
         if shows is not None:
             parameters.check_scalar_keys(table, shows.paths)
         place = key_from(table.schema, key)
-        stored = await self._catalog.engine.read([table.name], lambda snapshot: snapshot.get(table.name, place))
+        stored = await self._catalog.engine.get(table.name, place)
         item = load(stored) if stored is not None else None
         output: Output = {}
         if item is not None:

@@ -51,6 +51,10 @@ class Keeping:
         self._set()
         return self._sqlite
 
+    def is_file(self, table: str) -> bool:
+        """Whether the items of a table that is here are in a file, which can be read now."""
+        return self.chosen() is None and self._sqlite is not None and table not in self._sqlite.behind
+
     def _set(self) -> None:
         files, chosen = self._site.engines().tables, self.chosen()
         if self._sqlite is not None and isinstance(files, Files):

@@ -120,7 +120,7 @@ def _joined(tests: Sequence[Test], operator: str | None) -> Condition:
     def holds(item: Item) -> bool:
         return combine(test.holds(item) for test in tests)
 
-    return Condition(holds, [(test.attribute,) for test in tests])
+    return Condition(holds, [(test.attribute,) for test in tests], (_joined, (tests, operator)))
 
 
 def check_operator(operator: str | None, given: Mapping[str, Any] | None) -> None:
@@ -267,7 +267,14 @@ def _action(name: str, given: Mapping[str, Any]) -> Action:
         raise ValidationError(f"{INVALID}{action} action{with_value} is not supported for the type {type_of(checked)}")
     if action == "DELETE":
         return Delete((name,), checked)
-    return Set((name,), lambda item: _added(item.get(name), checked) if action == "ADD" else checked, type_of(checked))
+    return _set(name, action, checked)
+
+
+def _set(name: str, action: str, value: AttributeValue) -> Set:
+    def compute(item: Item) -> AttributeValue:
+        return _added(item.get(name), value) if action == "ADD" else value
+
+    return Set((name,), compute, type_of(value), (_set, (name, action, value)))
 
 
 def _added(old: AttributeValue | None, value: AttributeValue) -> AttributeValue:

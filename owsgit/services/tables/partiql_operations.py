@@ -171,7 +171,7 @@ class Statements(Searches):
     async def _get(self, table: Table, bound: Bound, select: Select, use: Used, consistent: bool) -> Item | None:
         self._readable(table, select, consistent=False)
         place = key_from(table.schema, _only_key(table, bound, select, "BatchExecuteStatement"))
-        stored = await self._catalog.engine.read([table.name], lambda snapshot: snapshot.get(table.name, place))
+        stored = await self._catalog.engine.get(table.name, place)
         item = load(stored) if stored is not None else None
         use.read(size(item or {}), consistent=consistent)
         return _shown(select, item)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from owsgit.services.tables import attempts
 from owsgit.services.tables import postgresql_chores as chores
-from owsgit.services.tables.engine import Engine, Entry, Facts, Logged, Snapshot, Transaction
+from owsgit.services.tables.engine import Engine, Entry, Facts, Key, Logged, Snapshot, Transaction
 from owsgit.services.tables.postgresql_connections import ERRORS, Connection, Connections, end, unavailable
 from owsgit.services.tables.postgresql_reader import Reader
 from owsgit.services.tables.postgresql_schema import Label, Schema, Shape, unlabelled
@@ -104,6 +104,9 @@ class PostgresqlEngine(Engine):
 
     async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
         return await self._writer.do(tables, work)
+
+    async def get(self, table: str, key: Key) -> bytes | None:
+        return await self.read([table], lambda snapshot: snapshot.get(table, key))
 
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
         return await self._reader.read(tables, work)

@@ -7,12 +7,12 @@ commits, `sqlite_journal` for transactions over several tables, `sqlite_reader` 
 
 import asyncio
 from collections.abc import Callable, Collection
-from contextlib import AbstractAsyncContextManager, closing, nullcontext
+from contextlib import AbstractAsyncContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from owsgit.model.errors import UnavailableError
-from owsgit.services.tables.engine import DIGESTS, Engine, Entry, Facts, Logged, Snapshot, Transaction, digest
+from owsgit.services.tables.engine import DIGESTS, Engine, Entry, Facts, Key, Logged, Snapshot, Transaction, digest
 from owsgit.services.tables.sqlite_chores import clear, refill, trim
 from owsgit.services.tables.sqlite_file import SUFFIX
 from owsgit.services.tables.sqlite_reader import CommittedSnapshot, Reader
@@ -21,69 +21,21 @@ from owsgit.services.tables.sqlite_writer import Work, Writer
 Result = TypeVar("Result")
 
 
-class SqliteEngine(Engine):
-    """Of one event loop. Two of them on one folder would undo each other's promises."""
+class SqliteReads:
+    """What an engine answers from the files alone."""
 
-    def __init__(self, folder: Path, *, relaxed: bool = False) -> None:
-        """Finishes the transactions that a crash has left undone. Raises UnavailableError."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for dropped in folder.glob(f"*{SUFFIX}.dropped"):
-                dropped.unlink()
-        except OSError as error:
-            raise UnavailableError(f"the folder of tables cannot be used: {error}", file=str(folder)) from None
-        self._folder = folder
-        self._generations: dict[str, int] = {}
-        self._writer = Writer(folder, relaxed=relaxed, generation=self._generation)
-        self._reader = Reader(folder, self._writer, self._generation)
+    _reader: Reader
 
-    @property
-    def relaxed(self) -> bool:
-        return self._writer.relaxed
-
-    @relaxed.setter
-    def relaxed(self, value: bool) -> None:
-        """For what is written from now on."""
-        self._writer.relaxed = value
-
-    def _generation(self, table: str) -> int:
-        return self._generations.get(table, 0)
-
-    async def create(self, table: str, indexes: Collection[str]) -> None:
-        wanted = frozenset(indexes)
-        await self._writer.do([table], lambda _: self._writer.make(table, wanted), alone=True)
-        while await self._writer.do([table], lambda work: clear(work.changing(table))):
-            pass
-
-    def gives(self, table: str, indexes: Collection[str]) -> None:
-        """Nobody else makes indexes."""
-
-    async def drop(self, table: str) -> None:
-        def work(_: Work) -> None:
-            self._writer.drop(table)
-            self._generations[table] = self._generation(table) + 1
-
-        await self._writer.do([table], work, alone=True)
-
-    async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
-        return await self._writer.do(tables, work)
+    async def get(self, table: str, key: Key) -> bytes | None:
+        if self._reader.is_quick(table):
+            return self._reader.get(table, key)
+        return await self._reader.read([table], lambda snapshot: snapshot.get(table, key))
 
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
         return await self._reader.read(tables, work)
 
     def segment_of(self, hash_key: bytes, segments: int) -> int:
         return digest(hash_key) * segments // DIGESTS
-
-    async def refill(
-        self, table: str, index: str, entry: Callable[[bytes], Entry | None], told: Callable[[int], None]
-    ) -> None:
-        """Writes that are asked for after this give the entries of this index themselves."""
-        while True:
-            done, filled = await self._writer.do([table], lambda work: refill(work.changing(table), index, entry))
-            told(done)
-            if filled:
-                return
-            await asyncio.sleep(0)
 
     async def is_filled(self, table: str, index: str) -> bool:
         def work(snapshot: CommittedSnapshot) -> bool:
@@ -126,6 +78,80 @@ class SqliteEngine(Engine):
             return int(snapshot.database(table).execute("SELECT number FROM meta").fetchone()[0])
 
         return await self._reader.read([table], work)
+
+
+class SqliteEngine(SqliteReads, Engine):
+    """Of one event loop. Two of them on one folder would undo each other's promises."""
+
+    def __init__(self, folder: Path, *, relaxed: bool = False) -> None:
+        """Finishes the transactions that a crash has left undone. Raises UnavailableError."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for dropped in folder.glob(f"*{SUFFIX}.dropped"):
+                dropped.unlink()
+        except OSError as error:
+            raise UnavailableError(f"the folder of tables cannot be used: {error}", file=str(folder)) from None
+        self._folder = folder
+        self._generations: dict[str, int] = {}
+        self._writer = Writer(folder, relaxed=relaxed, generation=self._generation)
+        self._reader = Reader(folder, self._writer, self._generation)
+
+    @property
+    def relaxed(self) -> bool:
+        return self._writer.relaxed
+
+    @relaxed.setter
+    def relaxed(self, value: bool) -> None:
+        """For what is written from now on."""
+        self._writer.relaxed = value
+
+    @property
+    def behind(self) -> frozenset[str]:
+        """Tables that nobody can use until a transaction is finished."""
+        return self._writer.behind
+
+    def on_behind(self, told: Callable[[], None]) -> None:
+        """Have it told in this event loop when `behind` changes."""
+        loop = asyncio.get_running_loop()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(told)
+
+        self._writer.on_behind = tell
+
+    def _generation(self, table: str) -> int:
+        return self._generations.get(table, 0)
+
+    async def create(self, table: str, indexes: Collection[str]) -> None:
+        wanted = frozenset(indexes)
+        await self._writer.do([table], lambda _: self._writer.make(table, wanted), alone=True)
+        while await self._writer.do([table], lambda work: clear(work.changing(table))):
+            pass
+
+    def gives(self, table: str, indexes: Collection[str]) -> None:
+        """Nobody else makes indexes."""
+
+    async def drop(self, table: str) -> None:
+        def work(_: Work) -> None:
+            self._writer.drop(table)
+            self._generations[table] = self._generation(table) + 1
+
+        await self._writer.do([table], work, alone=True)
+
+    async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
+        return await self._writer.do(tables, work)
+
+    async def refill(
+        self, table: str, index: str, entry: Callable[[bytes], Entry | None], told: Callable[[int], None]
+    ) -> None:
+        """Writes that are asked for after this give the entries of this index themselves."""
+        while True:
+            done, filled = await self._writer.do([table], lambda work: refill(work.changing(table), index, entry))
+            told(done)
+            if filled:
+                return
+            await asyncio.sleep(0)
 
     async def trim(self, table: str, before: float) -> None:
         while await self._writer.do([table], lambda work: trim(work.changing(table), before)):

@@ -16,13 +16,12 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from owsgit.model.errors import UnavailableError
 from owsgit.services.tables import sqlite_file
 from owsgit.services.tables.engine import Key, Row, Snapshot, Span
 from owsgit.services.tables.sqlite_file import Budget, Connections, TooLongError, open_table, path_of, unavailable
-from owsgit.services.tables.sqlite_writer import Writer
 
 THREADS = 2
 CACHE_BYTES = 4 << 20
@@ -78,10 +77,28 @@ class CommittedSnapshot(Snapshot):
             found.close()  # or its statement would hold the snapshot
 
 
+class Committed(Protocol):
+    """What readers have to know of the writer."""
+
+    @property
+    def publishing(self) -> threading.Lock:
+        """Held while a transaction over several tables becomes visible in one after the other."""
+        ...
+
+    @property
+    def behind(self) -> frozenset[str]:
+        """Tables that lack something which is decided."""
+        ...
+
+    def trouble(self) -> UnavailableError:
+        """For those who need a table that is behind."""
+        ...
+
+
 class Reader:
     """For the event loop."""
 
-    def __init__(self, folder: Path, writer: Writer, generation: Callable[[str], int]) -> None:
+    def __init__(self, folder: Path, writer: Committed, generation: Callable[[str], int]) -> None:
         self._folder = folder
         self._writer = writer
         self._generation = generation
@@ -97,6 +114,28 @@ class Reader:
         database.execute("PRAGMA query_only = ON")
         return database
 
+    def is_quick(self, table: str) -> bool:
+        """Whether one item can be had with `get`."""
+        return not self._closed and self._here.has(table) and not (self._avoid and self._avoided([table]))
+
+    def get(self, table: str, key: Key) -> bytes | None:
+        """One item, in the event loop. A statement by itself sees what is committed, and needs no transaction."""
+        if table in self._writer.behind:
+            raise self._writer.trouble()
+        began = time.perf_counter()
+        try:
+            return sqlite_file.get(self._here.get(table), key)
+        except sqlite3.Error as error:
+            self._here.forget(table)  # opened anew the next time: the file may have been mended by then
+            raise unavailable(error, path_of(self._folder, table)) from None
+        finally:
+            self._mind(began, [table])
+
+    def _mind(self, began: float, tables: Collection[str]) -> None:
+        """Tables whose reads wait for the disk are not read in the event loop for a while."""
+        if time.perf_counter() - began > SLOW_SECONDS:
+            self._avoid |= dict.fromkeys(tables, time.monotonic() + AVOID_SECONDS)
+
     async def read(self, tables: Collection[str], work: Callable[[CommittedSnapshot], Result]) -> Result:
         if self._closed:
             raise UnavailableError("the node is stopping", remedy="try again")
@@ -109,8 +148,7 @@ class Reader:
             except TooLongError:
                 pass
             finally:
-                if time.perf_counter() - began > SLOW_SECONDS:
-                    self._avoid |= dict.fromkeys(names, time.monotonic() + AVOID_SECONDS)
+                self._mind(began, names)
         result = await asyncio.get_running_loop().run_in_executor(self._threads, self._in_thread, names, work)
         if not here and not self._closed:  # the first to open a file may have to recover it: not the loop
             self._open_here(names)

@@ -217,8 +217,9 @@ class Writer:
         self._files: dict[str, TableFile] = {}
         self.publishing = threading.Lock()
         """Held while a transaction over several tables becomes visible in one after the other."""
-        self.behind: frozenset[str] = frozenset()
-        """Tables that lack something which is decided."""
+        self._behind: frozenset[str] = frozenset()
+        self.on_behind: Callable[[], None] = lambda: None
+        """Called in any thread when `behind` changes."""
         self._trouble = ""
         self._mend_at = 0.0
         self._waiting = 0
@@ -232,6 +233,17 @@ class Writer:
             raise unavailable(error, self.journal.path) from None
         self._thread = threading.Thread(target=self._run, name="owsgit-tables", daemon=True)
         self._thread.start()
+
+    @property
+    def behind(self) -> frozenset[str]:
+        """Tables that lack something which is decided."""
+        return self._behind
+
+    @behind.setter
+    def behind(self, tables: frozenset[str]) -> None:
+        if tables != self._behind:
+            self._behind = tables
+            self.on_behind()
 
     # -- for the event loop ----------------------------------------------------------------------------------------
 

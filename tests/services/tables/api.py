@@ -11,10 +11,12 @@ from botocore.model import ServiceModel
 
 from owsgit.aws.api import Caller, ServiceError
 from owsgit.model.names import Scope
-from owsgit.services.tables import KIND
+from owsgit.services.tables import FOLDER, KIND
+from owsgit.services.tables.beside import BesideDynamoDb
 from owsgit.services.tables.catalog import Catalog, table_of
 from owsgit.services.tables.dynamodb import DynamoDb
 from owsgit.services.tables.engine import Engine
+from owsgit.services.tables.facts import OPERATIONS, Facts
 from owsgit.services.tables.spec import TableSpec
 from owsgit.services.tables.sqlite import SqliteEngine
 
@@ -74,10 +76,17 @@ class Tables:
         """Its output, as it is on the wire but for what is empty."""
         from botocore import xform_name
 
-        list(self.api.needs(operation, parameters))
-        assert self.api.home(operation, parameters) is None
+        api = self.answering(operation, parameters)
+        list(api.needs(operation, parameters))
+        assert api.home(operation, parameters) is None
         named = {xform_name(name): value for name, value in parameters.items()}
-        return self.run(getattr(self.api, xform_name(operation))(CALLER, **named))
+        return self.run(getattr(api, xform_name(operation))(CALLER, **named))
+
+    def answering(self, operation: str, parameters: dict[str, Any]) -> DynamoDb:
+        return self.api
+
+    def tell(self, name: str) -> None:
+        """That a table was changed."""
 
     def refused(self, operation: str, **parameters: Any) -> tuple[str, str]:
         with pytest.raises(ServiceError) as caught:
@@ -97,6 +106,31 @@ class Tables:
     def close(self) -> None:
         self.run(self.catalog.engine.close())
         self.loop.close()
+
+
+class TablesBeside(Tables):
+    """The same as a further process of a node has it, with the node's own beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, lambda: SqliteEngine(folder / FOLDER, relaxed=True))
+        self.facts = Facts(self.catalog, lambda name: True)
+        self.beside = BesideDynamoDb(folder, self.catalog.scope, self.facts.answer)
+
+    def add(self, name: str, given: dict[str, Any]) -> None:
+        super().add(name, given)
+        self.tell(name)
+
+    def tell(self, name: str) -> None:
+        self.beside.learn(name, self.facts.of(name))
+        self.facts.settle(name, self.facts.serial)
+
+    def answering(self, operation: str, parameters: dict[str, Any]) -> DynamoDb:
+        here = f"DynamoDB_20120810.{operation}".encode() in OPERATIONS
+        return self.beside if here and self.beside.home(operation, parameters) is None else self.api
+
+    def close(self) -> None:
+        self.run(self.beside.close())
+        super().close()
 
 
 def value(given: Any) -> dict[str, Any]:

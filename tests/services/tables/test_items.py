@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from owsgit.services.tables.writing import ConditionFailedError
-from tests.services.tables.api import ARN, PLAIN, WHOLE, Tables, value
+from tests.services.tables.api import ARN, PLAIN, WHOLE, Tables, TablesBeside, value
 
 KEY = {"pk": {"S": "a"}, "sk": {"S": "b"}}
 
 
-@pytest.fixture
-def tables(tmp_path: Path) -> Iterator[Tables]:
-    made = Tables(tmp_path)
+@pytest.fixture(params=[Tables, TablesBeside])
+def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
+    made = request.param(tmp_path)
     made.add("whole", WHOLE)
     made.add("plain", PLAIN)
     yield made

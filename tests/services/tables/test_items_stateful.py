@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from owsgit.aws.api import ServiceError
-from tests.services.tables.api import WHOLE, Tables
+from tests.services.tables.api import WHOLE, Tables, TablesBeside
 
 Item = dict[str, dict[str, Any]]
 Key = tuple[str, str]
@@ -142,10 +142,12 @@ def _key(key: Key) -> Item:
 
 
 class Items(RuleBasedStateMachine):
+    made: type[Tables] = Tables
+
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.tables = Tables(Path(self.folder.name))
+        self.tables = self.made(Path(self.folder.name))
         self.tables.add("whole", WHOLE)
         self.model: dict[Key, Item] = {}
 
@@ -310,8 +312,12 @@ class Items(RuleBasedStateMachine):
         assert [each.get("Item") for each in found] == [self.model.get(key) for key in keys]
 
 
-TestItems = Items.TestCase
-TestItems.settings = settings(
+class ItemsBeside(Items):
+    made = TablesBeside
+
+
+TestItems, TestItemsBeside = Items.TestCase, ItemsBeside.TestCase
+TestItems.settings = TestItemsBeside.settings = settings(
     max_examples=400 if os.environ.get("OWSGIT_SOAK") else 8,
     stateful_step_count=25,
     deadline=None,

@@ -8,8 +8,8 @@ import pytest
 
 from owsgit.services.tables import searching
 from owsgit.services.tables.errors import ValidationError
-from tests.services.tables.api import PLAIN, WHOLE, Tables, keys, value
-from tests.services.tables.conftest import Opens
+from tests.services.tables.api import PLAIN, WHOLE, Tables, TablesBeside, keys, value
+from tests.services.tables.conftest import ENGINES, opening
 
 VALUES = {":p": value("p")}
 OWN: dict[str, Any] = {
@@ -20,9 +20,12 @@ OWN: dict[str, Any] = {
 BY_G: dict[str, Any] = {"TableName": "whole", "KeyConditionExpression": "g = :p", "ExpressionAttributeValues": VALUES}
 
 
-@pytest.fixture
-def tables(opens: Opens, tmp_path: Path) -> Iterator[Tables]:
-    made = Tables(tmp_path, opens)
+@pytest.fixture(params=[*ENGINES, "beside"])
+def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
+    if request.param == "beside":
+        made: Tables = TablesBeside(tmp_path)
+    else:
+        made = Tables(tmp_path, opening(request.param, tmp_path, lambda: request.getfixturevalue("postgresql")))
     made.add("whole", WHOLE)
     made.add("plain", PLAIN)
     for place in range(5):
@@ -177,6 +180,7 @@ def test_a_scan_goes_on_in_its_own_segment(tables: Tables) -> None:
 
 def test_an_index_that_is_being_built_is_not_read(tables: Tables) -> None:
     tables.catalog.building["whole", "global"] = 1
+    tables.tell("whole")
     message = tables.invalid("Query", **BY_G, IndexName="global")
     assert message == "Cannot read from backfilling global secondary index: global"
     described = tables.call("DescribeTable", TableName="whole")["Table"]["GlobalSecondaryIndexes"][0]

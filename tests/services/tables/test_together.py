@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from owsgit.services.tables.transactions import CanceledError
-from tests.services.tables.api import ARN, CALLER, PLAIN, WHOLE, Tables, value
-from tests.services.tables.conftest import Opens
+from tests.services.tables.api import ARN, CALLER, PLAIN, WHOLE, Tables, TablesBeside, value
+from tests.services.tables.conftest import ENGINES, opening
 
 
-@pytest.fixture
-def tables(opens: Opens, tmp_path: Path) -> Iterator[Tables]:
-    made = Tables(tmp_path, opens)
+@pytest.fixture(params=[*ENGINES, "beside"])
+def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
+    if request.param == "beside":
+        made: Tables = TablesBeside(tmp_path)
+    else:
+        made = Tables(tmp_path, opening(request.param, tmp_path, lambda: request.getfixturevalue("postgresql")))
     made.add("whole", WHOLE)
     made.add("plain", PLAIN)
     yield made

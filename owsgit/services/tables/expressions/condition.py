@@ -7,7 +7,7 @@ that does not fit the type of a value: the comparison is false.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from owsgit.services.tables.errors import ValidationError
 from owsgit.services.tables.expressions.operands import (
@@ -43,10 +43,15 @@ Test = Callable[[Item], bool]
 
 
 class Condition(NamedTuple):
-    """`holds`: whether it does for an item ({} for none). `paths`: all that it looks at."""
+    """`holds`: whether it does for an item ({} for none). `paths`: all that it looks at. `again`: what makes the same
+    once more of what, in another process."""
 
     holds: Test
-    paths: Sequence[Steps] = ()
+    paths: Sequence[Steps]
+    again: tuple[Callable[..., "Condition"], tuple[Any, ...]]
+
+    def __reduce__(self) -> tuple[Callable[..., "Condition"], tuple[Any, ...]]:
+        return self.again
 
     def attributes(self) -> set[str]:
         """The names of the attributes that it looks at."""
@@ -87,7 +92,7 @@ def _without_placeholders(text: str) -> Condition | None:
 def made(tree: Tree) -> Condition:
     """Of a tree that is bound."""
     paths: list[Steps] = []
-    return Condition(_test(tree, paths), paths)
+    return Condition(_test(tree, paths), paths, (made, (tree,)))
 
 
 # Reading

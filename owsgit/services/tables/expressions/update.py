@@ -47,11 +47,16 @@ Compute = Callable[[Item], AttributeValue]
 
 
 class Set(NamedTuple):
-    """`kind`: the type of the value, where it is known without an item."""
+    """`kind`: the type of the value, where it is known without an item. `again`: what makes the same once more of what,
+    in another process."""
 
     path: Steps
     value: Compute
-    kind: str | None = None
+    kind: str | None
+    again: tuple[Callable[..., "Set"], tuple[Any, ...]]
+
+    def __reduce__(self) -> tuple[Callable[..., "Set"], tuple[Any, ...]]:
+        return self.again
 
 
 class Remove(NamedTuple):
@@ -390,9 +395,13 @@ def _action(verb: str, path: Steps, value: Operand | Arithmetic | None, reads: l
         return Remove(path)
     if verb == "SET":
         reads.extend(_paths(value))
-        return Set(path, _compute(value), _kind(value))
+        return _set(path, value)
     assert isinstance(value, Literal)  # nothing else is read after ADD and DELETE
     return Add(path, value.value) if verb == "ADD" else Delete(path, value.value)
+
+
+def _set(path: Steps, value: Operand | Arithmetic) -> Set:
+    return Set(path, _compute(value), _kind(value), (_set, (path, value)))
 
 
 def _kind(value: Operand | Arithmetic) -> str | None:

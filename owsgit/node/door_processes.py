@@ -1,0 +1,401 @@
+"""Further processes of the front door, for more than one processor's worth of calls: as the node's own has them.
+
+Clients come to the node's own process alone. While it is busy with calls that others can answer as well, it starts some
+(door_process.py), and gives them connections of its clients, each between two requests: a process goes on where the
+other has stopped, on the same socket, and the client sees nothing of it. The ledger and the services tell them what
+they have to know before anything rests on it; what they cannot do, this process does for them. They keep nothing: one
+that ends costs its clients their connections.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from owsgit.aws.audit import Auditing, Record
+from owsgit.aws.door import TOPIC, Arrival
+from owsgit.aws.further import Shared
+from owsgit.aws.protocols.wire import Reply
+from owsgit.gateway.exchange import Connection
+from owsgit.ledger.verify import Verified
+from owsgit.model.errors import OwsgitError
+from owsgit.model.service import Neighbours
+from owsgit.node import door_wire
+from owsgit.node.door_wire import Answered, Kind, SetUp
+from owsgit.node.home import PROCESSES_MAX
+from owsgit.node.link import Answers, Hears, Link, LostError
+
+BUSY_PER_SECOND = 500
+"""Calls a second that others could answer, from which on it is worth it."""
+
+WINDOW_SECONDS = 0.1
+"""After which it is looked at how busy everybody is: many clients come at once, and do not stay for long."""
+
+LOAD_DIFFERENCE = 0.2
+"""Of processors: by so much less has one to do that is given more connections than this process has left."""
+
+START_AGAIN_SECONDS = 10.0
+"""After one that ended by itself."""
+
+SET_UP_SECONDS = 60.0
+FOLLOW_SECONDS = 5.0
+"""One that has not heard by then of what is new is ended: it must not answer by what is old."""
+
+IDLE_SECONDS = 60.0
+"""One that has had no connection for so long is ended: it is 60 MB that others may need."""
+
+DRAIN_SECONDS = 12.0
+TICKS = os.sysconf("SC_CLK_TCK")
+
+log = logging.getLogger("owsgit.node")
+
+Answer = Callable[[Arrival], Awaitable[Reply]]
+
+
+def sensible() -> int:
+    """How many there are unless the node's settings say it: one less than there are processors."""
+    return min(len(os.sched_getaffinity(0)) - 1, PROCESSES_MAX)
+
+
+class DoorProcesses:
+    """All further processes of a node: `most` at the same time."""
+
+    def __init__(self, home: Path, most: int, head: Callable[[], Verified | None], neighbours: Neighbours) -> None:
+        self._home, self._most, self._head, self._neighbours = home, most, head, neighbours
+        self._shared: dict[str, Shared] = {}
+        self.operations: frozenset[bytes] = frozenset()
+        """Those whose connections they get, as X-Amz-Target names them."""
+        self._all: list[_Process] = []
+        self._seen = 0  # calls since
+        self._since = 0.0
+        self._busy = False
+        self._evened = False  # whether somebody was given a connection since
+        self._used = self._load = 0.0  # processor seconds, and how many of them in a second
+        self._not_before = 0.0
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def share(self, services: Iterable[Shared]) -> None:
+        """Have them answer for these."""
+        self._shared = {each.make: each for each in services}
+        self.operations = frozenset(each for shared in self._shared.values() for each in shared.operations)
+
+    def serve(self, answer: Answer, audit: Auditing, own: Callable[[], int]) -> None:
+        """`answer` is this process's own door; `own` says how many connections this process has."""
+        self._answer, self._audit, self._own = answer, audit, own
+
+    def consider(self, connection: Connection) -> None:
+        """A call is over that further processes could have answered: maybe they get the connection."""
+        self._seen += 1
+        now = time.monotonic()
+        if now - self._since > WINDOW_SECONDS:
+            self._look(now)
+        if self._busy and self._all and (process := self._less_busy()) is not None:
+            process.promised += 1
+            connection.give_away(process.take)
+
+    def _look(self, now: float) -> None:
+        """See how busy everybody is."""
+        passed, self._since = now - self._since, now
+        self._busy = self._seen > BUSY_PER_SECOND * passed
+        self._seen, self._evened = 0, False
+        used = time.process_time()
+        self._load, self._used = (used - self._used) / passed, used
+        for process in self._all:
+            process.look(passed)
+        if self._busy and len(self._all) < self._most and now > self._not_before and self._helps():
+            self._start()
+
+    def _less_busy(self) -> "_Process | None":
+        """One that is to have another connection: it has fewer than this process, or less to do."""
+        own = self._own() - sum(each.promised for each in self._all)
+        ready = [each for each in self._all if each.ready]
+        process = min(ready, key=lambda each: (each.load, each.connections), default=None)
+        if process is None or own < 2 or not self._helps():
+            return None
+        if process.connections + 1 < own:
+            self._evened = True
+            return process
+        if not self._evened and process.load + LOAD_DIFFERENCE < self._load:
+            self._evened = True
+            return process
+        return None
+
+    def _helps(self) -> bool:
+        return any(each.helps() for each in self._shared.values())
+
+    def _start(self) -> None:
+        head = self._head()
+        if head is None or self._closed:
+            return
+        process = _Process(self._said_by, self._ended)
+        self._all.append(process)  # from now on it is told what is new
+        facts = {make: each.facts() for make, each in self._shared.items()}
+        set_up = SetUp(self._neighbours.own, head.state.genesis, head.commit, facts)
+        self._keep(self._run(process, set_up))
+
+    async def _run(self, process: "_Process", set_up: SetUp) -> None:
+        try:
+            await process.start(self._home, set_up)
+        except (OSError, OwsgitError, TimeoutError) as error:
+            log.warning("a further process of the front door did not start: %s", error)
+            process.kill()
+            self._ended(process)
+        else:
+            log.info("a further process of the front door answers calls, as there are many")
+            await self._retire(process)
+
+    async def _retire(self, process: "_Process") -> None:
+        """End it when it has nothing to do for long."""
+        before = -1
+        while process.ready:
+            await asyncio.sleep(IDLE_SECONDS)
+            if process.connections == 0 and process.given == before:
+                await process.stop()
+            before = process.given
+
+    def _ended(self, process: "_Process") -> None:
+        if process in self._all:
+            self._all.remove(process)
+            if not process.stopping:
+                self._not_before = time.monotonic() + START_AGAIN_SECONDS
+                log.warning("a further process of the front door ended; its clients come again")
+
+    def _keep(self, work: "Awaitable[None]") -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- what they are told ------------------------------------------------------------------------------------------
+
+    async def follow(self, commit: str) -> None:
+        """Have all of them go by the ledger as it is at `commit`. None goes by an older one when this returns."""
+        await self._tell_all(Kind.HEAD, commit)
+
+    async def tell(self, service: str, facts: Mapping[str, bytes]) -> None:
+        """See model/service.py: Processes."""
+        await self._tell_all(Kind.FACTS, (service, dict(facts)))
+
+    async def _tell_all(self, kind: Kind, what: object) -> None:
+        if self._all:
+            body = door_wire.write(what)
+            await asyncio.gather(*(self._tell(process, kind, body) for process in list(self._all)))
+
+    async def _tell(self, process: "_Process", kind: Kind, body: bytes) -> None:
+        try:
+            async with asyncio.timeout(FOLLOW_SECONDS if process.ready else SET_UP_SECONDS):
+                await process.ask(kind, body)
+        except (OwsgitError, TimeoutError) as error:
+            if process in self._all:
+                log.warning("a further process of the front door is ended, as it does not follow: %s", error)
+            process.kill()
+            self._ended(process)
+
+    # -- what they say -----------------------------------------------------------------------------------------------
+
+    def _said_by(self, process: "_Process") -> tuple[Mapping[int, Answers], Mapping[int, Hears]]:
+        answers: dict[int, Answers] = {
+            Kind.SERVICE: self._service,
+            Kind.PASS: partial(self._passed, process),
+            Kind.NEXT: process.next_piece,
+            Kind.NEIGHBOUR: self._neighbour,
+        }
+        hears: dict[int, Hears] = {Kind.CLOSE: process.close_body, Kind.AUDIT: self._record, Kind.LEFT: process.left}
+        return answers, hears
+
+    async def _service(self, body: bytes) -> bytes:
+        make, _, question = body.partition(b"\n")
+        return await self._shared[make.decode()].answer(question)
+
+    async def _passed(self, process: "_Process", body: bytes) -> bytes:
+        passed: door_wire.Passed = door_wire.read(body)
+
+        async def whole() -> bytes:
+            return passed.body
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield passed.body
+
+        reply = await self._answer(Arrival(passed.id, passed.request, whole, pieces, passed.address, secure=False))
+        headers = list(reply.headers)
+        if isinstance(reply.body, bytes):
+            return door_wire.write(Answered(reply.status, headers, reply.body, reply.length))
+        number = process.keep_body(reply.body)
+        return door_wire.write(Answered(reply.status, headers, b"", reply.length, number))
+
+    async def _neighbour(self, body: bytes) -> bytes:
+        node, told = door_wire.read(body)
+        try:
+            await self._neighbours.await_back(node)
+            return door_wire.write(await self._neighbours.ask(node, TOPIC, told))
+        except OwsgitError as error:
+            return door_wire.write(str(error))
+
+    def _record(self, body: bytes) -> None:
+        for each in door_wire.read(body):
+            self._audit.write(Record(*each))
+
+    async def close(self) -> None:
+        """Have all of them finish what they have begun."""
+        self._closed = True
+        await asyncio.gather(*(process.stop() for process in list(self._all)))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class _Process:
+    """One of them, as the node's own process sees it."""
+
+    def __init__(
+        self,
+        said: "Callable[[_Process], tuple[Mapping[int, Answers], Mapping[int, Hears]]]",
+        ended: "Callable[[_Process], None]",
+    ) -> None:
+        self._said, self._ended = said, ended
+        self._process: asyncio.subprocess.Process | None = None
+        self._link: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self._giving: socket.socket | None = None
+        self._bodies: dict[int, AsyncIterator[bytes]] = {}
+        self._numbers = count(1)
+        self.promised = self.given = self._over = 0
+        self._used = 0.0
+        self.load = 0.0
+        """How much of a processor it used of late."""
+        self.ready = self.stopping = False
+
+    async def start(self, home: Path, set_up: SetUp) -> None:
+        """Raises OSError, OwsgitError, TimeoutError."""
+        ours, theirs = socket.socketpair()
+        giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        giving.setblocking(False)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "owsgit.node.door_process",
+                str(home),
+                str(theirs.fileno()),
+                str(taking.fileno()),
+                pass_fds=(theirs.fileno(), taking.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        except BaseException as error:
+            ours.close()
+            giving.close()
+            if not self._link.done():
+                self._link.set_exception(LostError())
+                self._link.exception()  # whoever waits is told; nobody may
+            raise error
+        finally:
+            theirs.close()
+            taking.close()
+        self._giving = giving
+        link = await Link.open(ours, *self._said(self), self._lost)
+        # what is set up comes first: whoever waits for the link asks after it
+        setting_up = asyncio.ensure_future(link.ask(Kind.SET_UP, door_wire.write(set_up)))
+        await asyncio.sleep(0)
+        self._link.set_result(link)
+        async with asyncio.timeout(SET_UP_SECONDS):
+            await setting_up
+        self.ready = True
+
+    async def ask(self, kind: Kind, body: bytes) -> bytes:
+        """Raises LostError."""
+        link = await asyncio.shield(self._link)
+        return await link.ask(kind, body)
+
+    @property
+    def connections(self) -> int:
+        """Those that it has, or is about to get."""
+        return self.given + self.promised - self._over
+
+    def look(self, passed: float) -> None:
+        """See how busy it was in the seconds that passed."""
+        used = self._used
+        if self._process is not None:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+                used = (int(fields[11]) + int(fields[12])) / TICKS  # proc(5): utime, stime
+        self.load, self._used = (used - self._used) / passed, used
+
+    def take(self, connection: socket.socket | None) -> bool:
+        """Give it one that was promised; whether it is there. None: it is not given after all."""
+        self.promised -= 1
+        if connection is None or not self.ready or self._giving is None:
+            return False
+        try:
+            socket.send_fds(self._giving, [b"c"], [connection.fileno()])
+        except OSError:  # it is gone, or so far behind that it has enough to do
+            return False
+        self.given += 1
+        return True
+
+    def left(self, body: bytes) -> None:
+        self._over += door_wire.read(body)
+
+    def keep_body(self, body: AsyncIterator[bytes]) -> int:
+        number = next(self._numbers)
+        self._bodies[number] = body
+        return number
+
+    async def next_piece(self, said: bytes) -> bytes:
+        number = door_wire.read(said)
+        body = self._bodies.get(number)
+        if body is None:
+            return b""
+        async for piece in body:
+            if piece:
+                return piece
+        self._bodies.pop(number, None)
+        return b""
+
+    def close_body(self, said: bytes) -> None:
+        self._close(self._bodies.pop(door_wire.read(said), None))
+
+    @staticmethod
+    def _close(body: AsyncIterator[bytes] | None) -> None:
+        close = getattr(body, "aclose", None)
+        if close is not None:
+            task = asyncio.ensure_future(close())
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
+
+    def _lost(self) -> None:
+        self.ready = False
+        for body in self._bodies.values():
+            self._close(body)
+        self._bodies.clear()
+        if self._giving is not None:
+            self._giving.close()
+            self._giving = None
+        self._ended(self)
+
+    def kill(self) -> None:
+        self.ready = False
+        if not self._link.done():
+            self._link.set_exception(LostError())
+            self._link.exception()  # whoever waits is told; nobody may
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def stop(self) -> None:
+        was_ready, self.ready, self.stopping = self.ready, False, True
+        with contextlib.suppress(OwsgitError, TimeoutError):
+            if was_ready:
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await self.ask(Kind.STOP, b"")
+        self.kill()
+        if self._process is not None:
+            await self._process.wait()
+
+
+_closing: "set[asyncio.Task[None]]" = set()

@@ -1,0 +1,65 @@
+"""What a node's own process and its further ones say to each other about the front door (link.py carries it)."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from owsgit.aws.sigv4 import Request
+
+
+class Kind(IntEnum):
+    """Of messages; behind each, who says it and what comes back."""
+
+    SET_UP = 1  # node: SetUp
+    HEAD = 2  # node: the commit that the ledger is at
+    FACTS = 3  # node: a service and its facts
+    STOP = 4  # node: finish what is begun
+    SERVICE = 5  # further: a service and a question to it; its answer
+    PASS = 6  # further: Passed; Answered
+    NEXT = 7  # further: the number of a body; its next piece, empty at its end
+    CLOSE = 8  # further, without an answer: that number
+    NEIGHBOUR = 9  # further: a node and what it is asked; what it says, or the text of why it does not
+    AUDIT = 10  # further, without an answer: records of calls
+    LEFT = 11  # further, without an answer: how many of the connections that it was given are over
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """What a further process begins with: the head, and the facts of each service."""
+
+    node: str
+    genesis: str
+    commit: str
+    facts: Mapping[str, Mapping[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A request that the node's own process is to answer, as it came."""
+
+    id: str
+    request: Request
+    body: bytes
+    address: str
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What it answered. `number`: of a body that comes in pieces; 0 if `body` is the whole of it."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    length: int | None
+    number: int = 0
+
+
+def write(value: Any) -> bytes:
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+
+
+def read(data: bytes) -> Any:
+    """Of the other process of this node: nobody else has the sockets."""
+    return pickle.loads(data)  # noqa: S301
