@@ -39,6 +39,7 @@ from owsgit.model.state import State
 from owsgit.node import door_wire
 from owsgit.node.door_wire import Kind, Passed, SetUp
 from owsgit.node.front_door import OWNER, TARGET, limits, respond
+from owsgit.node.garbage import settle_down
 from owsgit.node.home import Home
 from owsgit.node.link import Hears, Link
 from owsgit.node.logins import user_of
@@ -104,6 +105,7 @@ class DoorProcess:
         api_ = Api(Mount(OWNER, ""), [("$default", self._answer)], limits=limits())
         self._listener.serve(OWNER, Place((Binding(ANY_HOST, (), api_),)))
         await self._listener.open_for_given()
+        settle_down()
         asyncio.get_running_loop().add_reader(self._taking, self._take)
 
     async def _follow(self, body: bytes) -> None:

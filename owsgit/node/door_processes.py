@@ -75,7 +75,6 @@ class DoorProcesses:
         self._all: list[_Process] = []
         self._seen = 0  # calls since
         self._since = 0.0
-        self._busy = False
         self._evened = False  # whether somebody was given a connection since
         self._used = self._load = 0.0  # processor seconds, and how many of them in a second
         self._not_before = 0.0
@@ -97,20 +96,20 @@ class DoorProcesses:
         now = time.monotonic()
         if now - self._since > WINDOW_SECONDS:
             self._look(now)
-        if self._busy and self._all and (process := self._less_busy()) is not None:
+        if self._all and (process := self._less_busy()) is not None:
             process.promised += 1
             connection.give_away(process.take)
 
     def _look(self, now: float) -> None:
         """See how busy everybody is."""
         passed, self._since = now - self._since, now
-        self._busy = self._seen > BUSY_PER_SECOND * passed
+        busy = self._seen > BUSY_PER_SECOND * passed
         self._seen, self._evened = 0, False
         used = time.process_time()
         self._load, self._used = (used - self._used) / passed, used
         for process in self._all:
             process.look(passed)
-        if self._busy and len(self._all) < self._most and now > self._not_before and self._helps():
+        if busy and len(self._all) < self._most and now > self._not_before and self._helps():
             self._start()
 
     def _less_busy(self) -> "_Process | None":

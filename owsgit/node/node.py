@@ -42,6 +42,7 @@ from owsgit.model.service import Handler, OneProcess, Site
 from owsgit.model.state import State
 from owsgit.node import metrics
 from owsgit.node.commands import Commands, Facts
+from owsgit.node.garbage import settle_down
 from owsgit.node.home import AUDIT_FOLDER, Home
 from owsgit.node.hooks import Duties, HookServer
 from owsgit.node.logins import user_of
@@ -142,6 +143,7 @@ class Node:
             if front_door is not None:
                 await front_door.open()
             await self._open(ssh)
+            settle_down()
             log.info(
                 "node %s (owsgit %s) serves on %s:%s", settings.name, __version__, settings.listen, settings.ssh_port
             )
