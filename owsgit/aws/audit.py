@@ -6,10 +6,12 @@ stands with the rest. One caller's calls that changed nothing, refused or only l
 with the data. Written soon after the answer, not before: a crash costs the last milliseconds.
 """
 
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from owsgit.runtime import log_lines
 from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.log_lines import Entry, Source
 from owsgit.runtime.logs import FunctionLog, LogSettings
@@ -100,6 +102,25 @@ def _caller(who: str) -> str:
     return who.rpartition("/")[0] if ":assumed-role/" in who else who
 
 
+def source(node: str) -> Source:
+    """Whose log it is."""
+    return Source("aws", node, "audit")
+
+
+def is_plain(record: Record) -> bool:
+    """Whether it stands among the data events, whatever else was called."""
+    return record.is_data and not record.reason and record.access_key != ""
+
+
+def line(record: Record, whose: Source) -> bytes:
+    """The line for the disk, of now."""
+    return log_lines.dump(_entry(record, record.document()), log_lines.timestamp(time.time()), record.request_id, whose)
+
+
+def _entry(record: Record, document: dict[str, Any]) -> Entry:
+    return Entry(record.text(), "WARN" if record.error else "INFO", document, platform=True)
+
+
 class Auditing(Protocol):
     """What is told of each call."""
 
@@ -114,10 +135,14 @@ class Audit:
         self._log = FunctionLog(folder)
         self._data = FunctionLog(folder / DATA)
         for log in (self._log, self._data):
-            log.configure(LogSettings(Source("aws", node, "audit"), retention_days=RETENTION_DAYS))
+            log.configure(LogSettings(source(node), retention_days=RETENTION_DAYS))
         self._idle: OrderedDict[str, Allowance] = OrderedDict()
         self._nameless = Allowance(NAMELESS_PER_SECOND, NAMELESS_BURST)
         self._left_out = 0
+
+    def take(self, lines: bytes) -> None:
+        """Lines that another process of the node made with `line`."""
+        self._data.take(lines)
 
     def write(self, record: Record) -> None:
         """A full disk costs the record, never the call."""
@@ -129,12 +154,11 @@ class Audit:
             if self._left_out:
                 document["leftOut"] = self._left_out  # calls like this one, before it
                 self._left_out = 0
-        level = "WARN" if record.error else "INFO"
         log = self._data if self._is_among_data(record) else self._log
-        log.append(record.request_id, [Entry(record.text(), level, document, platform=True)])
+        log.append(record.request_id, [_entry(record, document)])
 
     def _is_among_data(self, record: Record) -> bool:
-        if record.is_data and not record.reason:
+        if is_plain(record):
             return True
         if not record.access_key or not (record.error or _looks(record.operation)):
             return False

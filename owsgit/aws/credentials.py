@@ -44,6 +44,9 @@ SKEW_SECONDS_MAX = 300
 OPENED_MAX = 10_000
 """Tokens that a node remembers."""
 
+DIGESTS_MAX = 256
+"""Tokens whose digest it need not work out again: these are kept whole, and may be long."""
+
 HELD_SECONDS = 1.0
 """For how long it holds what was found out about a token, unless the ledger changes: keys may end by time as well."""
 
@@ -181,12 +184,18 @@ class Desk:
         self._identity = pyrage.ssh.Identity.from_buffer(private)
         self._state, self._user_of = state, user_of
         self._opened: OrderedDict[bytes, _Statement] = OrderedDict()
+        self._digests: dict[str, bytes] = {}  # of tokens that were used of late
         self._held: dict[bytes, _Held] = {}  # of tokens that are used again and again
 
     def check(self, token: str) -> Credential:
         """What a session token stands for now. Raises CredentialError."""
         state = self._state()
-        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        digest = self._digests.get(token)
+        if digest is None:
+            digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+            if len(self._digests) >= DIGESTS_MAX:
+                self._digests.clear()
+            self._digests[token] = digest
         now = time.time()
         held = self._held.get(digest)
         if held is not None and held.state is state and held.at <= now < held.until:

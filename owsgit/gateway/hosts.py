@@ -44,6 +44,9 @@ class VirtualHosts:
             self._hosts.setdefault(binding.host, []).append(binding)
             self._sockets = self._sockets or isinstance(binding.api, WebSocketApi)
         self.limits = largest(binding.api.limits for each in self._hosts.values() for binding in each)
+        own = self._hosts.get(ANY_HOST, [])
+        alone = len(self._hosts) == len(own) == 1 and not own[0].base_path and security is None
+        self._only = own[0].api if alone else None  # which most ports have
         for each in self._hosts.values():
             each.sort(key=lambda binding: -len(binding.base_path))  # the longest base path first
 
@@ -88,6 +91,8 @@ class VirtualHosts:
 
     def _find(self, exchange: Exchange) -> Api | WebSocketApi:
         """The api that answers; its base path is taken off the exchange's path. Raises RefusedError."""
+        if self._only is not None:
+            return self._only
         hosts = self._hosts
         host = exchange.host
         for name in (host, f"*.{host.partition('.')[2]}", ANY_HOST):
@@ -125,6 +130,9 @@ def read_target(exchange: Exchange) -> None:
     if len(hosts) > 1 or (not hosts and exchange.protocol != "HTTP/1.0"):
         raise _bad()
     exchange.host = host_of(hosts[0]) if hosts else ""
+    if target == b"/":
+        exchange.segments, exchange.query = [""], ""
+        return
     path, _, query = target.partition(b"?")
     if len(path) > PATH_BYTES_MAX:
         raise RefusedError(414, "URI Too Long")

@@ -13,10 +13,10 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
+from owsgit.aws import audit
 from owsgit.aws.api import Pieces
 from owsgit.aws.audit import Record
 from owsgit.aws.credentials import Desk
@@ -65,7 +65,7 @@ class DoorProcess:
         self._apis: dict[str, FurtherApi] = {}
         self._listener = Listener("", 0)
         self._left = 0
-        self._records: list[tuple[Any, ...]] = []
+        self._lines: list[bytes] = []  # of the audit log
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, end: socket.socket) -> None:
@@ -90,7 +90,7 @@ class DoorProcess:
 
     async def _set_up(self, body: bytes) -> None:
         set_up: SetUp = door_wire.read(body)
-        self._node = set_up.node
+        self._node, self._source = set_up.node, audit.source(set_up.node)
         self._head: Verified = await asyncio.to_thread(verify.load, self._objects, KINDS, set_up.genesis, set_up.commit)
         for name, facts in set_up.facts.items():
             module, _, maker = name.partition(":")
@@ -123,7 +123,7 @@ class DoorProcess:
         await self._listener.close()
         for api in self._apis.values():
             await api.close()
-        self._send_records()
+        self._send_lines()
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -199,14 +199,17 @@ class DoorProcess:
 
     def write(self, record: Record) -> None:
         """Of a call: it stands in the node's audit log, which its own process writes."""
-        if not self._records:
-            asyncio.get_running_loop().call_later(AUDIT_SECONDS, self._send_records)
-        self._records.append(tuple(record))
+        if not audit.is_plain(record):  # where it stands depends on what else was called
+            self._link.tell(Kind.AUDIT, door_wire.write(tuple(record)))
+            return
+        if not self._lines:
+            asyncio.get_running_loop().call_later(AUDIT_SECONDS, self._send_lines)
+        self._lines.append(audit.line(record, self._source))
 
-    def _send_records(self) -> None:
-        if self._records:
-            self._link.tell(Kind.AUDIT, door_wire.write(self._records))
-            self._records = []
+    def _send_lines(self) -> None:
+        if self._lines:
+            self._link.tell(Kind.LINES, b"".join(self._lines))
+            self._lines = []
 
 
 class _Neighbours:

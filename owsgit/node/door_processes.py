@@ -19,7 +19,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-from owsgit.aws.audit import Auditing, Record
+from owsgit.aws.audit import Audit, Record
 from owsgit.aws.door import TOPIC, Arrival
 from owsgit.aws.further import Shared
 from owsgit.aws.protocols.wire import Reply
@@ -86,7 +86,7 @@ class DoorProcesses:
         self._shared = {each.make: each for each in services}
         self.operations = frozenset(each for shared in self._shared.values() for each in shared.operations)
 
-    def serve(self, answer: Answer, audit: Auditing, own: Callable[[], int]) -> None:
+    def serve(self, answer: Answer, audit: Audit, own: Callable[[], int]) -> None:
         """`answer` is this process's own door; `own` says how many connections this process has."""
         self._answer, self._audit, self._own = answer, audit, own
 
@@ -206,7 +206,12 @@ class DoorProcesses:
             Kind.NEXT: process.next_piece,
             Kind.NEIGHBOUR: self._neighbour,
         }
-        hears: dict[int, Hears] = {Kind.CLOSE: process.close_body, Kind.AUDIT: self._record, Kind.LEFT: process.left}
+        hears: dict[int, Hears] = {
+            Kind.CLOSE: process.close_body,
+            Kind.AUDIT: self._record,
+            Kind.LINES: self._audit.take,
+            Kind.LEFT: process.left,
+        }
         return answers, hears
 
     async def _service(self, body: bytes) -> bytes:
@@ -238,8 +243,7 @@ class DoorProcesses:
             return door_wire.write(str(error))
 
     def _record(self, body: bytes) -> None:
-        for each in door_wire.read(body):
-            self._audit.write(Record(*each))
+        self._audit.write(Record(*door_wire.read(body)))
 
     async def close(self) -> None:
         """Have all of them finish what they have begun."""

@@ -21,7 +21,8 @@ class Kind(IntEnum):
     NEXT = 7  # further: the number of a body; its next piece, empty at its end
     CLOSE = 8  # further, without an answer: that number
     NEIGHBOUR = 9  # further: a node and what it is asked; what it says, or the text of why it does not
-    AUDIT = 10  # further, without an answer: records of calls
+    AUDIT = 10  # further, without an answer: a record of a call
+    LINES = 12  # further, without an answer: lines of the audit log
     LEFT = 11  # further, without an answer: how many of the connections that it was given are over
 
 

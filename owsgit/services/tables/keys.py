@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.htm
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from owsgit.services.tables import numbers
@@ -46,8 +47,12 @@ class KeySchema:
     hash: tuple[Attribute, ...]
     range: tuple[Attribute, ...] = ()
 
+    @cached_property
+    def attributes(self) -> tuple[Attribute, ...]:
+        return (*self.hash, *self.range)
+
     def names(self) -> list[str]:
-        return [attribute.name for attribute in (*self.hash, *self.range)]
+        return [attribute.name for attribute in self.attributes]
 
 
 def encode(value: AttributeValue) -> bytes:
@@ -99,11 +104,12 @@ def key_of(schema: KeySchema, item: Item) -> Key:
 
 def key_from(schema: KeySchema, key: Item) -> Key:
     """The key that a parameter Key names: it has the attributes of the table's key and no others."""
-    attributes = (*schema.hash, *schema.range)
-    if len(key) != len(attributes) or not all(
-        attribute.type in key.get(attribute.name, ()) for attribute in attributes
-    ):
+    attributes = schema.attributes
+    if len(key) != len(attributes):
         raise ValidationError(_NO_MATCH)
+    for name, kind in attributes:
+        if kind not in key.get(name, ()):
+            raise ValidationError(_NO_MATCH)
     return key_of(schema, key)
 
 

@@ -27,9 +27,10 @@ class SqliteReads:
     _reader: Reader
 
     async def get(self, table: str, key: Key) -> bytes | None:
-        if self._reader.is_quick(table):
-            return self._reader.get(table, key)
-        return await self._reader.read([table], lambda snapshot: snapshot.get(table, key))
+        database = self._reader.quick(table)
+        if database is None:
+            return await self._reader.read([table], lambda snapshot: snapshot.get(table, key))
+        return self._reader.get(database, table, key)
 
     async def read(self, tables: Collection[str], work: Callable[[Snapshot], Result]) -> Result:
         return await self._reader.read(tables, work)

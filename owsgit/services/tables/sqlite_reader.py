@@ -114,27 +114,29 @@ class Reader:
         database.execute("PRAGMA query_only = ON")
         return database
 
-    def is_quick(self, table: str) -> bool:
-        """Whether one item can be had with `get`."""
-        return not self._closed and self._here.has(table) and not (self._avoid and self._avoided([table]))
+    def quick(self, table: str) -> sqlite3.Connection | None:
+        """What `get` needs, if it can be had without waiting."""
+        if self._closed or (self._avoid and self._avoided([table])) or not self._here.has(table):
+            return None
+        return self._here.get(table)
 
-    def get(self, table: str, key: Key) -> bytes | None:
+    def get(self, database: sqlite3.Connection, table: str, key: Key) -> bytes | None:
         """One item, in the event loop. A statement by itself sees what is committed, and needs no transaction."""
         if table in self._writer.behind:
             raise self._writer.trouble()
         began = time.perf_counter()
         try:
-            return sqlite_file.get(self._here.get(table), key)
+            return sqlite_file.get(database, key)
         except sqlite3.Error as error:
             self._here.forget(table)  # opened anew the next time: the file may have been mended by then
             raise unavailable(error, path_of(self._folder, table)) from None
         finally:
-            self._mind(began, [table])
+            if time.perf_counter() - began > SLOW_SECONDS:
+                self._avoid_for_a_while([table])
 
-    def _mind(self, began: float, tables: Collection[str]) -> None:
-        """Tables whose reads wait for the disk are not read in the event loop for a while."""
-        if time.perf_counter() - began > SLOW_SECONDS:
-            self._avoid |= dict.fromkeys(tables, time.monotonic() + AVOID_SECONDS)
+    def _avoid_for_a_while(self, tables: Collection[str]) -> None:
+        """These wait for the disk: they are not read in the event loop."""
+        self._avoid |= dict.fromkeys(tables, time.monotonic() + AVOID_SECONDS)
 
     async def read(self, tables: Collection[str], work: Callable[[CommittedSnapshot], Result]) -> Result:
         if self._closed:
@@ -148,7 +150,8 @@ class Reader:
             except TooLongError:
                 pass
             finally:
-                self._mind(began, names)
+                if time.perf_counter() - began > SLOW_SECONDS:
+                    self._avoid_for_a_while(names)
         result = await asyncio.get_running_loop().run_in_executor(self._threads, self._in_thread, names, work)
         if not here and not self._closed:  # the first to open a file may have to recover it: not the loop
             self._open_here(names)
