@@ -37,60 +37,32 @@ _UNRECOGNIZED_NAME = bytes((21, 3, 3, 0, 2, 2, 112))
 log = logging.getLogger("owsgit.gateway")
 
 
-class Door:
-    """One listening socket. It looks like an asyncio.Server to uvicorn."""
+class Greeter:
+    """Makes the handshakes of connections, and hands them over to what was agreed on."""
 
-    def __init__(
-        self,
-        listening: socket.socket,
-        security: Callable[[], Security],
-        protocol: Callable[[str], asyncio.Protocol],
-        full: Callable[[], bool],
-    ) -> None:
-        """`protocol` makes what speaks a protocol, by its ALPN name; `full`: no more connections are taken."""
-        self._listening, self._security, self._protocol, self._full = listening, security, protocol, full
+    def __init__(self, security: Callable[[], Security], protocol: Callable[[str], asyncio.Protocol]) -> None:
+        """`protocol` makes what speaks a protocol, by its ALPN name."""
+        self._security, self._protocol = security, protocol
         self._loop = asyncio.get_running_loop()
         self._greeting: set[asyncio.Task[None]] = set()
-        self._open = True
-        self._waiting = False
-        self._listen()
 
-    def _listen(self) -> None:
-        if self._open and not self._waiting:
-            self._waiting = True
-            self._loop.add_reader(self._listening, self._accept)
+    @property
+    def count(self) -> int:
+        """Handshakes that are under way."""
+        return len(self._greeting)
 
-    def _pause(self) -> None:
-        if self._waiting:
-            self._waiting = False
-            self._loop.remove_reader(self._listening)
+    def greet(self, connection: socket.socket, over: Callable[[], None] = lambda: None) -> None:
+        """`over` is called when the handshake is over, in whatever way."""
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = self._loop.create_task(self._greet(connection))
+        self._greeting.add(task)
 
-    def _accept(self) -> None:
-        for _ in range(ACCEPTS_AT_ONCE_MAX):
-            if len(self._greeting) >= HANDSHAKES_MAX:
-                self._pause()
-                return
-            try:
-                connection, _ = self._listening.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.error("no connection can be taken: %s", error.strerror)
-                self._pause()
-                self._loop.call_later(PAUSE_SECONDS, self._listen)
-                return
-            if self._full():
-                connection.close()
-                continue
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            task = self._loop.create_task(self._greet(connection))
-            self._greeting.add(task)
-            task.add_done_callback(self._greeted)
+        def ended(task: "asyncio.Task[None]") -> None:
+            self._greeting.discard(task)
+            over()
 
-    def _greeted(self, task: "asyncio.Task[None]") -> None:
-        self._greeting.discard(task)
-        self._listen()
+        task.add_done_callback(ended)
 
     async def _greet(self, connection: socket.socket) -> None:
         taken = False
@@ -126,14 +98,68 @@ class Door:
         )
 
     def close(self) -> None:
-        """Take no more connections; handshakes that have begun are given up."""
-        self._open = False
-        self._pause()
+        """Handshakes that have begun are given up."""
         for task in self._greeting:
             task.cancel()
 
     async def wait_closed(self) -> None:
         await asyncio.gather(*self._greeting, return_exceptions=True)
+
+
+class Door:
+    """One listening socket. It looks like an asyncio.Server to uvicorn."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        greeter: Greeter,
+        full: Callable[[], bool],
+        elsewhere: Callable[[socket.socket], bool],
+    ) -> None:
+        """`full`: no more connections are taken. `elsewhere` gets each, and says whether another process has it now."""
+        self._listening, self._greeter, self._full, self._elsewhere = listening, greeter, full, elsewhere
+        self._loop = asyncio.get_running_loop()
+        self._open = True
+        self._waiting = False
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._open and not self._waiting:
+            self._waiting = True
+            self._loop.add_reader(self._listening, self._accept)
+
+    def _pause(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            self._loop.remove_reader(self._listening)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE_MAX):
+            if self._greeter.count >= HANDSHAKES_MAX:
+                self._pause()
+                return
+            try:
+                connection, _ = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.error("no connection can be taken: %s", error.strerror)
+                self._pause()
+                self._loop.call_later(PAUSE_SECONDS, self._listen)
+                return
+            if self._full() or self._elsewhere(connection):
+                connection.close()
+            else:
+                self._greeter.greet(connection, self._listen)
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._open = False
+        self._pause()
+        self._greeter.close()
+
+    async def wait_closed(self) -> None:
+        await self._greeter.wait_closed()
 
 
 async def _peek(connection: socket.socket) -> Hello:

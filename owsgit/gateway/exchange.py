@@ -80,7 +80,12 @@ class Body(Protocol):
 
 
 class Connection(Protocol):
-    """A connection that other processes can go on with."""
+    """A connection that other processes can go on with; with TLS, they can have those that its client makes next."""
+
+    @property
+    def is_secure(self) -> bool: ...
+
+    def send_away(self) -> None: ...
 
     def give_away(self, take: Callable[[socket.socket | None], bool]) -> None: ...
 

@@ -15,7 +15,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from owsgit.gateway.door import Door
+from owsgit.gateway.door import Door, Greeter
 from owsgit.gateway.exchange import Exchange, Response
 from owsgit.gateway.hosts import Binding, VirtualHosts
 from owsgit.gateway.limits import Connections, Limits
@@ -58,11 +58,15 @@ class _Server(uvicorn.Server):
             await super().startup(sockets)
             return
         await self.lifespan.startup()
-        self.servers = [Door(each, self._security, self._protocol, self._full) for each in sockets or ()]  # type: ignore[misc]
+        self.greeter = Greeter(self._security, self._protocol)
+        self.servers = [Door(each, self.greeter, self._full, self._elsewhere) for each in sockets or ()]  # type: ignore[misc]
         self.started = True
 
     def _security(self) -> Security:
         return self._listener.security
+
+    def _elsewhere(self, connection: socket.socket) -> bool:
+        return self._listener.elsewhere is not None and self._listener.elsewhere(connection)
 
     def _full(self) -> bool:
         return len(self.server_state.connections) >= self._listener.limits.connections
@@ -102,6 +106,8 @@ class Listener:
         self.security = Security(proofs=proofs if proofs is not None else {})
         self._hosts = VirtualHosts(())
         self.connections = Connections()
+        self.elsewhere: Callable[[socket.socket], bool] | None = None
+        """Gets each connection of a port with TLS before its handshake, and says whether another process has it now."""
         self._bound: socket.socket | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None

@@ -280,7 +280,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unsent = 0
         self._reader: asyncio.TimerHandle | None = None  # looks at what the client has read
         self._lingering: asyncio.TimerHandle | None = None
-        self._upgrading = False
+        self._upgrading = self._leaving = False
         self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
 
@@ -430,7 +430,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if received > HEAD_BYTES_SMALL:
             exchange.head_bytes = head_size(exchange)
         # after an upgrade that is not made, the parser takes nothing more
-        cycle = Cycle(self, exchange, body, parser.should_keep_alive() and not parser.should_upgrade())
+        kept = parser.should_keep_alive() and not parser.should_upgrade() and not self._leaving
+        cycle = Cycle(self, exchange, body, kept)
         previous, self.cycle = self.cycle, cycle
         if previous is None or previous.response_complete:
             self._run(cycle)
@@ -467,11 +468,20 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             take(None)
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether it has TLS: what is read and written there is this process's to encrypt."""
+        return self.scheme == "https"
+
+    def send_away(self) -> None:
+        """Have the client come over another connection: the next answer says so."""
+        self._leaving = True
+
     def _can_be_given(self) -> bool:
         cycle = self.cycle
         return (
             self._counted
-            and self.scheme == "http"  # else what is read and written there is this process's to encrypt
+            and not self.is_secure
             and not (self.refusal or self._in_head or self.pipeline or self.transport.is_closing())
             and cycle.response_complete
             and cycle.body.complete

@@ -190,8 +190,9 @@ def test_a_handshake_that_is_not_gone_on_with_is_cut_off(secure: Secure, monkeyp
     whole = outgoing.read()
     for sent in (b"", whole[:3], whole[:100], whole):
         assert raw(secure.port, sent) == b"" or sent == whole
-    (served,) = secure.listeners._by_port[secure.port]._server.servers  # type: ignore[union-attr]
-    until(lambda: not served._greeting)  # type: ignore[attr-defined]
+    server = secure.listeners._by_port[secure.port]._server
+    assert server is not None
+    until(lambda: server.greeter.count == 0)
 
 
 def test_the_oldest_version(secure: Secure) -> None:
