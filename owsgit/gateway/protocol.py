@@ -489,15 +489,24 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _give_away(self, take: Callable[[socket.socket | None], bool]) -> None:
-        transport = self.transport
-        if not self._can_be_given() or transport.get_write_buffer_size():
+        copy = self._copy()
+        if copy is None:
             take(None)
         else:
-            with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as copy:
+            with copy:
                 if take(copy):
-                    transport.abort()  # closes this process's end, which tells the client nothing: the other is open
+                    self.transport.abort()  # this process's end, which tells the client nothing: the other is open
                     return
         self.flow.resume_reading()
+
+    def _copy(self) -> socket.socket | None:
+        """Its socket, if another process may have it."""
+        if not self._can_be_given() or self.transport.get_write_buffer_size():
+            return None
+        try:
+            return socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+        except OSError:  # as many files are open as may be
+            return None
 
     def on_body(self, body: bytes) -> None:
         if self.refusal:
