@@ -41,7 +41,7 @@ from owsgit.node.door_wire import Kind, Passed, SetUp
 from owsgit.node.front_door import OWNER, TARGET, limits, respond
 from owsgit.node.garbage import settle_down
 from owsgit.node.home import Home
-from owsgit.node.link import Hears, Link
+from owsgit.node.link import Answers, Hears, Link
 from owsgit.node.logins import user_of
 from owsgit.services import KINDS
 
@@ -49,6 +49,11 @@ AUDIT_SECONDS = 0.005
 """For which records of calls are gathered: they are written soon after the answer in any case."""
 
 FDS_MAX = 16
+
+FULL = (
+    "a further process of the front door has as many files open as it may, and loses connections: raise the limit of "
+    "the node's open files (ulimit -n, or LimitNOFILE of its unit), or have more of awsProcesses"
+)
 
 log = logging.getLogger("owsgit.node")
 
@@ -66,6 +71,7 @@ class DoorProcess:
         self._listener = Listener("", 0)
         self._left = 0
         self._lines: list[bytes] = []  # of the audit log
+        self._full = False  # whether there was no room for a connection
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, end: socket.socket) -> None:
@@ -76,7 +82,8 @@ class DoorProcess:
             Kind.FACTS: self._learn,
             Kind.STOP: self._stop,
         }
-        answers = {kind: functools.partial(self._in_order, done) for kind, done in told.items()}
+        answers: dict[int, Answers] = {kind: functools.partial(self._in_order, done) for kind, done in told.items()}
+        answers[Kind.PING] = self._ping
         hears: dict[int, Hears] = {}
         self._link = await Link.open(end, answers, hears, self._over.set)
         await self._over.wait()
@@ -84,6 +91,9 @@ class DoorProcess:
     async def _in_order(self, done: Callable[[bytes], Awaitable[None]], body: bytes) -> bytes:
         async with self._order:
             await done(body)
+        return b""
+
+    async def _ping(self, body: bytes) -> bytes:
         return b""
 
     # -- what it is told ---------------------------------------------------------------------------------------------
@@ -135,6 +145,11 @@ class DoorProcess:
         if not said:  # the node's own process is gone
             asyncio.get_running_loop().remove_reader(self._taking)
             return
+        if not fds:  # recvmsg(2): MSG_CTRUNC; the client comes again
+            if not self._full:
+                log.warning(FULL)
+            self._full = True
+            self._lost()
         for fd in fds:
             given = socket.socket(fileno=fd)
             given.setblocking(False)

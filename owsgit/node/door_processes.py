@@ -14,6 +14,7 @@ import os
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from itertools import count
@@ -46,10 +47,14 @@ START_AGAIN_SECONDS = 10.0
 
 SET_UP_SECONDS = 60.0
 FOLLOW_SECONDS = 5.0
-"""One that has not heard by then of what is new is ended: it must not answer by what is old."""
+"""One that has not heard by then of what is new is ended: it must not answer by what is old. Nor does one answer its
+clients that says nothing for so long."""
 
 IDLE_SECONDS = 60.0
 """One that has had no connection for so long is ended: it is 60 MB that others may need."""
+
+WATCH_SECONDS = 5.0
+"""How often it is seen whether one answers, and has something to do."""
 
 DRAIN_SECONDS = 12.0
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -144,21 +149,28 @@ class DoorProcesses:
         try:
             await process.start(self._home, set_up)
         except (OSError, OwsgitError, TimeoutError) as error:
-            log.warning("a further process of the front door did not start: %s", error)
+            if not process.stopping:
+                log.warning("a further process of the front door did not start: %s", error or type(error).__name__)
             process.kill()
             self._ended(process)
+        except asyncio.CancelledError:
+            process.kill()
+            raise
         else:
             log.info("a further process of the front door answers calls, as there are many")
-            await self._retire(process)
+            await self._watch(process)
 
-    async def _retire(self, process: "_Process") -> None:
-        """End it when it has nothing to do for long."""
-        before = -1
+    async def _watch(self, process: "_Process") -> None:
+        """End it when it has nothing to do for long, or hangs: by how little that does, it would get ever more."""
+        given, since = -1, 0.0
         while process.ready:
-            await asyncio.sleep(IDLE_SECONDS)
-            if process.connections == 0 and process.given == before:
+            await asyncio.sleep(WATCH_SECONDS)
+            await self._tell(process, Kind.PING, b"")
+            now = time.monotonic()
+            if process.connections or process.given != given:
+                given, since = process.given, now
+            elif now - since > IDLE_SECONDS:
                 await process.stop()
-            before = process.given
 
     def _ended(self, process: "_Process") -> None:
         if process in self._all:
@@ -189,11 +201,11 @@ class DoorProcesses:
 
     async def _tell(self, process: "_Process", kind: Kind, body: bytes) -> None:
         try:
-            async with asyncio.timeout(FOLLOW_SECONDS if process.ready else SET_UP_SECONDS):
-                await process.ask(kind, body)
+            await process.tell(kind, body)
         except (OwsgitError, TimeoutError) as error:
             if process in self._all:
-                log.warning("a further process of the front door is ended, as it does not follow: %s", error)
+                why = error if isinstance(error, OwsgitError) else f"no answer for {FOLLOW_SECONDS:g} s"
+                log.warning("a further process of the front door is ended, as it does not follow: %s", why)
             process.kill()
             self._ended(process)
 
@@ -264,7 +276,9 @@ class _Process:
     ) -> None:
         self._said, self._ended = said, ended
         self._process: asyncio.subprocess.Process | None = None
-        self._link: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+        self._link: Link | None = None
+        self._told: deque[tuple[Kind, bytes]] = deque()  # while it starts
+        self._killed = False
         self._giving: socket.socket | None = None
         self._bodies: dict[int, AsyncIterator[bytes]] = {}
         self._numbers = count(1)
@@ -280,8 +294,11 @@ class _Process:
         giving, taking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         giving.setblocking(False)
         try:
+            # -P: nothing is imported from the folder that the node was started in. A session of its own: what is typed
+            # at a terminal is meant for the node's own process
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",
                 "-m",
                 "owsgit.node.door_process",
                 str(home),
@@ -289,31 +306,39 @@ class _Process:
                 str(taking.fileno()),
                 pass_fds=(theirs.fileno(), taking.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
             )
-        except BaseException as error:
+        except BaseException:
             ours.close()
             giving.close()
-            if not self._link.done():
-                self._link.set_exception(LostError())
-                self._link.exception()  # whoever waits is told; nobody may
-            raise error
+            raise
         finally:
             theirs.close()
             taking.close()
         self._giving = giving
-        link = await Link.open(ours, *self._said(self), self._lost)
-        # what is set up comes first: whoever waits for the link asks after it
-        setting_up = asyncio.ensure_future(link.ask(Kind.SET_UP, door_wire.write(set_up)))
-        await asyncio.sleep(0)
-        self._link.set_result(link)
+        self._link = await Link.open(ours, *self._said(self), self._lost)
+        if self._killed:  # there was no process yet then
+            self.kill()
+            raise LostError
         async with asyncio.timeout(SET_UP_SECONDS):
-            await setting_up
-        self.ready = True
+            await self._link.ask(Kind.SET_UP, door_wire.write(set_up))
+            while self._told:
+                await self._link.ask(*self._told.popleft())
+        if not self._killed:
+            self.ready = True
 
-    async def ask(self, kind: Kind, body: bytes) -> bytes:
-        """Raises LostError."""
-        link = await asyncio.shield(self._link)
-        return await link.ask(kind, body)
+    async def tell(self, kind: Kind, body: bytes) -> None:
+        """Have it know something before it answers anything else. Raises LostError, TimeoutError."""
+        if self.ready:
+            async with asyncio.timeout(FOLLOW_SECONDS):
+                await self._ask(kind, body)
+        elif not self.stopping and not self._killed:  # it starts, and answers nobody before it knows this
+            self._told.append((kind, body))
+
+    async def _ask(self, kind: Kind, body: bytes) -> None:
+        if self._link is None:
+            raise LostError
+        await self._link.ask(kind, body)
 
     @property
     def connections(self) -> int:
@@ -382,10 +407,7 @@ class _Process:
         self._ended(self)
 
     def kill(self) -> None:
-        self.ready = False
-        if not self._link.done():
-            self._link.set_exception(LostError())
-            self._link.exception()  # whoever waits is told; nobody may
+        self.ready, self._killed = False, True
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -395,7 +417,7 @@ class _Process:
         with contextlib.suppress(OwsgitError, TimeoutError):
             if was_ready:
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    await self.ask(Kind.STOP, b"")
+                    await self._ask(Kind.STOP, b"")
         self.kill()
         if self._process is not None:
             await self._process.wait()

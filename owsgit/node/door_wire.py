@@ -24,6 +24,7 @@ class Kind(IntEnum):
     AUDIT = 10  # further, without an answer: a record of a call
     LINES = 12  # further, without an answer: lines of the audit log
     LEFT = 11  # further, without an answer: how many of the connections that it was given are over
+    PING = 12  # node: whether it goes on
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,29 @@
 """Further processes of the front door: real connections that change from one process to another, and what they rest on."""
 
+import asyncio
+import contextlib
 import http.client
 import itertools
 import json
 import os
 import random
+import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.support.door import Answer, Kept, keys, moved, processes
+from owsgit.model.service import Alone
+from owsgit.node import door_processes
+from owsgit.node.door_processes import DoorProcesses
+from owsgit.node.door_wire import Kind
+from tests.support.door import Answer, Kept, keys, moved, press, processes
 from tests.support.nodes import Node, push, until
 from tests.support.people import Person
 from tests.support.projects import Project, function
@@ -162,6 +171,17 @@ def test_every_call_stands_in_the_audit_log_once(shop: tuple[Project, Node], bob
         return [found["requestId"] for found in map(json.loads, lines) if found["requestId"] in ids]
 
     assert sorted(until(lambda: len(found := logged()) >= len(ids) and found)) == sorted(ids)
+    limit = resource.prlimit(wire.holder, resource.RLIMIT_NOFILE)
+    resource.prlimit(wire.holder, resource.RLIMIT_NOFILE, (3, limit[1]))  # of its files; it opens no other one
+
+    def is_full() -> bool:
+        return "loses connections: raise the limit" in node.log.read_text()
+
+    others = [Kept(node, keys(project, bob)) for _ in range(8)]
+    with contextlib.suppress(OSError, http.client.HTTPException):  # of the one that is lost
+        press(others, others[0].signed(*GET), is_full)
+    until(is_full)
+    assert wire.ask(*GET).status == 200
 
 
 def test_it_goes_by_what_is_pushed_at_once(shop: tuple[Project, Node], bob: Person) -> None:
@@ -297,6 +317,60 @@ def test_one_that_hangs_does_not_keep_anybody_from_going_on(shop: tuple[Project,
     until(lambda: process not in processes(node))
     assert Kept(node, keys(project, bob)).ask(*GET).said["__type"].endswith("#AccessDeniedException")
     assert "does not follow" in node.log.read_text()
+
+
+STARTS_SLOWLY = """#!{python}
+import os, socket, struct, sys, time
+from pathlib import Path
+
+folder, end = Path(sys.argv[4]), socket.socket(fileno=int(sys.argv[5]))
+(folder / "begun").write_text(f"{{sys.argv[1]}} {{os.getsid(0) == os.getpid()}}")
+while not (folder / "go").exists():
+    time.sleep(0.002)
+while head := end.recv(13, socket.MSG_WAITALL):
+    length, kind, number = struct.unpack("!IBQ", head)
+    end.recv(length, socket.MSG_WAITALL)
+    with (folder / "told").open("a") as told:
+        told.write(f"{{kind}} ")
+    if kind != {ping}:
+        end.sendall(struct.pack("!IBQ", 0, 254, number))
+"""
+"""What stands for Python there: a process that starts when `go` is there, and says nothing when it is asked how it is."""
+
+
+def test_nobody_waits_for_one_that_starts_and_one_that_hangs_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(STARTS_SLOWLY.format(python=sys.executable, ping=int(Kind.PING)))
+    python.chmod(0o700)
+    monkeypatch.setattr(door_processes.sys, "executable", str(python))
+    monkeypatch.setattr(door_processes, "WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(door_processes, "FOLLOW_SECONDS", 0.2)
+    head: Any = SimpleNamespace(commit="c", state=SimpleNamespace(genesis="g"))
+
+    async def run() -> None:
+        further = DoorProcesses(tmp_path, 1, lambda: head, Alone())
+        further._start()
+        [process] = further._all
+        async with asyncio.timeout(10):
+            await further.follow("d")
+            while not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.002)
+            await asyncio.gather(further.tell("x", {"table": b"1"}), further.follow("e"))
+            assert not process.ready
+            (tmp_path / "go").touch()
+            while not process.ready:
+                await asyncio.sleep(0.002)
+            told = [Kind.SET_UP, Kind.HEAD, Kind.FACTS, Kind.HEAD]
+            assert (tmp_path / "told").read_text().split()[:4] == [f"{kind:d}" for kind in told]
+            while further._all:
+                await asyncio.sleep(0.002)
+            assert process._process is not None and await process._process.wait() == -signal.SIGKILL
+        await further.close()
+
+    asyncio.run(run())
+    assert (tmp_path / "begun").read_text() == "-P True"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
