@@ -11,13 +11,14 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
 from pathlib import Path
 
 import uvloop
 
 from owsgit.aws import audit
-from owsgit.aws.api import Pieces
+from owsgit.aws.api import Pieces, ServiceError
 from owsgit.aws.audit import Record
 from owsgit.aws.credentials import Desk
 from owsgit.aws.door import Arrival, Door, House
@@ -37,7 +38,7 @@ from owsgit.model.names import Scope
 from owsgit.model.service import Told
 from owsgit.model.state import State
 from owsgit.node import door_wire
-from owsgit.node.door_wire import Kind, Passed, SetUp
+from owsgit.node.door_wire import Kind, Passed, SetUp, Unread
 from owsgit.node.front_door import OWNER, TARGET, limits, respond
 from owsgit.node.garbage import settle_down
 from owsgit.node.home import Home
@@ -49,6 +50,9 @@ AUDIT_SECONDS = 0.005
 """For which records of calls are gathered: they are written soon after the answer in any case."""
 
 FDS_MAX = 16
+
+SMALL_BYTES = 64 * 1024
+"""Of a body that goes with its request. Of others, the node's own process reads as much as it takes of anybody."""
 
 FULL = (
     "a further process of the front door has as many files open as it may, and loses connections: raise the limit of "
@@ -69,6 +73,8 @@ class DoorProcess:
         self._objects = Repository(home.ledger).objects
         self._apis: dict[str, FurtherApi] = {}
         self._listener = Listener("", 0)
+        self._passing: dict[int, tuple[Arrival, AsyncIterator[bytes]]] = {}  # by number
+        self._numbers = count(1)
         self._left = 0
         self._lines: list[bytes] = []  # of the audit log
         self._full = False  # whether there was no room for a connection
@@ -83,7 +89,7 @@ class DoorProcess:
             Kind.STOP: self._stop,
         }
         answers: dict[int, Answers] = {kind: functools.partial(self._in_order, done) for kind, done in told.items()}
-        answers[Kind.PING] = self._ping
+        answers |= {Kind.PING: self._ping, Kind.BODY: self._body}
         hears: dict[int, Hears] = {}
         self._link = await Link.open(end, answers, hears, self._over.set)
         await self._over.wait()
@@ -181,10 +187,26 @@ class DoorProcess:
 
     async def _pass(self, arrival: Arrival) -> Reply:
         """Have the node's own process answer."""
-        passed = Passed(arrival.id, arrival.request, await arrival.body(), arrival.address)
-        answered: door_wire.Answered = door_wire.read(await self._link.ask(Kind.PASS, door_wire.write(passed)))
+        number = next(self._numbers)
+        self._passing[number] = arrival, arrival.pieces()
+        try:
+            passed = Passed(arrival.id, arrival.request, await _small_body(arrival), arrival.address, number)
+            answered: door_wire.Answered = door_wire.read(await self._link.ask(Kind.PASS, door_wire.write(passed)))
+        finally:
+            del self._passing[number]
         body = _Pulled(self._link, answered.number, answered.length) if answered.number else answered.body
         return Reply(answered.status, answered.headers, body, answered.length)
+
+    async def _body(self, said: bytes) -> bytes:
+        """What the node's own process wants of the body of a request that it answers."""
+        number, whole = door_wire.read(said)
+        came: bytes | Unread
+        try:
+            arrival, pieces = self._passing[number]
+            came = await arrival.body() if whole else await anext(pieces, b"")
+        except ServiceError as error:
+            came = Unread(error.code, error.message, error.status)
+        return door_wire.write(came)
 
     async def _ask_service(self, name: str, question: bytes) -> bytes:
         return await self._link.ask(Kind.SERVICE, name.encode() + b"\n" + question)
@@ -225,6 +247,19 @@ class DoorProcess:
         if self._lines:
             self._link.tell(Kind.LINES, b"".join(self._lines))
             self._lines = []
+
+
+async def _small_body(arrival: Arrival) -> bytes | None:
+    """The body of a request, if it is one that is not worth a question of its own, and can be read."""
+    headers = dict(arrival.request.headers)
+    length = headers.get(b"content-length", b"0")
+    is_small = length.isdigit() and int(length[:20]) <= SMALL_BYTES
+    if not is_small or b"transfer-encoding" in headers or b"expect" in headers:
+        return None
+    try:
+        return await arrival.body()
+    except ServiceError:  # told when it is asked for
+        return None
 
 
 class _Neighbours:

@@ -20,6 +20,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from owsgit.aws.api import ServiceError
 from owsgit.aws.audit import Audit, Record
 from owsgit.aws.door import TOPIC, Arrival
 from owsgit.aws.further import Shared
@@ -29,7 +30,7 @@ from owsgit.ledger.verify import Verified
 from owsgit.model.errors import OwsgitError
 from owsgit.model.service import Neighbours
 from owsgit.node import door_wire
-from owsgit.node.door_wire import Answered, Kind, SetUp
+from owsgit.node.door_wire import Answered, Kind, SetUp, Unread
 from owsgit.node.home import PROCESSES_MAX
 from owsgit.node.link import Answers, Hears, Link, LostError
 
@@ -232,12 +233,20 @@ class DoorProcesses:
 
     async def _passed(self, process: "_Process", body: bytes) -> bytes:
         passed: door_wire.Passed = door_wire.read(body)
+        read = passed.body
 
         async def whole() -> bytes:
-            return passed.body
+            nonlocal read
+            if read is None:
+                read = await process.body_of(passed.number, whole=True)
+            return read
 
         async def pieces() -> AsyncIterator[bytes]:
-            yield passed.body
+            if read is not None:
+                yield read
+                return
+            while piece := await process.body_of(passed.number, whole=False):
+                yield piece
 
         reply = await self._answer(Arrival(passed.id, passed.request, whole, pieces, passed.address, secure=False))
         headers = list(reply.headers)
@@ -368,6 +377,15 @@ class _Process:
 
     def left(self, body: bytes) -> None:
         self._over += door_wire.read(body)
+
+    async def body_of(self, number: int, *, whole: bool) -> bytes:
+        """Of a request that it has passed on: all of its body, or the next piece. Raises ServiceError, LostError."""
+        if self._link is None:
+            raise LostError
+        came: bytes | Unread = door_wire.read(await self._link.ask(Kind.BODY, door_wire.write((number, whole))))
+        if isinstance(came, Unread):
+            raise ServiceError(came.code, came.message, status=came.status)
+        return came
 
     def keep_body(self, body: AsyncIterator[bytes]) -> int:
         number = next(self._numbers)

@@ -25,6 +25,7 @@ class Kind(IntEnum):
     LINES = 12  # further, without an answer: lines of the audit log
     LEFT = 11  # further, without an answer: how many of the connections that it was given are over
     PING = 12  # node: whether it goes on
+    BODY = 13  # node: the number of a request, and whether all of its body is wanted or the next piece; that, or Unread
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,22 @@ class SetUp:
 
 @dataclass(frozen=True)
 class Passed:
-    """A request that the node's own process is to answer, as it came."""
+    """A request that the node's own process is to answer, as it came. `body`: None if it is to be asked for."""
 
     id: str
     request: Request
-    body: bytes
+    body: bytes | None
     address: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Why the body of a request cannot be read, as its client is told."""
+
+    code: str
+    message: str
+    status: int
 
 
 @dataclass(frozen=True)

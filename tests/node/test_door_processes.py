@@ -147,12 +147,23 @@ def test_what_it_cannot_do_the_node_does_for_it(shop: tuple[Project, Node], bob:
     streamed = wire.receive()
     assert streamed.status == 200 and streamed.headers["transfer-encoding"] == "chunked"
     assert streamed.body.count(b"b") > 100_000 and len(streamed.body) > 4_000_000
+    large = json.dumps({"pieces": 2, "more": "x" * 1_000_000}).encode()
+    wire.send(wire.signed_for("lambda", "POST", path, large, {}))
+    assert wire.receive().body.count(b"b") >= 100_000
     wire.send(wire.signed_for("lambda", "POST", "/2015-03-31/functions/nobody/invocations", b"{}", {}))
     assert wire.receive().status == 404
     wire.send(b"POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: DynamoDB_20120810.GetItem\r\nContent-Length: 2\r\n\r\n{}")
     unsigned = wire.receive()
     assert unsigned.status == 403 and unsigned.said["__type"].endswith("MissingAuthenticationTokenException")
     assert wire.holder == process
+    too_large = wire.signed_for("lambda", "POST", path, bytes(16 * 1024 * 1024 + 1), {})
+    said = []
+    for each in (wire, Kept(node, keys(project, bob))):
+        each.send(too_large)
+        answer = each.receive()
+        said.append((answer.status, answer.body))
+    assert said[0] == said[1] and said[0][0] == 413, "by a further process and by the node's own"
+    assert "Traceback" not in node.log.read_text()
 
 
 def test_every_call_stands_in_the_audit_log_once(shop: tuple[Project, Node], bob: Person) -> None:
