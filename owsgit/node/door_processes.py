@@ -389,7 +389,10 @@ class _Process:
 
     def keep_body(self, body: AsyncIterator[bytes]) -> int:
         number = next(self._numbers)
-        self._bodies[number] = body
+        if self._link is None or self._link.is_lost:  # it was while this was made: nobody reads it
+            self._close(body)
+        else:
+            self._bodies[number] = body
         return number
 
     async def next_piece(self, said: bytes) -> bytes:

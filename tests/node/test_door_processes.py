@@ -349,6 +349,22 @@ while head := end.recv(13, socket.MSG_WAITALL):
 """What stands for Python there: a process that starts when `go` is there, and says nothing when it is asked how it is."""
 
 
+class Late:
+    """The body of an answer to a process that is gone."""
+
+    def __init__(self) -> None:
+        self.closed = asyncio.Event()
+
+    def __aiter__(self) -> "Late":
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise AssertionError("nobody reads it")
+
+    async def aclose(self) -> None:
+        self.closed.set()
+
+
 def test_nobody_waits_for_one_that_starts_and_one_that_hangs_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -378,6 +394,9 @@ def test_nobody_waits_for_one_that_starts_and_one_that_hangs_is_ended(
             while further._all:
                 await asyncio.sleep(0.002)
             assert process._process is not None and await process._process.wait() == -signal.SIGKILL
+            late = Late()
+            process.keep_body(late)
+            await asyncio.wait_for(late.closed.wait(), 1)
         await further.close()
 
     asyncio.run(run())
