@@ -76,17 +76,18 @@ class TableHandler:
             engine = self._catalog.opened = shared = self._keeping.postgresql(chosen)
             table = await make(shared, self._site, resource, table, commit)
             self._keeping.remember(await shared.identity())
-        self._catalog.tables[name] = table
-        engine.gives(name, list(table.indexes))
         unfilled = [index for index in table.indexes if not await engine.is_filled(name, index)]
         self._catalog.building.update(((name, index), 0) for index in unfilled)
+        self._catalog.tables[name] = table
+        engine.gives(name, list(table.indexes))
         await self._tell(name)
-        if unfilled:
-            self._builds[name] = asyncio.ensure_future(self._build(table, unfilled))
         self._expiry.start()
-        if unfilled and not await self._is_empty(
-            name
-        ):  # told once, not kept: status has how far it is, until it is done
+        is_short = bool(unfilled) and chosen is None and await self._is_empty(name)
+        if unfilled:
+            self._builds[name] = building = asyncio.ensure_future(self._build(table, unfilled))
+        if is_short:
+            await asyncio.wait([building])
+        elif unfilled:  # told once, not kept: status has how far it is, until it is done
             told = f"builds {', '.join(unfilled)} in the background: owsgit status tells how far it is"
             self._site.report(resource.key, told)
         return Applied()

@@ -202,15 +202,16 @@ class TableFile:
 
     # -- indexes ---------------------------------------------------------------------------------------------------
 
-    def have_indexes(self, wanted: Collection[str]) -> None:
-        """Make those that lack, and leave those that are too many to `clear`. Committed by then."""
+    def have_indexes(self, wanted: Collection[str], *, filled: bool) -> None:
+        """Make those that lack, and leave those that are too many to `clear`. Committed by then. `filled`: nobody has
+        the table yet; else items may be on their way that were made without the entries of new indexes."""
         self.begin()
         for name in set(self.indexes) - set(wanted):
             self.database.execute("UPDATE indexes SET dropped = 1 WHERE id = ?", (self.indexes[name],))
         for name in sorted(set(wanted) - set(self.indexes)):
             id_ = self.database.execute(
                 "INSERT INTO indexes (name, count, filled, dropped, done) VALUES (?, 0, ?, 0, 0)",
-                (name, not self.counts.items),
+                (name, filled),
             ).lastrowid
             self.database.execute(
                 f"CREATE TABLE index_{id_:d} (hash BLOB NOT NULL, range BLOB NOT NULL, key_hash BLOB NOT NULL,"

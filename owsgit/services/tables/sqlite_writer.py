@@ -389,7 +389,8 @@ class Writer:
     def make(self, table: str, indexes: Collection[str]) -> None:
         """The file of a table with these indexes. For a work that is `alone`."""
         path = path_of(self.folder, table)
-        if not path.exists():
+        is_new = not path.exists()
+        if is_new:
             self._forget(table)
             for rest in ("-wal", "-shm"):  # of one that was dropped, or SQLite would take them for this one's
                 Path(f"{path}{rest}").unlink(missing_ok=True)
@@ -398,7 +399,7 @@ class Writer:
         ) as database:
             if database.execute("SELECT name FROM meta").fetchone()[0] != table:
                 database.execute("UPDATE meta SET name = ?", (table,))
-        self.file(table).have_indexes(indexes)
+        self.file(table).have_indexes(indexes, filled=is_new)
         force(path)
 
     def drop(self, table: str) -> None:

@@ -220,3 +220,17 @@ def test_durability_may_change_while_the_engine_runs(tmp_path: Path, monkeypatch
         await engine.close()
 
     asyncio.run(main())
+
+
+def test_an_index_of_an_empty_table_has_what_was_on_its_way_when_it_was_made(tmp_path: Path) -> None:
+    async def what() -> None:
+        engine = SqliteEngine(tmp_path, relaxed=True)
+        await engine.create("t", [])
+        await engine.create("t", ["late"])
+        await engine.write(["t"], lambda t: t.put("t", Key(b"1"), b"1", []))  # by one that does not know yet
+        await engine.refill("t", "late", lambda item: Entry("late", b"x"), lambda done: None)
+        assert await engine.is_filled("t", "late")
+        assert (await engine.facts("t")).entries == {"late": 1}
+        await engine.close()
+
+    asyncio.run(what())
