@@ -48,7 +48,8 @@ class TableHandler:
         self._telling: set[asyncio.Task[None]] = set()
         self._expiry = Expiry(self._catalog)
         self.apis = (DynamoDb(self._catalog), DynamoDbStreams(self._catalog, self._streams_elsewhere))
-        self._facts = Facts(self._catalog, self._keeping.is_file)
+        self._in_files: set[str] = set()  # tables that were made in a file
+        self._facts = Facts(self._catalog, lambda name: name in self._in_files and self._keeping.is_file(name))
         self.shared = Shared(FURTHER, READS, self._facts.all, self._facts.answer, lambda: self._facts.any_file)
         site.sources[KIND.name] = TableSource(self._catalog, self._reader)
         site.neighbours.answer(TOPIC, self._answer_neighbour)
@@ -69,11 +70,15 @@ class TableHandler:
         chosen = self._keeping.chosen()
         engine: Engine
         if chosen is None:
-            engine = self._catalog.opened = files = self._keeping.sqlite()
+            engine = files = self._keeping.sqlite()
             files.on_behind(self._behind)
+            await self._use(engine)
             table = await self._make(engine, table)
+            self._in_files.add(name)
         else:
-            engine = self._catalog.opened = shared = self._keeping.postgresql(chosen)
+            engine = shared = self._keeping.postgresql(chosen)
+            await self._use(engine)
+            self._in_files.discard(name)
             table = await make(shared, self._site, resource, table, commit)
             self._keeping.remember(await shared.identity())
         unfilled = [index for index in table.indexes if not await engine.is_filled(name, index)]
@@ -91,6 +96,12 @@ class TableHandler:
             told = f"builds {', '.join(unfilled)} in the background: owsgit status tells how far it is"
             self._site.report(resource.key, told)
         return Applied()
+
+    async def _use(self, engine: Engine) -> None:
+        """Have it keep the items of all tables that are here, also of those that are yet to be applied again."""
+        if self._catalog.opened is not engine:
+            self._catalog.opened = engine
+            await self._tell(*self._catalog.tables)
 
     async def _serve(self, table: Table) -> None:
         self._catalog.tables[table.name] = table
@@ -172,6 +183,7 @@ class TableHandler:
         """Items are never removed by this: a table that has some is not served any more, and its file stays."""
         await self._stop_building(name)
         table = self._catalog.tables.pop(name, None)
+        self._in_files.discard(name)
         await self._tell(name)
         if table is not None and table.home is not None:
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -227,6 +228,22 @@ def test_the_project_says_how_durable_tables_are_and_may_change_that(services: S
     handler(services)._keeping._site = replace(services.site, engines=lambda: relaxed)
     assert services.run(handler(services).observe(table)) is None
     assert engine.relaxed
+
+
+@pytest.mark.parametrize("services", ["sqlite"], indirect=True)
+def test_no_process_reads_files_once_the_project_has_its_tables_elsewhere(services: Services) -> None:
+    def read() -> dict[str, bool]:
+        return {name: pickle.loads(told).is_file for name, told in handler(services)._facts.all().items()}
+
+    for name in ("orders", "others"):
+        apply(services, document(), name)
+    assert read() == {"orders": True, "others": True}
+    server = {"type": "postgresql", "url": "postgresql://nobody@127.0.0.1:1/x"}
+    project = {"name": "shop", "roots": ["alice"], "engines": {"tables": server}}
+    services.site.shared["said"].now(services.resource("project", "shop", project))
+    with pytest.raises(UnavailableError):
+        apply(services, document())
+    assert read() == {"orders": False, "others": False}, "others is yet to be applied; its writes go to the server"
 
 
 @pytest.mark.parametrize("services", ["postgresql"], indirect=True)
