@@ -44,7 +44,8 @@ LOAD_DIFFERENCE = 0.2
 """Of processors: by so much less has one to do that is given more connections than this process has left."""
 
 START_AGAIN_SECONDS = 10.0
-"""After one that ended by itself."""
+START_AGAIN_SECONDS_MAX = 600.0
+"""After one that ended by itself; twice as long after the next, unless one goes on for a while."""
 
 SET_UP_SECONDS = 60.0
 FOLLOW_SECONDS = 5.0
@@ -84,6 +85,7 @@ class DoorProcesses:
         self._evened = False  # whether somebody was given a connection since
         self._used = self._load = 0.0  # processor seconds, and how many of them in a second
         self._not_before = 0.0
+        self._failures = 0
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -167,6 +169,8 @@ class DoorProcesses:
         while process.ready:
             await asyncio.sleep(WATCH_SECONDS)
             await self._tell(process, Kind.PING, b"")
+            if process.ready:
+                self._failures = 0
             now = time.monotonic()
             if process.connections or process.given != given:
                 given, since = process.given, now
@@ -177,7 +181,9 @@ class DoorProcesses:
         if process in self._all:
             self._all.remove(process)
             if not process.stopping:
-                self._not_before = time.monotonic() + START_AGAIN_SECONDS
+                wait = min(START_AGAIN_SECONDS * 2**self._failures, START_AGAIN_SECONDS_MAX)
+                self._not_before = time.monotonic() + wait
+                self._failures = min(self._failures + 1, 10)
                 log.warning("a further process of the front door ended; its clients come again")
 
     def _keep(self, work: "Awaitable[None]") -> None:

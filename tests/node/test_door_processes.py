@@ -397,6 +397,14 @@ def test_nobody_waits_for_one_that_starts_and_one_that_hangs_is_ended(
             late = Late()
             process.keep_body(late)
             await asyncio.wait_for(late.closed.wait(), 1)
+            waits = []
+            python.write_text("#!/bin/false")
+            for _ in range(3):
+                waits.append(further._not_before - time.monotonic())
+                further._start()
+                while further._all:
+                    await asyncio.sleep(0.002)
+            assert waits == [pytest.approx(expected, rel=0.2) for expected in (10, 20, 40)], "more seldom each time"
         await further.close()
 
     asyncio.run(run())
