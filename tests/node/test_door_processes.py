@@ -217,7 +217,11 @@ def test_it_goes_by_what_is_pushed_at_once(shop: tuple[Project, Node], bob: Pers
     until(lambda: wire.ask("Query", query).status == 200)
     assert wire.ask("PutItem", {"TableName": "orders", "Item": item(2, state={"S": "open"})}).status == 200
     assert wire.ask("Query", query).said["Count"] == 2
+    assert wire.ask("GetItem", {"TableName": "others", "Key": item(1)}).said == {}
+    files = Path(f"/proc/{wire.holder}/fd")
+    assert any("/others.table" in os.path.realpath(file) for file in files.iterdir())
     change(project, node, "tables/others.json", None)
+    until(lambda: not any("/others.table" in os.path.realpath(file) for file in files.iterdir()))
     assert (
         wire.ask("GetItem", {"TableName": "others", "Key": item(1)})
         .said["__type"]

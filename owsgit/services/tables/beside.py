@@ -38,7 +38,10 @@ class BesideEngine(SqliteReads, Engine):
 
     def renew(self, table: str) -> None:
         """Its file may be another one from now on."""
-        self._generations[table] = self._generations.get(table, 0) + 1
+        before = self._generations.get(table, 0)
+        self._generations[table] = before + 1
+        if before:
+            self._reader.prune()
 
     async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
         body = carried.dump((list(tables), work), lambda name: self._facts[name].serial)

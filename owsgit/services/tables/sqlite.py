@@ -139,6 +139,7 @@ class SqliteEngine(SqliteReads, Engine):
             self._generations[table] = self._generation(table) + 1
 
         await self._writer.do([table], work, alone=True)
+        self._reader.prune()
 
     async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
         return await self._writer.do(tables, work)

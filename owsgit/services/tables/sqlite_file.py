@@ -177,6 +177,12 @@ class Connections:
         if kept is not None:
             kept[1].close()
 
+    def prune(self) -> None:
+        """Close the files that are another table's by now: the disk has their space until then."""
+        for table, (generation, database) in list(self._kept.items()):
+            if generation != self._generation(table) and not database.in_transaction:
+                self.forget(table)
+
     def close(self) -> None:
         for table in list(self._kept):
             self.forget(table)

@@ -32,6 +32,8 @@ SHORT_BYTES = 128 << 10
 SLOW_SECONDS = 0.005
 """A read in the event loop that takes longer has waited for the disk."""
 AVOID_SECONDS = 1.0
+PRUNE_SECONDS = 0.2
+"""For which a thread waits, so that each of them has one of the same works."""
 
 Result = TypeVar("Result")
 
@@ -161,6 +163,22 @@ class Reader:
         for table in tables:
             with suppress(sqlite3.Error, UnavailableError):
                 self._here.get(table)
+
+    def prune(self) -> None:
+        """Close files of tables that are dropped, in each thread by itself."""
+        if self._closed:
+            return
+        self._here.prune()
+        each = threading.Barrier(THREADS)
+        for _ in range(THREADS):
+            self._threads.submit(self._prune, each)
+
+    def _prune(self, each: threading.Barrier) -> None:
+        with suppress(threading.BrokenBarrierError):  # one of them reads for longer: it does this behind that
+            each.wait(PRUNE_SECONDS)
+        connections: Connections | None = getattr(self._local, "connections", None)
+        if connections is not None:
+            connections.prune()
 
     def _avoided(self, tables: Sequence[str]) -> bool:
         if not self._avoid:

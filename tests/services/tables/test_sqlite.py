@@ -234,3 +234,23 @@ def test_an_index_of_an_empty_table_has_what_was_on_its_way_when_it_was_made(tmp
         await engine.close()
 
     asyncio.run(what())
+
+
+def test_a_table_that_is_dropped_takes_no_space(tmp_path: Path) -> None:
+    def kept() -> list[str]:
+        files = [str(file) for file in Path("/proc/self/fd").iterdir()]
+        return [path for path in map(os.path.realpath, files) if path.startswith(str(tmp_path / "gone"))]
+
+    async def what() -> None:
+        engine = SqliteEngine(tmp_path, relaxed=True)
+        await engine.create("gone", [])
+        await engine.facts("gone")  # in a thread, and from now on in the event loop as well
+        assert await engine.get("gone", Key(b"1")) is None
+        assert len(kept()) > 4
+        await engine.drop("gone")
+        async with asyncio.timeout(2):
+            while kept():
+                await asyncio.sleep(0.002)
+        await engine.close()
+
+    asyncio.run(what())
