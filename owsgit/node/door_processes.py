@@ -153,7 +153,7 @@ class DoorProcesses:
             await process.start(self._home, set_up)
         except (OSError, OwsgitError, TimeoutError) as error:
             if not process.stopping:
-                log.warning("a further process of the front door did not start: %s", error or type(error).__name__)
+                log.warning("a further process of the front door did not start: %s", str(error) or type(error).__name__)
             process.kill()
             self._ended(process)
         except asyncio.CancelledError:

@@ -3,12 +3,13 @@
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import Any
 
 from owsgit.aws.sigv4 import Request
 
 
+@unique
 class Kind(IntEnum):
     """Of messages; behind each, who says it and what comes back."""
 
@@ -24,8 +25,8 @@ class Kind(IntEnum):
     AUDIT = 10  # further, without an answer: a record of a call
     LINES = 12  # further, without an answer: lines of the audit log
     LEFT = 11  # further, without an answer: how many of the connections that it was given are over
-    PING = 12  # node: whether it goes on
-    BODY = 13  # node: the number of a request, and whether all of its body is wanted or the next piece; that, or Unread
+    PING = 13  # node: whether it goes on
+    BODY = 14  # node: the number of a request, and whether all of its body is wanted or the next piece; that, or Unread
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from typing import Any
 
 import pytest
 
+from owsgit.aws.audit import Audit
+from owsgit.aws.door import Arrival
+from owsgit.aws.protocols.wire import Reply
 from owsgit.model.service import Alone
 from owsgit.node import door_processes
 from owsgit.node.door_processes import DoorProcesses
@@ -380,8 +383,12 @@ def test_nobody_waits_for_one_that_starts_and_one_that_hangs_is_ended(
     monkeypatch.setattr(door_processes, "FOLLOW_SECONDS", 0.2)
     head: Any = SimpleNamespace(commit="c", state=SimpleNamespace(genesis="g"))
 
+    async def nobody(arrival: Arrival) -> Reply:
+        raise AssertionError("it passes nothing on")
+
     async def run() -> None:
         further = DoorProcesses(tmp_path, 1, lambda: head, Alone())
+        further.serve(nobody, Audit(tmp_path / "audit", "a"), lambda: 0)
         further._start()
         [process] = further._all
         async with asyncio.timeout(10):
