@@ -12,6 +12,7 @@ from owsgit.services.tables.capacity import Used
 from owsgit.services.tables.catalog import Table
 from owsgit.services.tables.errors import detected
 from owsgit.services.tables.expressions.condition import Condition
+from owsgit.services.tables.expressions.projection import Projection
 from owsgit.services.tables.expressions.update import Update
 from owsgit.services.tables.keys import key_from
 from owsgit.services.tables.parameters import Conditional, Given, Operations
@@ -20,6 +21,7 @@ from owsgit.services.tables.writing import Change, Delete, Write, Written, put, 
 
 Names = Mapping[str, str]
 Output = dict[str, Any]
+NOTHING_MORE = (None, None, None)
 
 
 class Items(Operations):
@@ -153,15 +155,20 @@ class Items(Operations):
         return_consumed_capacity: str | None = None,
     ) -> Output:
         """Reads are consistent, whether they ask for it or not."""
-        found = parameters.placeholders(
-            expression_attribute_names,
-            None,
-            {"ProjectionExpression": projection_expression},
-            {"AttributesToGet": attributes_to_get},
-        )
-        key = check_item(key)
-        shows = parameters.shows(attributes_to_get, projection_expression, found)
-        found.finish()
+        shows: Projection | None = None
+        given = (attributes_to_get, projection_expression, expression_attribute_names)
+        if given == NOTHING_MORE:  # as most are
+            key = check_item(key)
+        else:
+            found = parameters.placeholders(
+                expression_attribute_names,
+                None,
+                {"ProjectionExpression": projection_expression},
+                {"AttributesToGet": attributes_to_get},
+            )
+            key = check_item(key)
+            shows = parameters.shows(attributes_to_get, projection_expression, found)
+            found.finish()
         table = self._catalog.table(table_name)
         if shows is not None:
             parameters.check_scalar_keys(table, shows.paths)

@@ -62,6 +62,9 @@ class Conditional:
 
     def placeholders(self, more: Mapping[str, str | None] | None = None, legacies: Given | None = None) -> Placeholders:
         """`more` expressions and `legacies`: those of the operation alone."""
+        given = (self.names, self.values, self.text, self.expected, self.operator)
+        if not more and not legacies and all(each is None for each in given):
+            return NO_PLACEHOLDERS
         return placeholders(
             self.names,
             self.values,
