@@ -10,7 +10,6 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -82,18 +81,10 @@ class _Server(uvicorn.Server):
 class _Given(BoundedProtocol):
     """One connection that another process has accepted."""
 
-    def __init__(self, lost: Callable[[], None], **options: Any) -> None:
-        super().__init__(**options)
-        self._lost = lost
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if self._counted:
             self._in_head, self.deadline = False, self.loop.time() + self.timeout_keep_alive
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._lost()
 
 
 class Listener:
@@ -178,19 +169,31 @@ class Listener:
         """Serve the connections that are given to it (`take`), and listen to nothing."""
         await self._serve([])
 
-    async def take(self, given: socket.socket, lost: Callable[[], None]) -> None:
-        """Go on with a connection that another process had, between two requests. `lost` is called at its end."""
+    async def take(self, given: socket.socket) -> None:
+        """Go on with a connection that another process had, between two requests."""
         assert self._server is not None
         server = self._server
 
         def protocol() -> asyncio.Protocol:
-            return _Given(lost, config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+            return _Given(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
 
         try:
             await asyncio.get_running_loop().connect_accepted_socket(protocol, given)
         except OSError:  # the client has left
             given.close()
-            lost()
+
+    def take_new(self, given: socket.socket) -> None:
+        """Make the handshake of a connection that another process has accepted, and go on with it."""
+        assert self._server is not None
+        self._server.greeter.greet(given)
+
+    @property
+    def held(self) -> int:
+        """Connections that it has, those whose handshake is under way among them."""
+        server = self._server
+        if server is None:
+            return 0
+        return len(server.server_state.connections) + (server.greeter.count if self.tls else 0)
 
     async def _serve(self, bound: list[socket.socket]) -> None:
         config = uvicorn.Config(
@@ -234,6 +237,8 @@ class Listener:
         if self._server is not None and self._serving is not None:
             for server in self._server.servers:
                 server.close()
+            if self.tls:
+                self._server.greeter.close()
             self._server.should_exit = True
             if self._bound is not None:
                 self._bound.close()

@@ -25,9 +25,11 @@ from owsgit.aws.door import Arrival, Door, House
 from owsgit.aws.further import FurtherApi, Make
 from owsgit.aws.protocols.wire import Reply
 from owsgit.gateway.app import Api
+from owsgit.gateway.certificates import Certificate
 from owsgit.gateway.exchange import Exchange, Mount, RefusedError, Response
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.listener import Listener, Place
+from owsgit.gateway.tls import Secured
 from owsgit.ledger import verify
 from owsgit.ledger.repository import Repository
 from owsgit.ledger.verify import Verified
@@ -38,16 +40,20 @@ from owsgit.model.names import Scope
 from owsgit.model.service import Told
 from owsgit.model.state import State
 from owsgit.node import door_wire
-from owsgit.node.door_wire import Kind, Passed, SetUp, Unread
+from owsgit.node.door_wire import NEW, Kind, Passed, SetUp, Unread
 from owsgit.node.front_door import OWNER, TARGET, limits, respond
 from owsgit.node.garbage import settle_down
 from owsgit.node.home import Home
 from owsgit.node.link import Answers, Hears, Link
 from owsgit.node.logins import user_of
+from owsgit.node.own_certificate import WHAT
 from owsgit.services import KINDS
 
 AUDIT_SECONDS = 0.005
 """For which records of calls are gathered: they are written soon after the answer in any case."""
+
+HELD_SECONDS = 0.02
+"""How often it tells how many connections it has, where that changes."""
 
 FDS_MAX = 16
 
@@ -72,10 +78,12 @@ class DoorProcess:
         self._order = asyncio.Lock()  # what it is told is done in the order in which it is told
         self._objects = Repository(home.ledger).objects
         self._apis: dict[str, FurtherApi] = {}
-        self._listener = Listener("", 0)
+        self._plain, self._secure = Listener("", 0), Listener("", 0, tls=True)
         self._passing: dict[int, tuple[Arrival, AsyncIterator[bytes]]] = {}  # by number
         self._numbers = count(1)
-        self._left = 0
+        self._taken = 0  # connections
+        self._told = (0, 0)  # how many were taken, and are there
+        self._telling = False
         self._lines: list[bytes] = []  # of the audit log
         self._full = False  # whether there was no room for a connection
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,6 +94,7 @@ class DoorProcess:
             Kind.SET_UP: self._set_up,
             Kind.HEAD: self._follow,
             Kind.FACTS: self._learn,
+            Kind.SHOW: self._show,
             Kind.STOP: self._stop,
         }
         answers: dict[int, Answers] = {kind: functools.partial(self._in_order, done) for kind, done in told.items()}
@@ -119,8 +128,12 @@ class DoorProcess:
         self._door = Door(self._apis.values(), house)
         await self._door.warm()
         api_ = Api(Mount(OWNER, ""), [("$default", self._answer)], limits=limits())
-        self._listener.serve(OWNER, Place((Binding(ANY_HOST, (), api_),)))
-        await self._listener.open_for_given()
+        self._bindings = (Binding(ANY_HOST, (), api_),)
+        self._plain.serve(OWNER, Place(self._bindings))
+        if set_up.certificate:
+            self._show_now(set_up.certificate)
+        await self._plain.open_for_given()
+        await self._secure.open_for_given()
         settle_down()
         asyncio.get_running_loop().add_reader(self._taking, self._take)
 
@@ -129,6 +142,13 @@ class DoorProcess:
         if commit != self._head.commit:
             self._head = await asyncio.to_thread(verify.go_on, self._objects, self._head, commit)
 
+    async def _show(self, body: bytes) -> None:
+        self._show_now(door_wire.read(body))
+
+    def _show_now(self, pem: bytes) -> None:
+        certificate = Certificate.parse(pem, WHAT, "$.awsTls")
+        self._secure.serve(OWNER, Place(self._bindings, (Secured(ANY_HOST, certificate),)))
+
     async def _learn(self, body: bytes) -> None:
         name, facts = door_wire.read(body)
         for fact, told in facts.items():
@@ -136,7 +156,7 @@ class DoorProcess:
 
     async def _stop(self, body: bytes) -> None:
         asyncio.get_running_loop().remove_reader(self._taking)
-        await self._listener.close()
+        await asyncio.gather(self._plain.close(), self._secure.close())
         for api in self._apis.values():
             await api.close()
         self._send_lines()
@@ -155,22 +175,29 @@ class DoorProcess:
             if not self._full:
                 log.warning(FULL)
             self._full = True
-            self._lost()
         for fd in fds:
             given = socket.socket(fileno=fd)
-            given.setblocking(False)
-            task = asyncio.ensure_future(self._listener.take(given, self._lost))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            if said == NEW:
+                self._secure.take_new(given)
+            else:
+                given.setblocking(False)
+                task = asyncio.ensure_future(self._plain.take(given))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        self._taken += 1
+        if not self._telling:
+            self._telling = True
+            self._tell_held()
 
-    def _lost(self) -> None:
-        self._left += 1
-        if self._left == 1:
-            asyncio.get_running_loop().call_soon(self._tell_left)
-
-    def _tell_left(self) -> None:
-        self._link.tell(Kind.LEFT, door_wire.write(self._left))
-        self._left = 0
+    def _tell_held(self) -> None:
+        """How many there are, as long as there are some."""
+        held = len(self._tasks) + self._plain.held + self._secure.held
+        if self._told != (self._taken, held):
+            self._told = (self._taken, held)
+            self._link.tell(Kind.HOLDS, door_wire.write(self._told))
+        self._telling = held > 0
+        if self._telling:
+            asyncio.get_running_loop().call_later(HELD_SECONDS, self._tell_held)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -190,12 +217,13 @@ class DoorProcess:
         number = next(self._numbers)
         self._passing[number] = arrival, arrival.pieces()
         try:
-            passed = Passed(arrival.id, arrival.request, await _small_body(arrival), arrival.address, number)
+            body = await _small_body(arrival)
+            passed = Passed(arrival.id, arrival.request, body, arrival.address, arrival.secure, number)
             answered: door_wire.Answered = door_wire.read(await self._link.ask(Kind.PASS, door_wire.write(passed)))
         finally:
             del self._passing[number]
-        body = _Pulled(self._link, answered.number, answered.length) if answered.number else answered.body
-        return Reply(answered.status, answered.headers, body, answered.length)
+        pieces = _Pulled(self._link, answered.number, answered.length) if answered.number else None
+        return Reply(answered.status, answered.headers, pieces or answered.body, answered.length)
 
     async def _body(self, said: bytes) -> bytes:
         """What the node's own process wants of the body of a request that it answers."""

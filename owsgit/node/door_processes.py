@@ -2,9 +2,10 @@
 
 Clients come to the node's own process alone. While it is busy with calls that others can answer as well, it starts some
 (door_process.py), and gives them connections of its clients, each between two requests: a process goes on where the
-other has stopped, on the same socket, and the client sees nothing of it. The ledger and the services tell them what
-they have to know before anything rests on it; what they cannot do, this process does for them. They keep nothing: one
-that ends costs its clients their connections.
+other has stopped, on the same socket, and the client sees nothing of it. With TLS a connection stays where its
+handshake was made, so they get new ones before that, and clients are asked to make new ones. The ledger and the
+services tell them what they have to know before anything rests on it; what they cannot do, this process does for them.
+They keep nothing: one that ends costs its clients their connections.
 """
 
 import asyncio
@@ -25,12 +26,13 @@ from owsgit.aws.audit import Audit, Record
 from owsgit.aws.door import TOPIC, Arrival
 from owsgit.aws.further import Shared
 from owsgit.aws.protocols.wire import Reply
+from owsgit.gateway.certificates import Certificate
 from owsgit.gateway.exchange import Connection
 from owsgit.ledger.verify import Verified
 from owsgit.model.errors import OwsgitError
 from owsgit.model.service import Neighbours
 from owsgit.node import door_wire
-from owsgit.node.door_wire import Answered, Kind, SetUp, Unread
+from owsgit.node.door_wire import KEPT, NEW, Answered, Kind, SetUp, Unread
 from owsgit.node.home import PROCESSES_MAX
 from owsgit.node.link import Answers, Hears, Link, LostError
 
@@ -82,8 +84,9 @@ class DoorProcesses:
         self._all: list[_Process] = []
         self._seen = 0  # calls since
         self._since = 0.0
-        self._evened = False  # whether somebody was given a connection since
+        self._evened = self._sent_away = False  # whether somebody was given, or is to have, a connection since
         self._used = self._load = 0.0  # processor seconds, and how many of them in a second
+        self._certificate = b""
         self._not_before = 0.0
         self._failures = 0
         self._closed = False
@@ -104,15 +107,33 @@ class DoorProcesses:
         now = time.monotonic()
         if now - self._since > WINDOW_SECONDS:
             self._look(now)
-        if self._all and (process := self._less_busy()) is not None:
-            process.promised += 1
-            connection.give_away(process.take)
+        if self._all and (process := self._less_busy(connection.is_secure)) is not None:
+            if not connection.is_secure:
+                process.promised += 1
+                connection.give_away(process.take)
+            elif not self._sent_away:
+                self._sent_away = True  # and no more for a moment: the handshakes of many at once would cost as much
+                connection.send_away()
+
+    def elsewhere(self, connection: socket.socket) -> bool:
+        """A client has connected to a port with TLS: whether a further process has it now, to make the handshake."""
+        ready = [each for each in self._all if each.ready]
+        process = min(ready, key=lambda each: each.connections, default=None)
+        if process is None or process.connections >= self._own() or not self._helps():
+            return False
+        process.promised += 1
+        return process.take(connection, new=True)
+
+    def show(self, certificate: Certificate) -> None:
+        """Have it shown from the next connection on."""
+        self._certificate = certificate.pem
+        self._keep(self._tell_all(Kind.SHOW, certificate.pem))
 
     def _look(self, now: float) -> None:
         """See how busy everybody is."""
         passed, self._since = now - self._since, now
         busy = self._seen > BUSY_PER_SECOND * passed
-        self._seen, self._evened = 0, False
+        self._seen, self._evened, self._sent_away = 0, False, False
         used = time.process_time()
         self._load, self._used = (used - self._used) / passed, used
         for process in self._all:
@@ -120,8 +141,9 @@ class DoorProcesses:
         if busy and len(self._all) < self._most and now > self._not_before and self._helps():
             self._start()
 
-    def _less_busy(self) -> "_Process | None":
-        """One that is to have another connection: it has fewer than this process, or less to do."""
+    def _less_busy(self, secure: bool) -> "_Process | None":
+        """One that is to have another connection: it has fewer than this process, or less to do. `secure`: of those
+        with TLS, which go to whoever has fewer."""
         own = self._own() - sum(each.promised for each in self._all)
         ready = [each for each in self._all if each.ready]
         process = min(ready, key=lambda each: (each.load, each.connections), default=None)
@@ -130,7 +152,7 @@ class DoorProcesses:
         if process.connections + 1 < own:
             self._evened = True
             return process
-        if not self._evened and process.load + LOAD_DIFFERENCE < self._load:
+        if not secure and not self._evened and process.load + LOAD_DIFFERENCE < self._load:
             self._evened = True
             return process
         return None
@@ -145,7 +167,7 @@ class DoorProcesses:
         process = _Process(self._said_by, self._ended)
         self._all.append(process)  # from now on it is told what is new
         facts = {make: each.facts() for make, each in self._shared.items()}
-        set_up = SetUp(self._neighbours.own, head.state.genesis, head.commit, facts)
+        set_up = SetUp(self._neighbours.own, head.state.genesis, head.commit, facts, self._certificate)
         self._keep(self._run(process, set_up))
 
     async def _run(self, process: "_Process", set_up: SetUp) -> None:
@@ -229,7 +251,7 @@ class DoorProcesses:
             Kind.CLOSE: process.close_body,
             Kind.AUDIT: self._record,
             Kind.LINES: self._audit.take,
-            Kind.LEFT: process.left,
+            Kind.HOLDS: process.holds,
         }
         return answers, hears
 
@@ -254,7 +276,8 @@ class DoorProcesses:
             while piece := await process.body_of(passed.number, whole=False):
                 yield piece
 
-        reply = await self._answer(Arrival(passed.id, passed.request, whole, pieces, passed.address, secure=False))
+        arrival = Arrival(passed.id, passed.request, whole, pieces, passed.address, passed.secure)
+        reply = await self._answer(arrival)
         headers = list(reply.headers)
         if isinstance(reply.body, bytes):
             return door_wire.write(Answered(reply.status, headers, reply.body, reply.length))
@@ -297,7 +320,7 @@ class _Process:
         self._giving: socket.socket | None = None
         self._bodies: dict[int, AsyncIterator[bytes]] = {}
         self._numbers = count(1)
-        self.promised = self.given = self._over = 0
+        self.promised = self.given = self._taken = self._held = 0
         self._used = 0.0
         self.load = 0.0
         """How much of a processor it used of late."""
@@ -358,7 +381,7 @@ class _Process:
     @property
     def connections(self) -> int:
         """Those that it has, or is about to get."""
-        return self.given + self.promised - self._over
+        return self.promised + self.given - self._taken + self._held
 
     def look(self, passed: float) -> None:
         """See how busy it was in the seconds that passed."""
@@ -369,20 +392,21 @@ class _Process:
                 used = (int(fields[11]) + int(fields[12])) / TICKS  # proc(5): utime, stime
         self.load, self._used = (used - self._used) / passed, used
 
-    def take(self, connection: socket.socket | None) -> bool:
-        """Give it one that was promised; whether it is there. None: it is not given after all."""
+    def take(self, connection: socket.socket | None, *, new: bool = False) -> bool:
+        """Give it one that was promised; whether it is there. None: it is not given after all. `new`: its handshake is
+        yet to be made."""
         self.promised -= 1
         if connection is None or not self.ready or self._giving is None:
             return False
         try:
-            socket.send_fds(self._giving, [b"c"], [connection.fileno()])
+            socket.send_fds(self._giving, [NEW if new else KEPT], [connection.fileno()])
         except OSError:  # it is gone, or so far behind that it has enough to do
             return False
         self.given += 1
         return True
 
-    def left(self, body: bytes) -> None:
-        self._over += door_wire.read(body)
+    def holds(self, body: bytes) -> None:
+        self._taken, self._held = door_wire.read(body)
 
     async def body_of(self, number: int, *, whole: bool) -> bytes:
         """Of a request that it has passed on: all of its body, or the next piece. Raises ServiceError, LostError."""

@@ -2,11 +2,14 @@
 
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, unique
 from typing import Any
 
 from owsgit.aws.sigv4 import Request
+
+KEPT, NEW = b"k", b"n"
+"""What is said with a connection that is given: it is between two requests, or its handshake is yet to be made."""
 
 
 @unique
@@ -24,19 +27,22 @@ class Kind(IntEnum):
     NEIGHBOUR = 9  # further: a node and what it is asked; what it says, or the text of why it does not
     AUDIT = 10  # further, without an answer: a record of a call
     LINES = 12  # further, without an answer: lines of the audit log
-    LEFT = 11  # further, without an answer: how many of the connections that it was given are over
+    HOLDS = 11  # further, without an answer: how many connections it has taken in all, and how many it has
     PING = 13  # node: whether it goes on
+    SHOW = 15  # node: the certificate, as PEM with its key
     BODY = 14  # node: the number of a request, and whether all of its body is wanted or the next piece; that, or Unread
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """What a further process begins with: the head, and the facts of each service."""
+    """What a further process begins with: the head, the facts of each service, and the certificate of a port with TLS,
+    as PEM with its key."""
 
     node: str
     genesis: str
     commit: str
     facts: Mapping[str, Mapping[str, bytes]]
+    certificate: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Passed:
     request: Request
     body: bytes | None
     address: str
+    secure: bool
     number: int
 
 

@@ -13,6 +13,7 @@ from owsgit.aws.eventstream import Encoded
 from owsgit.aws.payload import STREAM_BYTES_MAX
 from owsgit.aws.protocols.wire import Reply
 from owsgit.aws.sigv4 import Request
+from owsgit.gateway.certificates import Certificate
 from owsgit.gateway.exchange import ClientGoneError, Exchange, Handler, RefusedError, Response
 from owsgit.gateway.limits import Limits
 from owsgit.gateway.listener import own_address
@@ -82,10 +83,18 @@ class FrontDoor:
         if self._inner is not None:
             await self._inner.open(OWNER, routes, limits())
         self._working.append(asyncio.ensure_future(logs.sweep_daily(self._audit.folder.parent, self._logs)))
-        if self._certificate is not None:
-            self._working.append(asyncio.ensure_future(self._certificate.watch(self._port.show)))
+        if self._certificate is not None and shown is not None:
+            if self._processes is not None:
+                self._processes.show(shown)
+                self._port.elsewhere(self._processes.elsewhere)
+            self._working.append(asyncio.ensure_future(self._certificate.watch(self._show)))
         elif not _is_loopback(self._port.address[0]):
             log.warning(IN_CLEAR, *self._port.address)
+
+    def _show(self, certificate: Certificate) -> None:
+        self._port.show(certificate)
+        if self._processes is not None:
+            self._processes.show(certificate)
 
     @property
     def _connections(self) -> int:

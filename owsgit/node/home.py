@@ -135,7 +135,7 @@ class NodeSettings(Spec):
         ge=0,
         le=PROCESSES_MAX,
         description="Further processes that answer them while there is much to answer; absent: one less than the "
-        "machine has processors. Over HTTP: what is encrypted stays with the node's own process.",
+        "machine has processors.",
     )
     memory: int | None = Field(
         None,

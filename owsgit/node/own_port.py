@@ -1,5 +1,8 @@
 """Ports of the node's own, beside those of gateways: one handler answers everything on it."""
 
+import socket
+from collections.abc import Callable
+
 from owsgit.gateway.app import Api
 from owsgit.gateway.certificates import Certificate
 from owsgit.gateway.exchange import Handler, Mount
@@ -46,6 +49,10 @@ class OwnPort:
     def address(self) -> tuple[str, int]:
         """Where it listens."""
         return self._listener.address, self._listener.port
+
+    def elsewhere(self, takes: Callable[[socket.socket], bool]) -> None:
+        """Have each connection offered to other processes before its handshake."""
+        self._listener.elsewhere = takes
 
     @property
     def connections(self) -> int:

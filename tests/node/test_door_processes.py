@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -30,7 +31,7 @@ from tests.support.door import Answer, Kept, keys, moved, press, processes
 from tests.support.nodes import Node, push, until
 from tests.support.people import Person
 from tests.support.projects import Project, function
-from tests.support.sdk import node_for_sdks, serving
+from tests.support.sdk import certify, node_for_sdks, serving
 
 ORDERS = {
     "attributeDefinitions": [
@@ -324,6 +325,47 @@ def test_no_request_is_lost_or_mixed_up_while_connections_change_hands(shop: tup
     for thread in threads:
         thread.join()
     assert not wrong and len(counts) == 12
+
+
+def test_with_tls_clients_come_again_to_another_process(tmp_path: Path, alice: Person, bob: Person) -> None:
+    node = node_for_sdks(tmp_path, alice)
+    set_processes(node, 1)
+    authority = certify(node, tmp_path)
+    secure = {"Version": "2012-10-17", "Statement": {**ALL["Statement"], "Condition": {"Bool": {"aws:SecureTransport": "true"}}}}  # fmt: skip
+    files = {**FILES, "users/bob.json": {"keys": [bob.public], "inlinePolicies": {"all": secure}}}
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    with serving(tmp_path, node, files) as project:
+        credentials = keys(project, bob)
+        wires = [Kept(node, credentials, context) for _ in range(6)]
+        request = wires[0].signed(*GET)
+        assert node.process is not None
+        own = node.process.pid
+
+        def moved() -> "Kept | None":
+            for _ in range(20):
+                for place, wire in enumerate(wires):
+                    wire.send(request)
+                    answer = wire.receive()
+                    assert answer.status == 200
+                    if answer.headers.get("connection") == "close":
+                        wires[place] = Kept(node, credentials, context)
+            return next((wire for wire in wires if wire.holder != own), None)
+
+        wire = until(moved)
+        assert wire.ask("PutItem", {"TableName": "orders", "Item": item(1)}).status == 200
+        assert wire.ask("ListTables", {}).said == {"TableNames": ["orders", "others"]}, "that it came over TLS is told"
+        assert wire.ask(*GET).said == {"Item": item(1)}
+        (tmp_path / "aws.pem").write_bytes(authority.issue("127.0.0.1"))
+        before = wire.shown
+
+        def renewed() -> bool:
+            made = Kept(node, credentials, context)
+            found = made.shown != before and made.holder != own and made.ask(*GET).status == 200
+            made.close()
+            return found
+
+        until(renewed)
+        assert wire.ask(*GET).status == 200
 
 
 def test_one_that_hangs_does_not_keep_anybody_from_going_on(shop: tuple[Project, Node], bob: Person) -> None:

@@ -26,7 +26,7 @@ from tests.support.authorities import Authority
 from tests.support.nodes import Node, owsgit, until
 from tests.support.people import Person
 from tests.support.projects import Project
-from tests.support.sdk import ONCE, node_for_sdks, refused, serving, session
+from tests.support.sdk import ONCE, certify, node_for_sdks, refused, serving, session
 
 TRUST = {
     "Version": "2012-10-17",
@@ -40,17 +40,6 @@ CARELESS = {
     "Version": "2012-10-17",
     "Statement": {**TRUST["Statement"], "Condition": {"Bool": {"aws:SecureTransport": "false"}}},  # type: ignore[dict-item]
 }
-
-
-def certify(node: Node, folder: Path) -> None:
-    """Have the node answer SDKs over HTTPS, with a certificate of an authority that only the ledger knows."""
-    authority = Authority()
-    (folder / "ca.pem").write_text(authority.pem)
-    (folder / "aws.pem").write_bytes(authority.issue("127.0.0.1"))
-    node.init()
-    file = node.home / "node.json"
-    pair = {"chain": str(folder / "aws.pem"), "key": str(folder / "aws.pem"), "authority": str(folder / "ca.pem")}
-    file.write_text(json.dumps({**json.loads(file.read_text()), "awsTls": pair}))
 
 
 def https(node: Node) -> str:

@@ -131,7 +131,8 @@ def test_nothing_is_left_of_workers_that_ended_or_did_not_start(
     for _ in range(5):
         with contextlib.suppress(OSError, UnavailableError):
             within(lab, start_and_end(network=network))
-    assert within(lab, settled()) == before
+    files, processes = within(lab, settled())
+    assert files <= before[0] and processes == before[1]  # fewer, if what other tests left was collected meanwhile
 
 
 def test_a_host_may_be_named_twice_and_a_hundred_may_be(lab: Lab, function: Make) -> None:

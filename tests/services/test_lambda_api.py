@@ -405,7 +405,7 @@ def test_lists_are_asked_for_in_bounds(running: Running, parameters: dict[str, A
 def test_calls_need_what_they_need_on_aws(running: Running) -> None:
     def needs(operation: str, **parameters: Any) -> list[tuple[str, str, bool, bool]]:
         found = list(running.api.needs(operation, parameters))
-        assert all(need.context in ({}, {"lambda:FunctionArn": f"{ARN}echo"}) for need in found)
+        assert all((need.context or {}) in ({}, {"lambda:FunctionArn": f"{ARN}echo"}) for need in found)
         return [(need.action, need.arn, need.policy is not None, need.denied_only) for need in found]
 
     invoke = "lambda:InvokeFunction"

@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import socket
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,9 +42,12 @@ def keys(project: Project, by: Person) -> Credentials:
 class Kept:
     """One connection, for one request after the other."""
 
-    def __init__(self, node: Node, credentials: Credentials) -> None:
+    def __init__(self, node: Node, credentials: Credentials, context: ssl.SSLContext | None = None) -> None:
+        """`context`: with TLS."""
         self.node, self._credentials = node, credentials
         self._socket = socket.create_connection(("127.0.0.1", node.aws_port), timeout=30)
+        if context is not None:
+            self._socket = context.wrap_socket(self._socket, server_hostname="127.0.0.1")
         self._stream = _Stream(self._socket)
 
     def signed(self, operation: str, document: Document, target: str = "DynamoDB_20120810.") -> bytes:
@@ -71,6 +75,12 @@ class Kept:
     def ask(self, operation: str, document: Document, target: str = "DynamoDB_20120810.") -> Answer:
         self.send(self.signed(operation, document, target))
         return self.receive()
+
+    @property
+    def shown(self) -> bytes:
+        """The certificate of the other end."""
+        assert isinstance(self._socket, ssl.SSLSocket)
+        return self._socket.getpeercert(binary_form=True) or b""
 
     @property
     def holder(self) -> int:

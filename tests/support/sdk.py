@@ -1,5 +1,6 @@
 """boto3 as its users set it up."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.support import projects
+from tests.support.authorities import Authority
 from tests.support.nodes import Node, free_port, push
 from tests.support.people import Person
 from tests.support.projects import Project
@@ -39,6 +41,20 @@ ONCE = Config(retries={"total_max_attempts": 1})
 
 def node_for_sdks(folder: Path, owner: Person) -> Node:
     return Node(folder / "node", owner, aws_port=free_port())
+
+
+def certify(node: Node, folder: Path) -> Authority:
+    """Have the node answer SDKs over HTTPS, with a certificate of an authority that only the ledger knows;
+    that authority. The certificate is in aws.pem of the folder, the authority in ca.pem."""
+    authority = Authority()
+    (folder / "ca.pem").write_text(authority.pem)
+    (folder / "aws.pem").write_bytes(authority.issue("127.0.0.1"))
+    if not (node.home / "node.json").exists():
+        node.init()
+    file = node.home / "node.json"
+    pair = {"chain": str(folder / "aws.pem"), "key": str(folder / "aws.pem"), "authority": str(folder / "ca.pem")}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "awsTls": pair}))
+    return authority
 
 
 @contextmanager
