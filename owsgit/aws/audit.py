@@ -60,7 +60,12 @@ class Record(NamedTuple):
 
     def document(self) -> dict[str, Any]:
         """In the names that it has on the disk."""
-        return {name: _bounded(value) for name, value in zip(_NAMES, self, strict=False) if value}
+        document: dict[str, Any] = {}
+        for name, value in zip(_NAMES, self, strict=False):
+            if value:
+                short = isinstance(value, str) and len(value) <= MESSAGE_CHARACTERS_MAX
+                document[name] = value if short else _bounded(value)
+        return document
 
     def text(self) -> str:
         """In one line, which is what is searched for a text."""
@@ -134,8 +139,9 @@ class Audit:
         self.folder = folder
         self._log = FunctionLog(folder)
         self._data = FunctionLog(folder / DATA)
+        self._source = source(node)
         for log in (self._log, self._data):
-            log.configure(LogSettings(source(node), retention_days=RETENTION_DAYS))
+            log.configure(LogSettings(self._source, retention_days=RETENTION_DAYS))
         self._idle: OrderedDict[str, Allowance] = OrderedDict()
         self._nameless = Allowance(NAMELESS_PER_SECOND, NAMELESS_BURST)
         self._left_out = 0
@@ -146,6 +152,9 @@ class Audit:
 
     def write(self, record: Record) -> None:
         """A full disk costs the record, never the call."""
+        if is_plain(record):
+            self._data.take(line(record, self._source))
+            return
         document = record.document()
         if not record.access_key:
             if not self._nameless.take(1):
@@ -158,8 +167,6 @@ class Audit:
         log.append(record.request_id, [_entry(record, document)])
 
     def _is_among_data(self, record: Record) -> bool:
-        if is_plain(record):
-            return True
         if not record.access_key or not (record.error or _looks(record.operation)):
             return False
         caller = _caller(record.who)

@@ -115,10 +115,10 @@ class FrontDoor:
     def _logs(self) -> dict[str, logs.Swept]:
         return {self._audit.folder.name: self._audit}
 
-    async def _answer(self, exchange: Exchange) -> Response:
+    def _answer(self, exchange: Exchange) -> Awaitable[Response]:
         if self._processes is not None and exchange.header(TARGET) in self._processes.operations:
             exchange.rests = self._processes.consider
-        return await respond(self._door.answer, exchange)
+        return respond(self._door.answer, exchange)
 
     async def close(self) -> None:
         closing = [self._port.close()]
