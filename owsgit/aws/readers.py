@@ -189,25 +189,41 @@ class Readers(ByShape[Reader]):
         return read
 
     def _map(self, shape: MapShape) -> Reader:
-        made: list[Reader] = []
+        made: list[tuple[Reader, Reader, frozenset[str]]] = []
         check = _lengths(shape)
 
         def read(value: Any, place: Place, problems: Problems) -> Any:
             if type(value) is not dict:
                 raise _wrong(value, "map")
             if not made:
-                made.extend((self.of(shape.key), self.of(shape.value)))
-            (key, reader), depth = made, _deeper(place)
-            found = {
-                key(name, place, problems): reader(each, (place, name, depth, True), problems)
-                for name, each in value.items()
-                if each is not None
-            }
+                made.append((self.of(shape.key), self.of(shape.value), self._texts_of(shape.value)))
+            (key, reader, texts), depth = made[0], _deeper(place)
+            found: dict[str, Any] = {}
+            for name, each in value.items():
+                if each is None:
+                    continue
+                if type(each) is dict and len(each) == 1 and depth < DEPTH_MAX:  # most are {"S": "..."}: without a call
+                    [(member, content)] = each.items()
+                    if member in texts and type(content) is str:
+                        found[key(name, place, problems)] = each
+                        continue
+                found[key(name, place, problems)] = reader(each, (place, name, depth, True), problems)
             if check is not None:
                 check(len(value), value, place, problems)
             return found
 
         return read
+
+    def _texts_of(self, shape: Shape) -> frozenset[str]:
+        """The members of a structure that are any text: with one of them alone, it is read as it is."""
+        if not isinstance(shape, StructureShape) or shape.required_members or getattr(shape, "is_document_type", False):
+            return frozenset()
+        kept = {
+            name: member
+            for name, member in shape.members.items()
+            if not self._wire_names or member.serialization.get("name", name) == name
+        }
+        return frozenset(name for name, member in kept.items() if self.of(member) is _any_text)
 
     def _string(self, shape: Shape) -> Reader:
         check = _lengths(shape)

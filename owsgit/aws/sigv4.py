@@ -132,19 +132,25 @@ def _of_header(text: str, request: Request) -> Signed:
     algorithm, _, rest = text.partition(" ")
     if algorithm != ALGORITHM:
         raise _incomplete(f"Unsupported AWS 'algorithm': '{algorithm[:40]}'.")
-    parts = [part.strip().partition("=") for part in rest.split(",")]
-    said = {name: value for name, _, value in parts}
-    if said.keys() != _PARTS:
-        raise _incomplete("Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters.")
+    usual = _USUAL.fullmatch(rest)
+    if usual is not None:
+        credential, headers, signature = usual.groups()
+    else:
+        parts = [part.strip().partition("=") for part in rest.split(",")]
+        said = {name: value for name, _, value in parts}
+        if said.keys() != {"Credential", "SignedHeaders", "Signature"}:
+            raise _incomplete("Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters.")
+        credential, headers, signature = said["Credential"], said["SignedHeaders"], said["Signature"]
     date = _only(request, b"x-amz-date")
     if date is None:
         raise _incomplete("Authorization header requires existence of a 'X-Amz-Date' header.")
     token = _only(request, b"x-amz-security-token") or ""
     payload = _only(request, b"x-amz-content-sha256") or ""
-    return _signed(said["Credential"], date, said["SignedHeaders"], said["Signature"], token, payload)
+    return _signed(credential, date, headers, signature, token, payload)
 
 
-_PARTS = {"Credential", "SignedHeaders", "Signature"}
+_USUAL = re.compile(r"Credential=([^,=\s]+), ?SignedHeaders=([^,=\s]+), ?Signature=([^,=\s]+)")
+"""As SDKs write it."""
 
 
 def _of_query(query: dict[str, str], request: Request) -> Signed:
@@ -269,8 +275,9 @@ def _check_names(signed: tuple[str, ...], there: tuple[bytes, ...]) -> None:
 def check_signature(signed: Signed, request: Request, secret: str, body_hash: str) -> None:
     """Raises SignatureError unless the signature is the one that `secret` makes of all of this. In constant time."""
     key = _signing_key(secret, signed.day, signed.region, signed.service)
-    for path in _canonical_paths(request.path, plain=signed.service == S3):
-        for query in _canonical_queries(request.query, presigned=signed.presigned):
+    queries = [*_canonical_queries(request.query, presigned=signed.presigned)] if request.query else [b""]
+    for path in _canonical_paths(request.path, plain=signed.service == S3) if request.path != b"/" else (b"/",):
+        for query in queries:
             canonical = _canonical(signed, request, path, query, body_hash)
             digest = hashlib.sha256(canonical).hexdigest()
             text = f"{ALGORITHM}\n{signed.date}\n{signed.scope}\n{digest}"
@@ -383,9 +390,6 @@ def _query(query: bytes) -> Iterator[tuple[str, str]]:
 def _canonical_queries(query: bytes, *, presigned: bool) -> Iterator[bytes]:
     """The query in the forms that clients sign: every octet encoded in one way, as AWS says; and sorted as it came, as
     botocore does it, which leaves a plus or a comma of the address as it is."""
-    if not query:
-        yield query
-        return
     parts = [part for part in query.split(b"&") if part and not (presigned and _name(part) == b"X-Amz-Signature")]
     pairs = sorted(tuple(_encoded(each) for each in part.partition(b"=")[::2]) for part in parts)
     first = b"&".join(name + b"=" + value for name, value in pairs)
