@@ -106,6 +106,9 @@ class RoutingTable(Generic[Item]):
                 self._default = key, item
             else:
                 self._add(key, item)
+        root = self._root
+        has_more = root.literal or root.parameter or root.here or root.rest
+        self._only = None if has_more else self._default  # as on ports of the node's own
 
     def _add(self, key: RouteKey, item: Item) -> None:
         node = self._root
@@ -119,6 +122,8 @@ class RoutingTable(Generic[Item]):
 
     def match(self, method: str, segments: list[str]) -> Match[Item] | None:
         """The route of a request, whose path is given as decoded segments."""
+        if self._only is not None:
+            return Match(*self._only, {})
         values: list[str] = []
         found = self._find(self._root, method, segments, 0, values)
         if found is None and self._default is not None:
