@@ -4,6 +4,8 @@ PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 VENV    := .venv
 BIN     := $(VENV)/bin
 ITEMS   ?= 10000000
+# of an item: with so many, a table of 20 GB
+BYTES   ?= 1500
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns
 TESTED  := docker.io gcc libc6-dev nodejs npm pebble postgresql wrk
 
@@ -48,7 +50,7 @@ test: system $(VENV)/.ready  ## all checks and tests
 soak: system tested setup   ## longer fuzzing and load than make test
 	OWSGIT_SOAK=1 $(BIN)/python -m pytest --timeout 3600
 	$(BIN)/python -m differ
-	$(BIN)/python -m bench.tables_large --items $(ITEMS)
+	$(BIN)/python -m bench.tables_large --items $(ITEMS) --bytes $(BYTES)
 
 format: setup   ## rewrite the code in the one style
 	$(BIN)/ruff format .
