@@ -35,6 +35,7 @@ from owsgit.node import door_wire
 from owsgit.node.door_wire import KEPT, NEW, Answered, Kind, SetUp, Unread
 from owsgit.node.home import PROCESSES_MAX
 from owsgit.node.link import Answers, Hears, Link, LostError
+from owsgit.runtime.cgroup import processors
 
 BUSY_PER_SECOND = 500
 """Calls a second that others could answer, from which on it is worth it."""
@@ -70,7 +71,7 @@ Answer = Callable[[Arrival], Awaitable[Reply]]
 
 def sensible() -> int:
     """How many there are unless the node's settings say it: one less than there are processors."""
-    return min(len(os.sched_getaffinity(0)) - 1, PROCESSES_MAX)
+    return min(max(int(processors()) - 1, 0), PROCESSES_MAX)
 
 
 class DoorProcesses:

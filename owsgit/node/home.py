@@ -134,8 +134,8 @@ class NodeSettings(Spec):
         None,
         ge=0,
         le=PROCESSES_MAX,
-        description="Further processes that answer them while there is much to answer; absent: one less than the "
-        "machine has processors.",
+        description="Further processes that answer them while there is much to answer; absent: one less than there "
+        "are processors for the node.",
     )
     memory: int | None = Field(
         None,

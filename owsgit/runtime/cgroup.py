@@ -150,6 +150,23 @@ class Hierarchy:
                 folder.rmdir()
 
 
+def processors() -> float:
+    """How many processors this process may use: those of the machine that it may run on, and no more than its control
+    groups give it time of (a container's `--cpus`, systemd's CPUQuota)."""
+    found = float(len(os.sched_getaffinity(0)))
+    unified, first = CGROUP_ROOT / _own_group(""), CGROUP_ROOT / "cpu" / _own_group("cpu")
+    for group in (unified, *unified.parents):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):  # "max", or none
+            quota, period = (group / "cpu.max").read_text().split()
+            found = min(found, int(quota) / int(period))
+    for group in (first, CGROUP_ROOT / "cpu"):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if int(quota) > 0:  # -1: as much as there is
+                found = min(found, int(quota) / int(period))
+    return found
+
+
 def _own_group(controller: str) -> str:
     """The path of this process's group in the hierarchy of `controller` ('' for the unified one)."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
