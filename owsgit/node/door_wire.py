@@ -19,18 +19,18 @@ class Kind(IntEnum):
     SET_UP = 1  # node: SetUp
     HEAD = 2  # node: the commit that the ledger is at
     FACTS = 3  # node: a service and its facts
-    STOP = 4  # node: finish what is begun
-    SERVICE = 5  # further: a service and a question to it; its answer
-    PASS = 6  # further: Passed; Answered
-    NEXT = 7  # further: the number of a body; its next piece, empty at its end
-    CLOSE = 8  # further, without an answer: that number
-    NEIGHBOUR = 9  # further: a node and what it is asked; what it says, or the text of why it does not
-    AUDIT = 10  # further, without an answer: a record of a call
-    LINES = 12  # further, without an answer: lines of the audit log
-    HOLDS = 11  # further, without an answer: how many connections it has taken in all, and how many it has
-    PING = 13  # node: whether it goes on
-    SHOW = 15  # node: the certificate, as PEM with its key
-    BODY = 14  # node: the number of a request, and whether all of its body is wanted or the next piece; that, or Unread
+    SHOW = 4  # node: the certificate, as PEM with its key
+    PING = 5  # node: whether it goes on
+    BODY = 6  # node: the number of a request, and whether all of its body is wanted or the next piece; that, or Unread
+    STOP = 7  # node: finish what is begun
+    SERVICE = 8  # further: a service and a question to it; its answer
+    PASS = 9  # further: Passed; Answered
+    NEXT = 10  # further: the number of a body; its next piece, empty at its end
+    CLOSE = 11  # further, without an answer: that number
+    NEIGHBOUR = 12  # further: a node and what it is asked; what it says, or the text of why it does not
+    AUDIT = 13  # further, without an answer: a record of a call
+    LINES = 14  # further, without an answer: lines of the audit log
+    HOLDS = 15  # further, without an answer: how many connections it has taken in all, and how many it has
 
 
 @dataclass(frozen=True)

@@ -69,11 +69,6 @@ class Link(asyncio.Protocol):
         if not self.is_lost and self._transport is not None:
             self._transport.write(_HEAD.pack(len(body), kind, 0) + body)
 
-    def close(self) -> None:
-        """What was said before is still sent."""
-        if self._transport is not None:
-            self._transport.close()
-
     # -- what comes --------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

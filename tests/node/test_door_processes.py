@@ -375,7 +375,7 @@ def test_one_that_hangs_does_not_keep_anybody_from_going_on(shop: tuple[Project,
     process = wire.holder
     os.kill(process, signal.SIGSTOP)
     change(project, node, "users/bob.json", {"keys": [bob.public]})
-    until(lambda: process not in processes(node))
+    until(lambda: process not in processes(node), 2.0)  # ended before the push was answered, not only some time
     assert Kept(node, keys(project, bob)).ask(*GET).said["__type"].endswith("#AccessDeniedException")
     assert "does not follow" in node.log.read_text()
 

@@ -1,7 +1,7 @@
 """The engines that tests of the contract run against."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from owsgit.services.tables import attempts
 from owsgit.services.tables.engine import Engine, Position
 from owsgit.services.tables.postgresql import PostgresqlEngine
 from owsgit.services.tables.sqlite import SqliteEngine
+from tests.services.tables.api import PLAIN, WHOLE, Tables, TablesBeside
 from tests.support.postgresql import Server
 
 ENGINES = ["sqlite", "postgresql"]
@@ -39,3 +40,16 @@ def opening(kind: str, folder: Path, postgresql: Callable[[], Server]) -> Opens:
 @pytest.fixture(params=ENGINES)
 def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Opens:
     return opening(request.param, tmp_path / "tables", lambda: request.getfixturevalue("postgresql"))
+
+
+@pytest.fixture(params=[*ENGINES, "beside"])
+def everywhere(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
+    """The API over each engine, and as a further process of a node has it, with the tables `whole` and `plain`."""
+    if request.param == "beside":
+        made: Tables = TablesBeside(tmp_path)
+    else:
+        made = Tables(tmp_path, opening(request.param, tmp_path, lambda: request.getfixturevalue("postgresql")))
+    made.add("whole", WHOLE)
+    made.add("plain", PLAIN)
+    yield made
+    made.close()

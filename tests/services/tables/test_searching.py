@@ -1,15 +1,12 @@
 """Query and Scan: order, pages, indexes, and what they say of what is wrong."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from owsgit.services.tables import searching
 from owsgit.services.tables.errors import ValidationError
-from tests.services.tables.api import PLAIN, WHOLE, Tables, TablesBeside, keys, value
-from tests.services.tables.conftest import ENGINES, opening
+from tests.services.tables.api import Tables, keys, value
 
 VALUES = {":p": value("p")}
 OWN: dict[str, Any] = {
@@ -20,19 +17,13 @@ OWN: dict[str, Any] = {
 BY_G: dict[str, Any] = {"TableName": "whole", "KeyConditionExpression": "g = :p", "ExpressionAttributeValues": VALUES}
 
 
-@pytest.fixture(params=[*ENGINES, "beside"])
-def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
-    if request.param == "beside":
-        made: Tables = TablesBeside(tmp_path)
-    else:
-        made = Tables(tmp_path, opening(request.param, tmp_path, lambda: request.getfixturevalue("postgresql")))
-    made.add("whole", WHOLE)
-    made.add("plain", PLAIN)
+@pytest.fixture
+def tables(everywhere: Tables) -> Tables:
+    made = everywhere
     for place in range(5):
         made.put(pk="p", sk=f"s{place}", g="p", n=10 - place, more="x")
     made.put(pk="other", sk="s", more="y")
-    yield made
-    made.close()
+    return made
 
 
 def sorts(answer: Any) -> list[str]:

@@ -1,27 +1,17 @@
 """Batches and transactions: limits, what is told of each part, and that all or nothing is done."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from owsgit.services.tables.transactions import CanceledError
-from tests.services.tables.api import ARN, CALLER, PLAIN, WHOLE, Tables, TablesBeside, value
-from tests.services.tables.conftest import ENGINES, opening
+from tests.services.tables.api import ARN, CALLER, Tables, value
 
 
-@pytest.fixture(params=[*ENGINES, "beside"])
-def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
-    if request.param == "beside":
-        made: Tables = TablesBeside(tmp_path)
-    else:
-        made = Tables(tmp_path, opening(request.param, tmp_path, lambda: request.getfixturevalue("postgresql")))
-    made.add("whole", WHOLE)
-    made.add("plain", PLAIN)
-    yield made
-    made.close()
+@pytest.fixture
+def tables(everywhere: Tables) -> Tables:
+    return everywhere
 
 
 def put(number: int, **more: Any) -> dict[str, Any]:
