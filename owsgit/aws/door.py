@@ -390,10 +390,12 @@ def _named(
 ) -> dict[str, Any]:
     """The parameters as the function calls them. Raises ServiceError for those that it does not take."""
     taken = _taken(getattr(function, "__func__", function))
-    found = {_xformed(name): value for name, value in parameters.items()}
-    for name in parameters:
-        if taken is not None and _xformed(name) not in taken:
+    found = {}
+    for name, value in parameters.items():
+        argument = _xformed(name)
+        if taken is not None and argument not in taken:
             raise ServiceError("ValidationException", f"{name} of {operation.name} {BUILT_LATER}")
+        found[argument] = value
     return found
 
 

@@ -129,27 +129,44 @@ def _only(request: Request, name: bytes) -> str | None:
 
 
 def _of_header(text: str, request: Request) -> Signed:
+    date = _only(request, b"x-amz-date")
+    token = _only(request, b"x-amz-security-token") or ""
+    payload = _only(request, b"x-amz-content-sha256") or ""
+    before, name, signature = text.rpartition("Signature=")
+    if name and date is not None and len(before) <= USUAL_CHARACTERS_MAX and len(token) <= TOKEN_CHARACTERS_MAX:
+        usual = _usual(before, date)
+        if usual is not None and _SIGNATURE.fullmatch(signature) is not None:
+            access_key, day, region, service, at, names = usual
+            return Signed(access_key, day, region, service, date, at, names, signature, token, payload)
     algorithm, _, rest = text.partition(" ")
     if algorithm != ALGORITHM:
         raise _incomplete(f"Unsupported AWS 'algorithm': '{algorithm[:40]}'.")
-    usual = _USUAL.fullmatch(rest)
-    if usual is not None:
-        credential, headers, signature = usual.groups()
-    else:
-        parts = [part.strip().partition("=") for part in rest.split(",")]
-        said = {name: value for name, _, value in parts}
-        if said.keys() != {"Credential", "SignedHeaders", "Signature"}:
-            raise _incomplete("Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters.")
-        credential, headers, signature = said["Credential"], said["SignedHeaders"], said["Signature"]
-    date = _only(request, b"x-amz-date")
+    parts = [part.strip().partition("=") for part in rest.split(",")]
+    said = {name: value for name, _, value in parts}
+    if said.keys() != {"Credential", "SignedHeaders", "Signature"}:
+        raise _incomplete("Authorization header requires 'Credential', 'Signature' and 'SignedHeaders' parameters.")
     if date is None:
         raise _incomplete("Authorization header requires existence of a 'X-Amz-Date' header.")
-    token = _only(request, b"x-amz-security-token") or ""
-    payload = _only(request, b"x-amz-content-sha256") or ""
-    return _signed(credential, date, headers, signature, token, payload)
+    return _signed(said["Credential"], date, said["SignedHeaders"], said["Signature"], token, payload)
 
 
-_USUAL = re.compile(r"Credential=([^,=\s]+), ?SignedHeaders=([^,=\s]+), ?Signature=([^,=\s]+)")
+@lru_cache(maxsize=256)
+def _usual(before: str, date: str) -> tuple[str, str, str, str, float, tuple[str, ...]] | None:
+    """What an Authorization header says before its signature, and the time: a client's requests of one second have all
+    of it in common. Access key, day, region, service, time and names; None if it is not in order as SDKs write it."""
+    match = _USUAL.fullmatch(before)
+    if match is None:
+        return None
+    try:
+        access_key, day, region, service = _scoped(match[1])
+        at, names = _date(date), _names(match[2])
+    except SignatureError:
+        return None
+    return (access_key, day, region, service, at, names) if day == date[:8] else None
+
+
+USUAL_CHARACTERS_MAX = 2048
+_USUAL = re.compile(ALGORITHM + r" Credential=([^,=\s]+), ?SignedHeaders=([^,=\s]+), ?")
 """As SDKs write it."""
 
 

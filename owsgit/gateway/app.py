@@ -6,7 +6,7 @@ Observers see every request and its response; steps may refuse, answer themselve
 """
 
 import asyncio
-import os
+import random
 import time
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
@@ -26,9 +26,14 @@ def wrapped(handler: Handler, steps: Sequence[Step]) -> Handler:
 
 
 def request_id() -> str:
-    """A random UUID (RFC 9562), made faster than the standard library does."""
-    text = os.urandom(16).hex()
-    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
+    """A random UUID (RFC 9562), which is no secret, made faster than the standard library does."""
+    text = f"{_random.getrandbits(128) & _FREE | _VERSION_4:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_random = random.Random()  # noqa: S311 - seeded by the system, in each process
+_FREE = ~(0xF000_C000_0000_0000_0000)
+_VERSION_4 = 0x4000_8000_0000_0000_0000
 
 
 def identified(response: Response, id_: str) -> Response:

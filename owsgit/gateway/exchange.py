@@ -129,6 +129,8 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_first",
+        "_first_of",
         "_read",
         "_room",
         "authorizer",
@@ -166,6 +168,8 @@ class Exchange:
         """`target` is the request's path and query as they came; `protocol` is such as HTTP/1.1."""
         self.method, self.target, self.headers, self.client = method, target, headers, client
         self.scheme, self.protocol = scheme, protocol
+        self._first: Mapping[bytes, bytes] = {}
+        self._first_of: Headers | None = None
         self._body = body
         self._read: bytes | None = None
         self._room = 0  # taken for the body
@@ -195,12 +199,17 @@ class Exchange:
         """The decoded path below the mount."""
         return "/" + "/".join(self.segments)
 
+    @property
+    def first(self) -> Mapping[bytes, bytes]:
+        """The first header of each name. Headers are not changed in their list: another list takes its place."""
+        headers = self.headers
+        if self._first_of is not headers:
+            self._first_of, self._first = headers, dict(reversed(headers))
+        return self._first
+
     def header(self, name: bytes) -> bytes:
         """The first header of that name; empty without one."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return b""
+        return self.first.get(name, b"")
 
     async def read(self, most: int | None = None) -> bytes:
         """The whole body, also when asked again; at most `most` bytes, without it what the gateway takes.

@@ -118,7 +118,10 @@ def read_target(exchange: Exchange) -> None:
     The path is split before it is decoded: an encoded slash stays inside its segment. Empty segments are left out, as
     most servers behind a gateway do; a path that climbs, however it is written, is refused. RFC 9112 3.2, RFC 3986 3.3.
     """
-    target, hosts = exchange.target, [value for name, value in exchange.headers if name == b"host"]
+    target, first = exchange.target, exchange.first
+    hosts = [first[b"host"]] if b"host" in first else []
+    if hosts and len(first) < len(exchange.headers):
+        hosts = [value for name, value in exchange.headers if name == b"host"]
     if not target.startswith(b"/"):
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:

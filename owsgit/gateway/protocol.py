@@ -312,11 +312,6 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self.cycle.body.complete:
                 self.cycle.set()
 
-    def _odd_coding(self, version: str) -> bool:
-        """Whether the body is framed in a way that another server may read otherwise."""
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        return bool(codings) and (version == "1.0" or codings[0].strip().lower() != b"chunked")
-
     def on_message_begin(self) -> None:
         self.url = b""
         self.expect_100_continue = False
@@ -344,7 +339,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self.refusal:
             return
-        if version not in ("1.1", "1.0") or self._odd_coding(version) or len(self.pipeline) >= PIPELINED_MAX:
+        if version not in ("1.1", "1.0") or _odd_coding(exchange, version) or len(self.pipeline) >= PIPELINED_MAX:
             self._refuse(_BAD)
             return
         if received > HEAD_BYTES_SMALL:
@@ -510,6 +505,12 @@ def client_of(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Cli
         return Client(address, port)
     certificate = ssl_object.getpeercert(binary_form=True) or b""
     return Client(address, port, certificate, getattr(ssl_object.context, "secured", None))
+
+
+def _odd_coding(exchange: Exchange, version: str) -> bool:
+    """Whether the body is framed in a way that another server may read otherwise."""
+    coding = exchange.first.get(b"transfer-encoding")
+    return coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked")
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -58,9 +58,9 @@ def parse_amzn(value: str) -> Trace | None:
 
 def receive(exchange: Exchange) -> None:
     """Take over who traces a request, if somebody does; what is malformed is taken off it, for whatever is behind."""
-    found = [pair for pair in exchange.headers if pair[0] in _NAMES]
-    if not found:
+    if _NAMES.isdisjoint(exchange.first):
         return
+    found = [pair for pair in exchange.headers if pair[0] in _NAMES]
     parents = [value for name, value in found if name == TRACEPARENT]
     roots = [value.decode("latin-1") for name, value in found if name == AMZN]
     trace = parse_traceparent(parents[0]) if len(parents) == 1 else None

@@ -74,5 +74,10 @@ class Scope:
     account: str
 
     def arn(self, template: str, name: str) -> str:
-        suffix = suffix_of(self.account, name) if "{suffix}" in template else ""
-        return template.format(region=self.region, account=self.account, name=name, suffix=suffix)
+        return _arn(self.region, self.account, template, name)
+
+
+@lru_cache(maxsize=4096)
+def _arn(region: str, account: str, template: str, name: str) -> str:
+    suffix = suffix_of(account, name) if "{suffix}" in template else ""
+    return template.format(region=region, account=account, name=name, suffix=suffix)

@@ -134,36 +134,43 @@ class FrontDoor:
 
 async def respond(answer: Callable[[Arrival], Awaitable[Reply]], exchange: Exchange) -> Response:
     """What a door answers to an exchange of HTTP."""
-
-    async def body() -> bytes:
-        try:
-            return await exchange.read(BODY_BYTES_MAX)
-        except (RefusedError, ClientGoneError) as error:
-            raise _unread(error) from None
-
-    async def pieces() -> AsyncIterator[bytes]:
-        try:
-            async for piece in exchange.pieces():
-                yield piece
-        except (RefusedError, ClientGoneError) as error:
-            raise _unread(error) from None
-
     path, _, query = exchange.target.partition(b"?")
     arrival = Arrival(
         exchange.id,
         Request(exchange.method, path, query, exchange.headers),
-        body,
-        pieces,
+        partial(_body, exchange),
+        partial(_pieces, exchange),
         exchange.client.address,
         exchange.scheme == "https",
     )
     reply = await answer(arrival)
-    if not isinstance(reply.body, bytes):  # or a silent stream would be held for nobody
-        exchange.on_gone(partial(_close, reply.body))
-    headers = [pair for pair in reply.headers if pair[0] != REQUEST_ID]
-    exchange.id = next((value.decode("latin-1") for name, value in reply.headers if name == REQUEST_ID), exchange.id)
-    told = not isinstance(reply.body, bytes) or exchange.method == "HEAD"
-    return Response(reply.status, headers, reply.body, reply.length if told else None)
+    body = reply.body
+    headers = []
+    for pair in reply.headers:
+        if pair[0] == REQUEST_ID:
+            exchange.id = pair[1].decode("latin-1")
+        else:
+            headers.append(pair)
+    if type(body) is bytes and exchange.method != "HEAD":
+        return Response(reply.status, headers, body)
+    if not isinstance(body, bytes):  # or a silent stream would be held for nobody
+        exchange.on_gone(partial(_close, body))
+    return Response(reply.status, headers, body, reply.length)
+
+
+async def _body(exchange: Exchange) -> bytes:
+    try:
+        return await exchange.read(BODY_BYTES_MAX)
+    except (RefusedError, ClientGoneError) as error:
+        raise _unread(error) from None
+
+
+async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
+    try:
+        async for piece in exchange.pieces():
+            yield piece
+    except (RefusedError, ClientGoneError) as error:
+        raise _unread(error) from None
 
 
 def limits() -> Limits:

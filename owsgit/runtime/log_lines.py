@@ -41,7 +41,8 @@ HEAD = re.compile(rb'\{"time": "([0-9TZ:.-]{24})", "requestId": "((?:[^"\\]|\\.)
 
 
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-_quoted: Callable[[str], str] = json.encoder.encode_basestring  # what that does with a text
+quoted: Callable[[str], str] = json.encoder.encode_basestring
+"""A text as JSON, as all of them stand in the lines."""
 
 
 Dated = tuple[float, str]
@@ -105,15 +106,16 @@ def _record(text: str) -> dict[str, Any] | None:
 def dump(entry: Entry, now: str, request_id: str, source: Source) -> bytes:
     """The line for the disk, with its line end."""
     text = (
-        f'{{"time": "{now}", "requestId": {_quoted(request_id)}, "level": "{entry.level}", {source.fields}, '
-        f'"message": {_quoted(entry.message)}'
+        f'{{"time": "{now}", "requestId": {quoted(request_id)}, "level": "{entry.level}", {source.fields}, '
+        f'"message": {quoted(entry.message)}'
     )
     if entry.record is not None:
-        text += f', "record": {_object(entry.record)}'
+        text += f', "record": {object_of(entry.record)}'
     return f"{text}}}\n".encode("utf-8", "backslashreplace")
 
 
-def _object(record: dict[str, Any]) -> str:
+def object_of(record: dict[str, Any]) -> str:
+    """A JSON object as it stands in a line."""
     try:
         return orjson.dumps(record).decode()
     except orjson.JSONEncodeError:  # halves of surrogate pairs, or integers that only JSON has no bound for
@@ -122,8 +124,8 @@ def _object(record: dict[str, Any]) -> str:
 
 def dump_platform(lines: Iterable[Dated], request_id: str, source: Source) -> bytes:
     """The lines of level PLATFORM for the disk, with their line ends: as `dump` has them."""
-    head = f'", "requestId": {_quoted(request_id)}, "level": "{PLATFORM}", {source.fields}, "message": '
-    text = "".join([f'{{"time": "{timestamp(at)}{head}{_quoted(message)}}}\n' for at, message in lines])
+    head = f'", "requestId": {quoted(request_id)}, "level": "{PLATFORM}", {source.fields}, "message": '
+    text = "".join([f'{{"time": "{timestamp(at)}{head}{quoted(message)}}}\n' for at, message in lines])
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from owsgit.aws import audit as audits
 from owsgit.aws.audit import DATA, IDLE_BURST, MESSAGE_CHARACTERS_MAX, NAMELESS_BURST, RESOURCES_MAX, Audit, Record
 from owsgit.cli.audit import shown
 
@@ -31,6 +32,20 @@ def test_who_has_no_credentials_does_not_drive_the_others_out(tmp_path: Path) ->
     records = written(tmp_path)
     assert sum("accessKey" in each for each in records) == NAMELESS_BURST * 3
     assert NAMELESS_BURST <= sum("accessKey" not in each for each in records) <= NAMELESS_BURST + 2
+
+
+@pytest.mark.parametrize("milliseconds", [0.0, 0.21, 12.0, 123456.78])
+@pytest.mark.parametrize("who", ["arn:aws:iam::1:user/bob", 'a"b\\', "\u00e9\u2028", "half \ud800"])
+def test_the_line_of_a_call_that_succeeded_says_what_every_line_says(who: str, milliseconds: float) -> None:
+    made = record(
+        access_key="ASIA", who=who, service="dynamodb", operation="GetItem", actions=["dynamodb:GetItem"],
+        resources=[f"table/{who}"], status=200, error="", milliseconds=milliseconds, is_data=True,
+    )  # fmt: skip
+    line = json.loads(audits.line(made, audits.source("node-\u00e9")))
+    assert list(line) == ["time", "requestId", "level", "audit", "node", "message", "record"]
+    assert list(line["record"].items()) == list(made.document().items())
+    assert line["message"] == made.text()
+    assert (line["requestId"], line["level"], line["node"]) == ("id", "INFO", "node-\u00e9")
 
 
 def test_data_events_stand_apart_and_what_was_denied_with_the_rest(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Later(Mapping[str, Any]):
         return len(self._all())
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Context:
     """Condition keys (lower case, as they are case-insensitive) and their values."""
 

@@ -108,7 +108,7 @@ def key_from(schema: KeySchema, key: Item) -> Key:
     if len(key) != len(attributes):
         raise ValidationError(_NO_MATCH)
     for name, kind in attributes:
-        if kind not in key.get(name, ()):
+        if name not in key or kind not in key[name]:
             raise ValidationError(_NO_MATCH)
     return key_of(schema, key)
 
@@ -128,7 +128,7 @@ def _table_key(attribute: Attribute, item: Item, most: int, too_large: str) -> b
         raise ValidationError(f"{INVALID}Type mismatch for key {name} expected: {kind} actual: {type_of(value)}")
     if not value[kind]:
         raise EmptyKeyError(f"{NOT_VALID}{_EMPTY_KEY.format(_WORDS[kind])} Key: {name}")
-    encoded = encode(value)
+    encoded = value[kind].encode() if kind == "S" else encode(value)
     if len(encoded) > most:
         raise ValidationError(too_large)
     return encoded

@@ -38,10 +38,20 @@ STATEMENTS = {
 }
 """Operations by statements, and which parameter has them, where there are several."""
 
+_OF_ONE = frozenset({"GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan"})
+"""Operations that name one table: most of what is asked."""
+
+_NO_MORE: Mapping[str, str] = {}
 NOT_OF_TABLES = frozenset({"ListTables", "DescribeLimits", "DescribeEndpoints"})
 
 
-def needs(catalog: Catalog, operation: str, given: Given) -> Iterator[Need]:
+def needs(catalog: Catalog, operation: str, given: Given) -> Iterable[Need]:
+    if operation in _OF_ONE:
+        return (_need(catalog, operation, given["TableName"], given, _NO_MORE),)
+    return _needs(catalog, operation, given)
+
+
+def _needs(catalog: Catalog, operation: str, given: Given) -> Iterator[Need]:
     match operation:
         case "BatchGetItem" | "BatchWriteItem":
             for name, request in given["RequestItems"].items():
@@ -58,7 +68,7 @@ def needs(catalog: Catalog, operation: str, given: Given) -> Iterator[Need]:
         case _ if operation in NOT_OF_TABLES:
             yield Need(f"dynamodb:{operation}", "*")
         case _:
-            yield _need(catalog, operation, given.get("TableName") or given.get("ResourceArn") or "", given, {})
+            yield _need(catalog, operation, given.get("TableName") or given.get("ResourceArn") or "", given, _NO_MORE)
 
 
 def tables(operation: str, given: Given) -> Iterator[str]:

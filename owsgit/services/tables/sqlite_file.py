@@ -151,15 +151,21 @@ class Connections:
         self._kept: OrderedDict[str, tuple[int, sqlite3.Connection]] = OrderedDict()
 
     def has(self, table: str) -> bool:
+        return self.kept(table) is not None
+
+    def kept(self, table: str) -> sqlite3.Connection | None:
+        """The file, if it is open."""
         kept = self._kept.get(table)
-        return kept is not None and kept[0] == self._generation(table)
+        if kept is None or kept[0] != self._generation(table):
+            return None
+        self._kept.move_to_end(table)
+        return kept[1]
 
     def get(self, table: str) -> sqlite3.Connection:
+        kept = self.kept(table)
+        if kept is not None:
+            return kept
         now = self._generation(table)
-        kept = self._kept.get(table)
-        if kept is not None and kept[0] == now:
-            self._kept.move_to_end(table)
-            return kept[1]
         self.forget(table)
         database = self._open(table)
         self._kept[table] = (now, database)

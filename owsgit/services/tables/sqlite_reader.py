@@ -118,9 +118,9 @@ class Reader:
 
     def quick(self, table: str) -> sqlite3.Connection | None:
         """What `get` needs, if it can be had without waiting."""
-        if self._closed or (self._avoid and self._avoided([table])) or not self._here.has(table):
+        if self._closed or (self._avoid and self._avoided([table])):
             return None
-        return self._here.get(table)
+        return self._here.kept(table)
 
     def get(self, database: sqlite3.Connection, table: str, key: Key) -> bytes | None:
         """One item, in the event loop. A statement by itself sees what is committed, and needs no transaction."""
