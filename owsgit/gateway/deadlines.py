@@ -9,14 +9,15 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._loop: asyncio.AbstractEventLoop | None = None  # which costs a system call to be asked for
         self._running: dict[asyncio.Task[object], float] = {}  # until when, the first first
         self._expired: set[asyncio.Task[object]] = set()
         self._armed = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
-        loop = task.get_loop()
         self._running[task] = loop.time() + self._seconds
         if not self._armed:
             self._armed = True
@@ -25,7 +26,7 @@ class Deadlines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         if self._running.pop(task, None) is None:
             self._expired.discard(task)

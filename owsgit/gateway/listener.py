@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from owsgit.gateway.door import Door, Greeter
 from owsgit.gateway.exchange import Exchange, Response
 from owsgit.gateway.hosts import Binding, VirtualHosts
-from owsgit.gateway.limits import Connections, Limits
+from owsgit.gateway.limits import Connections
 from owsgit.gateway.protocol import BoundedProtocol
 from owsgit.gateway.tls import Secured, Security
 from owsgit.model.errors import UnavailableError
@@ -96,6 +96,8 @@ class Listener:
         self._places: dict[str, Place] = {}  # by owner, the newest last
         self.security = Security(proofs=proofs if proofs is not None else {})
         self._hosts = VirtualHosts(())
+        self.limits = self._hosts.limits
+        """The largest of what the gateways take: whose request it is, is only known when its head is read."""
         self.connections = Connections()
         self.elsewhere: Callable[[socket.socket], bool] | None = None
         """Gets each connection of a port with TLS before its handshake, and says whether another process has it now."""
@@ -134,6 +136,7 @@ class Listener:
         bindings = (each for own in newest for each in own.bindings)
         self._places = places
         self._hosts = VirtualHosts(bindings, self.security if self.tls else None)
+        self.limits = self._hosts.limits
         if self._server is not None:
             self._take_sockets(self._server.config)
 
@@ -141,11 +144,6 @@ class Listener:
     def places(self) -> Mapping[str, Place]:
         """What each gateway has here."""
         return self._places
-
-    @property
-    def limits(self) -> Limits:
-        """The largest of what the gateways take: whose request it is, is only known when its head is read."""
-        return self._hosts.limits
 
     @property
     def owners(self) -> tuple[str, ...]:

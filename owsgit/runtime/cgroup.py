@@ -38,6 +38,7 @@ class Group:
     def __init__(self, folders: dict[str, Path], unified: bool) -> None:
         self._folders = folders
         self._unified = unified
+        self._peak = str(folders["memory"] / ("memory.peak" if unified else "memory.max_usage_in_bytes"))
 
     def resource_limits(self) -> list[tuple[int, int]]:
         """Nothing that its processes have to set for themselves."""
@@ -77,9 +78,12 @@ class Group:
 
     def memory_peak_bytes(self) -> int:
         """The most memory that the group used so far; 0 where the kernel does not tell."""
-        name = "memory.peak" if self._unified else "memory.max_usage_in_bytes"
         try:
-            return int((self._folders["memory"] / name).read_text())
+            fd = os.open(self._peak, os.O_RDONLY | os.O_CLOEXEC)  # as it is asked for often, without a file object
+            try:
+                return int(os.read(fd, 32))
+            finally:
+                os.close(fd)
         except (OSError, ValueError):
             return 0
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from owsgit.runtime import log_lines
 from owsgit.runtime.allowance import Allowance
-from owsgit.runtime.log_lines import Entry, Source
+from owsgit.runtime.log_lines import Entry, Run, Source
 
 LOG_FILE_BYTES_MAX = 8 * 1024 * 1024
 LOG_FILES_MAX = 4
@@ -91,7 +91,7 @@ class FunctionLog:
         self._size = 0
         self._born = 0.0  # when the first line of the file was written
         self._torn = False  # whether the file ends within a line
-        self._waiting: list[bytes | _Platform] = []
+        self._waiting: list[bytes | Run | _Platform] = []
         self._waiting_bytes = 0
         self._lock = threading.RLock()  # who reads may be in another thread
 
@@ -145,7 +145,11 @@ class FunctionLog:
         """Append START, END and REPORT lines."""
         self._wait((request_id, lines), PLATFORM_BYTES)
 
-    def _wait(self, data: "bytes | _Platform", size: int) -> None:
+    def ran(self, run: Run) -> None:
+        """Append all three of a request."""
+        self._wait(run, PLATFORM_BYTES)
+
+    def _wait(self, data: "bytes | Run | _Platform", size: int) -> None:
         """Have it written with what comes next, but soon; at once where there is no event loop."""
         with self._lock:
             self._waiting.append(data)
@@ -166,14 +170,19 @@ class FunctionLog:
             waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
             _unwritten.pop(self.folder, None)
             if waiting:
+                taken = sum([len(each) for each in waiting if type(each) is bytes])  # has its allowance already
+                data = b"".join([each if type(each) is bytes else self._dump(each) for each in waiting])
+                self._allowance.take(len(data) - taken, always=True)
                 with contextlib.suppress(OSError):
-                    self._put(b"".join([each if isinstance(each, bytes) else self._dump(each) for each in waiting]))
+                    self._put(data)
 
-    def _dump(self, platform: "_Platform") -> bytes:
-        request_id, lines = platform
-        data = log_lines.dump_platform(lines, request_id, self.settings.source)
-        self._allowance.take(len(data), always=True)
-        return data
+    def _dump(self, waiting: "bytes | Run | _Platform") -> bytes:
+        if isinstance(waiting, bytes):
+            return waiting
+        if isinstance(waiting, Run):
+            return log_lines.dump_run(waiting, self.settings.source)
+        request_id, lines = waiting
+        return log_lines.dump_platform(lines, request_id, self.settings.source)
 
     def _drops(self) -> Entry:
         count, self._dropped = self._dropped, 0

@@ -12,7 +12,7 @@ from owsgit.model.service import Invocation
 from owsgit.runtime import log_lines, masking
 from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.config import FunctionConfig
-from owsgit.runtime.log_lines import Entry
+from owsgit.runtime.log_lines import Entry, Run
 from owsgit.runtime.logs import LINE_BYTES_MAX, FunctionLog, Report
 
 LOG_BYTES_PER_REQUEST_MAX = 1024 * 1024
@@ -47,7 +47,7 @@ class Transcript:
         self.stream = f"{time.strftime('%Y/%m/%d')}/[{config.version}]{os.urandom(16).hex()}"
         self._request_id = ""
         self._began = 0.0
-        self._start: log_lines.Dated | None = None  # the line that is not written yet
+        self._start: float | None = None  # when the request began, if that is not written yet: seconds since 1970
         self._tails = False  # whether the end of what is written is wanted
         self._output = bytearray()  # of a line that has not ended
         self._output_bytes = 0
@@ -107,7 +107,7 @@ class Transcript:
         self._began = time.monotonic()
         if self._pause is not None:
             self._resume_reading()
-        self._start = time.time(), f"START RequestId: {self._request_id} Version: {self._config.version}"
+        self._start = time.time()
         if not soon:
             self.tell_start()
 
@@ -115,26 +115,26 @@ class Transcript:
         """Write that the request has begun, if that is not written yet."""
         if self._start is not None:
             start, self._start = self._start, None
-            self._platform([start])
+            self._platform([log_lines.start(self._run(start))])
+
+    def _run(self, began: float, milliseconds: float = 0.0, memory_bytes: int = 0) -> Run:
+        config = self._config
+        return Run(self._request_id, config.version, began, time.time(), milliseconds, config.memory_size, memory_bytes)
 
     def end(self, memory_peak_bytes: int, fuel_used: int | None = None) -> None:
         """Write what Lambda writes at the end of a request, and the fuel that was used where it is counted."""
         elapsed = (time.monotonic() - self._began) * 1000
-        line = (
-            f"REPORT RequestId: {self._request_id}\tDuration: {elapsed:.2f} ms\tBilled Duration: {int(elapsed) + 1} ms"
-            f"\tMemory Size: {self._config.memory_size} MB\tMax Memory Used: {memory_peak_bytes >> 20} MB"
-        )
+        start, self._start = self._start, None
         init_ms, self._init_ms = self._init_ms, None
-        if init_ms is not None:
-            line += f"\tInit Duration: {init_ms:.2f} ms"
+        run = self._run(start or 0.0, elapsed, memory_peak_bytes)
+        more = "" if init_ms is None else f"\tInit Duration: {init_ms:.2f} ms"
         if fuel_used is not None:
-            line += f"\tFuel Used: {fuel_used}"
-        now = time.time()
-        lines = [(now, f"END RequestId: {self._request_id}"), (now, line)]
-        if self._start is not None:
-            lines.insert(0, self._start)
-            self._start = None
-        self._platform(lines)
+            more += f"\tFuel Used: {fuel_used}"
+        if start is not None and not more and self._mask is None and not self._tails:  # as most are
+            self._log.ran(run)
+        else:
+            lines = log_lines.end(run, more)
+            self._platform(lines if start is None else [log_lines.start(run), *lines])
         self._resting, self._dropping = True, False
         self._log.report(Report(elapsed / 1000, None if init_ms is None else init_ms / 1000, memory_peak_bytes))
 
