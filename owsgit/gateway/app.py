@@ -39,9 +39,9 @@ _VERSION_4 = 0x4000_8000_0000_0000_0000
 def identified(response: Response, id_: str) -> Response:
     """The response with its request's id, under the names of HTTP APIs and of REST APIs, and with the time."""
     told = id_.encode()
-    response.headers += ((b"apigw-requestid", told), (b"x-amzn-requestid", told))
     if not response.header(b"date"):
-        response.headers += ((b"date", _date(int(time.time()))),)
+        response.headers.append((b"date", _date(int(time.time()))))
+    response.headers += ((b"apigw-requestid", told), (b"x-amzn-requestid", told))
     return response
 
 

@@ -68,8 +68,12 @@ class VirtualHosts:
         await api.serve(exchange, scope, receive, send)
 
     def handle(self, exchange: Exchange) -> Awaitable[Response]:
+        api = self._only
         try:
-            api = self._wanted(exchange)
+            if api is not None:
+                read_target(exchange)
+            else:
+                api = self._wanted(exchange)
         except RefusedError as refusal:
             return _refused(refusal)
         return api.handle(exchange)

@@ -138,7 +138,8 @@ def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
     mount, path = exchange.mount, full_path(exchange)
     headers: dict[str, str] = {}
     cookies: list[str] = []
-    for name, value in text_headers(exchange):
+    for field, content in exchange.headers:
+        name, value = field.decode("latin-1"), content.decode("latin-1")
         if name == "cookie":
             cookies += (part.strip() for part in value.split(";"))
         else:
@@ -344,15 +345,20 @@ def _response_body(answer: dict[str, Any], decoded: bool) -> bytes:
 
 
 def _response_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    multi = answer.get("multiValueHeaders") or {}
+    multi, headers = answer.get("multiValueHeaders") or {}, []
     single = answer.get("headers") or {}
     cookies = answer.get("cookies") or []
     if not isinstance(multi, dict) or not isinstance(single, dict) or not isinstance(cookies, list):
         raise MalformedResponseError("headers, multiValueHeaders or cookies have the wrong type")
-    headers = [
-        _encoded(name, value) if type(value) is str and len(value) < KEPT_CHARACTERS_MAX else _header_pair(name, value)
-        for name, value in single.items()
-    ]
+    for name, value in single.items():
+        if type(value) is str and len(value) < KEPT_CHARACTERS_MAX:
+            pair = _encoded(name, value)
+        else:
+            pair = _header_pair(name, value)
+        if pair[0] not in _HOP_BY_HOP:
+            headers.append(pair)
+    if not multi and not cookies:
+        return headers
     if multi:  # API Gateway merges the two: the same pair in both is one
         listed = [
             _header_pair(name, value)

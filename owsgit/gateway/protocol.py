@@ -339,7 +339,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self.refusal:
             return
-        if version not in ("1.1", "1.0") or _odd_coding(exchange, version) or len(self.pipeline) >= PIPELINED_MAX:
+        if version not in ("1.1", "1.0") or _is_odd(exchange, version) or len(self.pipeline) >= PIPELINED_MAX:
             self._refuse(_BAD)
             return
         if received > HEAD_BYTES_SMALL:
@@ -507,7 +507,7 @@ def client_of(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Cli
     return Client(address, port, certificate, getattr(ssl_object.context, "secured", None))
 
 
-def _odd_coding(exchange: Exchange, version: str) -> bool:
+def _is_odd(exchange: Exchange, version: str) -> bool:
     """Whether the body is framed in a way that another server may read otherwise."""
     coding = exchange.first.get(b"transfer-encoding")
     return coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked")

@@ -128,7 +128,10 @@ class RoutingTable(Generic[Item]):
         found = self._find(self._root, method, segments, 0, values)
         if found is None and self._default is not None:
             found, values = self._default, []
-        return Match(*found, dict(zip(found[0].names, values, strict=True))) if found else None
+        if found is None:
+            return None
+        key, item = found
+        return Match(key, item, dict(zip(key.names, values, strict=True)) if values else {})
 
     def _find(
         self, node: _Node[Item], method: str, segments: list[str], at: int, values: list[str]

@@ -69,6 +69,7 @@ class Pool:
         self._size = size
         self._budget = budget
         self._starting = 0
+        self._growing = False  # whether it is about to be looked at what waits
         self._calls: deque[Call] = deque()  # what waits for a worker, the longest waiting first
         self.idle: list[Worker] = []  # the longest idle first
         self._busy: dict[Worker, None] = {}
@@ -113,7 +114,7 @@ class Pool:
             if len(self._calls) >= WAITING_MAX:
                 raise ThrottledError("Rate Exceeded.", remedy="try again later, or raise maxConcurrency")
             self._calls.append(call)
-            self._grow()
+            self._grow_soon()
         self._look_in(PATIENCE_SECONDS, time.monotonic())
         return call
 
@@ -234,7 +235,7 @@ class Pool:
                 self._calls.appendleft(call)
                 break
         if self._calls:
-            self._grow()
+            self._grow_soon()
             self._look_in(PATIENCE_SECONDS, time.monotonic())
         while self.closed and self.idle:
             self.evict()
@@ -244,8 +245,15 @@ class Pool:
         call = self._calls.popleft()
         return None if call.answer.done() else call
 
+    def _grow_soon(self) -> None:
+        """Look at what waits once for all that comes in this turn of the loop."""
+        if not self._growing:
+            self._growing = True
+            self._loop.call_soon(self._grow)
+
     def _grow(self) -> None:
         """Start workers for what waits."""
+        self._growing = False
         for _ in range(self._missing()):
             try:
                 self._budget.make_room(self)

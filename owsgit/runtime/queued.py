@@ -111,7 +111,7 @@ class QueuedWorker(FramedWorker):
             return False
         if self.under_way and time.monotonic() - self._began > PATIENCE_SECONDS:
             return False
-        return self.alive and self._failing is None and _is_small(call.invocation)
+        return self.alive and self._failing is None and _is_small(call)
 
     @property
     def is_slow(self) -> bool:
@@ -130,7 +130,7 @@ class QueuedWorker(FramedWorker):
             self._begin(call, rested=True)
         elif len(queue) == 2:
             self._transcript.listen(False)
-        self._framed = not _is_small(invocation)
+        self._framed = not _is_small(call)
         if not self._unsent and not alone:
             self._loop.call_soon(self._send_out)
         if self._framed:
@@ -197,6 +197,8 @@ class QueuedWorker(FramedWorker):
         elif kind in _PIECES:
             self._frames.hold()  # whoever takes the pieces decides how fast they come
             self._streaming = asyncio.ensure_future(self._stream(self.under_way[0], kind, payload))
+        elif kind == RESULT:  # as most are
+            self._end(None, payload, _SECONDS[duration])
         else:
             self._answered(kind, payload, _SECONDS[duration])
 
@@ -355,10 +357,14 @@ class QueuedWorker(FramedWorker):
             self._failing = asyncio.ensure_future(self._failed(self._exited()))
 
 
-def _is_small(invocation: Invocation) -> bool:
+def _is_small(call: Call) -> bool:
     """Whether it fits into a packet, however its texts are escaped in JSON."""
-    texts = len(invocation.request_id) + len(invocation.trace_id) + len(invocation.client_context)
-    return len(invocation.payload) + 6 * texts + ABOUT_BYTES < PACKET_BYTES_MAX
+    known = call.is_small
+    if known is None:
+        invocation = call.invocation
+        texts = len(invocation.request_id) + len(invocation.trace_id) + len(invocation.client_context)
+        known = call.is_small = len(invocation.payload) + 6 * texts + ABOUT_BYTES < PACKET_BYTES_MAX
+    return known
 
 
 _KINDS = (1 << KIND_BITS) - 1

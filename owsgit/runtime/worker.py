@@ -30,10 +30,11 @@ def given_to_another(request_id: str) -> str:
 class Call:
     """A request on its way to a worker, and the answer that somebody waits for; who stops waiting does not stop it."""
 
-    __slots__ = ("answer", "invocation", "moved", "number", "unheard")
+    __slots__ = ("answer", "invocation", "is_small", "moved", "number", "unheard")
 
     def __init__(self, invocation: Invocation, answer: "asyncio.Future[Answer]") -> None:
         self.invocation, self.answer = invocation, answer
+        self.is_small: bool | None = None  # whether it can wait behind others, once that was looked at
         self.number = 0  # that its worker knows it by
         self.moved = 0  # how often its worker ended before it began
         self.unheard: Callable[[Answer], None] | None = None  # told of an answer that nobody waits for any more
