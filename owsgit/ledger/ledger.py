@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,9 @@ REJECTED = "refs/owsgit/rejected"
 
 ACCEPTED_MAX = 16
 """Pushes that were verified and whose commit may become main in a moment."""
+
+
+BEFORE_UPGRADE = "start the version of owsgit that this node ran before, and push a correction"
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,20 @@ class Ledger:
         self.head: Verified | None = self._load()
 
     def _load(self) -> Verified | None:
-        """The recorded head: it was verified before, so only its state is read."""
+        """The recorded head: it was verified before, so only its state is read.
+
+        Raises InvalidError if this version does not take what another one took.
+        """
         try:
             commit = self._record.read_text().strip()
         except FileNotFoundError:
             return None
         founding = genesis(self.repository.path, commit, NODE_ENVIRONMENT)
-        return verify.load(self.repository.objects, self.kinds, founding, commit)
+        try:
+            return verify.load(self.repository.objects, self.kinds, founding, commit)
+        except InvalidError as error:
+            error.problems = tuple(_of_another_version(each) for each in error.problems)
+            raise
 
     def check(self, tip: str, objects: Objects, *, now: float | None = None) -> Report:
         """Verify that `tip` may follow the head. The result is kept for `follow`. Raises RefusedError and its kin.
@@ -281,3 +291,11 @@ def read_files(objects: Objects, tree: str) -> Iterator[CodeFile]:
     """Every file below a tree, with its content, one after the other."""
     for path, mode, oid in changes.files_of(objects, bytes.fromhex(tree)):
         yield CodeFile(path, mode == trees.EXECUTABLE, objects.blob(oid, changes.CODE_FILE_BYTES_MAX))
+
+
+def _of_another_version(problem: Problem) -> Problem:
+    """What is wrong with a head that was accepted: nobody can push to a node that does not start."""
+    remedy = f"{BEFORE_UPGRADE}: {problem.remedy}" if problem.remedy else BEFORE_UPGRADE
+    return replace(
+        problem, message=f"this version of owsgit does not take what is in the ledger: {problem.message}", remedy=remedy
+    )

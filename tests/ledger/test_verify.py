@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from owsgit.ledger import receive, verify
+from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.objects import Objects
+from owsgit.ledger.repository import Repository, run
+from owsgit.ledger.reviews import Reviews
 from owsgit.ledger.verify import NotFastForwardError, Report, Verified
 from owsgit.model.errors import InvalidError, NotAllowedError, OwsgitError, RefusedError
 from owsgit.services import KINDS
@@ -541,3 +544,17 @@ def test_a_resource_does_not_slip_from_under_a_deny_by_changing(project: Project
     project.write("functions/f/app.py", "x = 1\n")
     project.commit(by=bob)
     assert "denied by policies/dev.json $.Statement[1]" in told(project, ruled)
+
+
+def test_a_head_that_another_version_took_names_the_way_back(project: Project, tmp_path: Path) -> None:
+    project.write("functions/hello/function.json", {**function(), "ofAnotherVersion": True})
+    head = project.commit()
+    repository = Repository.create(tmp_path / "ledger.git", tmp_path)
+    run(repository.path, "fetch", "-q", str(project.folder), head)
+    (tmp_path / "verified").write_text(head)
+    with pytest.raises(InvalidError) as refused:
+        Ledger(repository, KINDS, tmp_path / "verified", Reviews())
+    [problem] = refused.value.problems
+    assert (problem.file, problem.path) == ("functions/hello/function.json", "$.ofAnotherVersion")
+    assert problem.message.startswith("this version of owsgit does not take what is in the ledger: ")
+    assert problem.remedy.startswith("start the version of owsgit that this node ran before, and push a correction")
