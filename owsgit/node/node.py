@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +30,10 @@ from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.receive import RefUpdate
 from owsgit.ledger.repository import Repository
 from owsgit.ledger.reviews import Reviews
-from owsgit.ledger.verify import Report
 from owsgit.model import keys
-from owsgit.model.core import NodeSpec, UserSpec
+from owsgit.model.core import NodeSpec
 from owsgit.model.engines import Engines
-from owsgit.model.errors import InvalidError, OwsgitError, RefusedError, UnavailableError
+from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision, ResourcePolicy
 from owsgit.model.iam.decision import Session as RoleSession
@@ -41,6 +41,7 @@ from owsgit.model.names import Scope
 from owsgit.model.service import Handler, OneProcess, Site
 from owsgit.model.state import State
 from owsgit.node import metrics
+from owsgit.node.admission import Admission
 from owsgit.node.commands import Commands, Facts
 from owsgit.node.garbage import settle_down
 from owsgit.node.home import AUDIT_FOLDER, Home
@@ -48,18 +49,18 @@ from owsgit.node.hooks import Duties, HookServer
 from owsgit.node.logins import user_of
 from owsgit.node.metrics import MetricsServer
 from owsgit.node.neighbours import LinkedNeighbours
+from owsgit.node.roster import Roster
 from owsgit.node.ssh import Access, Login, Session, SshServer
 from owsgit.peers import recovery, server
 from owsgit.peers.council import Council
 from owsgit.peers.standing import Caller, Host, Own, StoppedError
-from owsgit.peers.statuses import NodeStatus
 from owsgit.peers.store import Store
 from owsgit.peers.wire import Frame
 from owsgit.reconcile.inventory import Inventory, Phase, now
 from owsgit.reconcile.loop import Desired, Reconciler, Settled
 from owsgit.services import KINDS, SERVICES
 from owsgit.services.gateways.usage_handler import UsagePlanHandler
-from owsgit.services.secrets import sealing, watch
+from owsgit.services.secrets import sealing
 from owsgit.services.secrets.sealing import Vault
 from owsgit.services.secrets.watch import Watch
 
@@ -68,9 +69,6 @@ if TYPE_CHECKING:
     from owsgit.node.front_door import FrontDoor
 
 MEBIBYTE = 1024 * 1024
-PUSH_CERTIFICATE_BYTES_MAX = 64 * 1024
-LOOK_AROUND_SECONDS = 1.0
-"""How long a status waits for the other nodes to say how they are."""
 
 log = logging.getLogger("owsgit.node")
 
@@ -92,7 +90,7 @@ class Node:
         self.home = home
         self.settings = home.settings()
         self._public_key = home.public_key()
-        self._owners = {keys.identity(key) for key in self.settings.owners}
+        self._owners = frozenset(keys.identity(key) for key in self.settings.owners)
         self._reading = asyncio.Lock()  # the ledger is read by one thread at a time
         self._problem = ""
         self._stopped_because = ""
@@ -131,7 +129,11 @@ class Node:
         self._handlers = handlers_of(site)
         targets.update({name: handler for name, handler in self._handlers.items() if hasattr(handler, "invoke")})
         self._reconciler = Reconciler(self._handlers, self._inventory, self._desired)
+        self._admission = Admission(
+            home, settings.name, self._public_key.fingerprint, self._owners, self._ledger, self._reading, self._handlers
+        )
         self._council = self._make_council()
+        self._roster = Roster(home, settings, self._public_key.fingerprint, self._ledger, self._council)
         self._council.start()
         hooks, ssh = self._hook_server(repository), self._ssh_server(targets)
         shown = MetricsServer(self._registry, settings.metrics, str(home.settings_file))
@@ -168,14 +170,14 @@ class Node:
 
     def _hook_server(self, repository: Repository) -> HookServer:
         duties = Duties(
-            self._check,
+            partial(self._admission.check, council=self._council),
             repository.head,
             self._reconciler,
             self._decide,
             self._others_applied,
             self._names,
             self._council.reviewing,
-            self._pusher,
+            self._admission.pusher,
         )
         return HookServer(duties, self.home.ledger)
 
@@ -314,7 +316,7 @@ class Node:
         host = Host(
             reading=self._reading,
             moved=self._reconciler.wake,
-            check_owner=self._check_owner,
+            check_owner=self._admission.check_owner,
             stop=self._stop_because,
             now=now,
             topics=self._neighbours.topics,
@@ -364,48 +366,6 @@ class Node:
     def _names(self) -> tuple[str, list[str]]:
         return self.settings.name, [link.member.name for link in self._council.links().values()]
 
-    async def _nodes(self) -> list[dict[str, Any]]:
-        """All nodes of the project, as this one sees them."""
-        await self._council.look_around(LOOK_AROUND_SECONDS)
-        found = [self._node_row(self._council.own_status().status, self._public_key.fingerprint, True, now(), "", 0)]
-        for id_, link in self._council.links().items():
-            seen = self._council.seen[id_]
-            status = seen.status.status if seen.status is not None else None
-            behind = await self._behind(status.head if status is not None else None)
-            row = self._node_row(status, id_, link.up, seen.contact, link.problem or seen.problem, behind)
-            found.append({**row, "node": link.member.name, "address": f"{link.member.address}:{link.member.port}"})
-        found[0]["address"] = f"{self.settings.address}:{self.settings.ssh_port}"
-        return sorted(found, key=lambda row: str(row["node"]))
-
-    @staticmethod
-    def _node_row(
-        status: NodeStatus | None, id_: str, up: bool, contact: str, problem: str, behind: int | None
-    ) -> dict[str, Any]:
-        return {
-            "node": status.node if status else "",
-            "id": id_,
-            "reachable": up,
-            "head": status.head if status else None,
-            "behind": behind,
-            "applied": status.applied if status else None,
-            "failed": list(status.failed) if status else [],
-            "lastContact": contact,
-            "version": status.version if status else None,
-            "problem": problem or (status.problem if status else ""),
-        }
-
-    async def _behind(self, head: str | None) -> int | None:
-        """By how many commits another node is behind this one; None if that is not known, or if it is ahead."""
-        mine = self._ledger.head
-        if head is None or mine is None:
-            return None
-        if head == mine.commit:
-            return 0
-        try:
-            return await asyncio.to_thread(self._ledger.repository.count_between, head, mine.commit)
-        except OwsgitError:
-            return None
-
     async def _recover(self, data: bytes) -> dict[str, Any]:
         accepted = await self._council.recover(recovery.parse(data))
         return {"recovery": accepted.id, "roots": list(accepted.roots), "node": self.settings.name}
@@ -421,14 +381,14 @@ class Node:
                 verified=lambda: self._ledger.head.commit if self._ledger.head else None,
                 settled=lambda: self._reconciler.settled,
                 problem=lambda: self._problem or self._council.problem,
-                warnings=self._warnings,
+                warnings=self._roster.warnings,
                 inventory=self._inventory,
                 details=lambda kind, name: self._handlers[kind].details(name) if kind in self._handlers else {},
                 targets=targets,
                 logs=self._logs,
                 public_key=self._public_key.line,
                 started=now(),
-                nodes=self._nodes,
+                nodes=self._roster.rows,
                 abstains=lambda: self._council.abstains,
                 recover=self._recover,
                 unseal=self._watch.unseal,
@@ -520,34 +480,6 @@ class Node:
         name = state.project.name if state else ""
         return f"the project is {name!r}: run owsgit connect, or git remote set-url <remote> ssh://.../{name}"
 
-    def _warnings(self) -> list[str]:
-        """What somebody has to do something about."""
-        state = self._state()
-        secrets = watch.standings(state) if state is not None else ()
-        return [
-            *([lack] if (lack := self.home.lack()) else []),
-            *self._own_warnings(state),
-            *(f"{each.resource.file}: {each.problem}" for each in secrets if each.problem),
-        ]
-
-    def _own_warnings(self, state: State | None) -> list[str]:
-        """Where the ledger and this machine's settings say different things."""
-        mine = state.holder("key", self._public_key.fingerprint) if state else None
-        if mine is None or not isinstance(mine.spec, NodeSpec):
-            if state is None:
-                return []
-            if self._council.problem:  # removed; the problem says so
-                return ["it serves nothing; stop it, or add it to the ledger again"]
-            show = f"owsgit node show --home {self.home.folder}"
-            return [f"the ledger does not name this node yet, so it serves nothing: commit what {show} prints"]
-        if self._council.abstains:
-            return ["restored from a backup: it only follows until the others have decided two more heads"]
-        if mine.spec.ports.ssh != self.settings.ssh_port or mine.spec.address != self.settings.address:
-            told = f"{mine.spec.address}:{mine.spec.ports.ssh}"
-            own = f"{self.settings.address}:{self.settings.ssh_port}"
-            return [f"{mine.file} says {told}, but this node is at {own}: change the one or {self.home.settings_file}"]
-        return []
-
     async def _desired(self) -> Desired | None:
         """The head. If something else than a decision has moved main, it is set back."""
         async with self._reading:
@@ -570,76 +502,6 @@ class Node:
         ):  # what the ledger does not name does not serve: it would be stale, or too early
             return Desired(head.commit, replace(head.state, resources=Map()))
         return Desired(head.commit, head.state)
-
-    async def _check(self, update: RefUpdate, quarantine: Path | None) -> Report:
-        """Whether a push may move main. Raises OwsgitError."""
-        async with self._reading:
-            repository = self._ledger.repository
-            objects = repository.quarantined(quarantine) if quarantine else repository.objects
-            report = await asyncio.to_thread(lambda: self._ledger.check(update.new, objects, now=time.time()))
-            if self._ledger.head is None:
-                self._check_founding(report)
-        await self._check_kept(report)
-        try:
-            await self._council.offer(update.new, quarantine)
-        except OwsgitError as error:  # then the objects go with the question itself
-            log.info("%s was not sent ahead: %s", update.new[:10], error)
-        return report
-
-    async def _check_kept(self, report: Report) -> None:
-        """What is deleted holds nothing that users would miss, as far as this node can tell."""
-        resources = report.head.state.resources
-        gone = [change.before for commit in report.commits for change in commit.changes if change.after is None]
-        problems = []
-        for removed in (each for each in gone if each is not None and each.key not in resources):
-            handler: Any = self._handlers.get(removed.kind.name)
-            if hasattr(handler, "keeps") and (problem := await handler.keeps(removed)) is not None:
-                problems.append(problem)
-        if problems:
-            raise InvalidError.of(problems)
-
-    def _pusher(self, blob: str, quarantine: Path | None) -> str:
-        repository = self._ledger.repository
-        objects = repository.quarantined(quarantine) if quarantine else repository.objects
-        state = self._state()
-        return signatures.pusher(objects.blob(bytes.fromhex(blob), PUSH_CERTIFICATE_BYTES_MAX), state) if state else ""
-
-    def _check_owner(self, signers: frozenset[str]) -> None:
-        """What another node brings to an empty one has to be signed by the owner: to list the owner's key is easy."""
-        if not signers & self._owners:
-            raise RefusedError(
-                "the project that another node offers is not signed by this node's owner",
-                remedy="push the project to this node, or make it with owsgit node join",
-            )
-
-    def _check_roots(self, state: State) -> None:
-        """What is pushed to an empty node, by its owner, is a project in which the owner is a root."""
-        roots = [state.get("user", name) for name in state.project.roots]
-        known = {
-            keys.identity(key)
-            for root in roots
-            if root is not None and isinstance(root.spec, UserSpec)
-            for key in root.spec.keys
-        }
-        if not known & self._owners:
-            raise RefusedError(
-                "no root of this project has a key that this node's owner named",
-                file="project.json",
-                path="$.roots",
-                remedy="owsgit node init --owner KEY.pub names the owner's key",
-            )
-
-    def _check_founding(self, report: Report) -> None:
-        """What is pushed to an empty node names it from the first head that names nodes."""
-        state = report.head.state
-        self._check_roots(state)
-        mine = state.holder("key", self._public_key.fingerprint)
-        if mine is None or not isinstance(mine.spec, NodeSpec):
-            raise RefusedError(
-                f"the project does not name this node ({self.settings.name})",
-                file=f"nodes/{self.settings.name}.json",
-                remedy=f"commit what this prints: owsgit node show --home {self.home.folder}",
-            )
 
 
 def hooks_folder() -> Path:
