@@ -31,14 +31,14 @@ def command(name: str, form: str, stage: str | None, clients: bool, remote: str 
     """
     from owsgit.services.gateways.openapi.writing import document  # noqa: PLC0415 - slow to import
 
-    account, region = "000000000000", "us-east-1"
     if remote is None:
         state = gateways.working_tree()
-        account, region = state.scope.account, state.scope.region
         found_here = gateways.of(state)
     else:
+        state = gateways.committed()
         found_here = gateways.of_node(remote)
     spec = gateways.one(gateways.http(found_here, name), name)
+    account, region = state.scope.account, state.scope.region
     found = document(name, spec, _server(spec, stage), extensions=not clients, account=account, region=region)
     return Result(found, Table(lines=[_text(found, form)]))
 
