@@ -1,12 +1,14 @@
 """`owsgit gateway export`: a gateway as an OpenAPI document."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from owsgit.cli import gateways, output
+from owsgit.cli import configure, gateways, output
 from owsgit.cli.output import Result, Table
+from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError
 from owsgit.model.spec import nearest
 from owsgit.services.gateways.spec import GatewaySpec
@@ -35,7 +37,7 @@ def command(name: str, form: str, stage: str | None, clients: bool, remote: str 
         state = gateways.working_tree()
         found_here = gateways.of(state)
     else:
-        state = gateways.committed()
+        state = configure.state_of(Clone(Path()))
         found_here = gateways.of_node(remote)
     spec = gateways.one(gateways.http(found_here, name), name)
     account, region = state.scope.account, state.scope.region

@@ -24,13 +24,6 @@ def working_tree() -> State:
         return verify.load_tree(objects, KINDS, genesis, tree)
 
 
-def committed() -> State:
-    """The HEAD of the clone that the command runs in. Raises OwsgitError."""
-    clone = Clone(Path())
-    head = clone.resolve("HEAD")
-    return verify.load(clone.objects(), KINDS, clone.genesis(head), head).state
-
-
 def of(state: State) -> dict[str, GatewaySpec]:
     """The gateways of a state, by name."""
     return _specs(state.of_kind("gateway"))
