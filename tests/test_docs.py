@@ -39,6 +39,8 @@ def test_files_that_a_page_shows_are_valid(page: Path) -> None:
     for file, body in re.findall(r"^`([\w-]+/[\w./-]+\.json)`\n+```json\n(.*?)^```", page.read_text(), re.M | re.S):
         kind = KINDS.by_folder[file.split("/")[0]]
         kind.spec.parse(body.encode(), f"{page.name}: {file}")
+    for body in re.findall(r'^```json\n(\{\n  "port".*?)^```', page.read_text(), re.M | re.S):
+        KINDS["gateway"].spec.parse(body.encode(), page.name)
 
 
 def test_every_attack_of_the_threat_model_names_a_test_that_exists() -> None:
