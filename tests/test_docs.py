@@ -11,6 +11,7 @@ import pytest
 
 from docs import generate
 from owsgit.cli import COMMANDS
+from owsgit.services import KINDS
 from tests.support import nodes, people
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +32,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/how-to").glob("*.md")), ids=lambda page: page.name)
+def test_files_that_a_page_shows_are_valid(page: Path) -> None:
+    for file, body in re.findall(r"^`([\w-]+/[\w./-]+\.json)`\n+```json\n(.*?)^```", page.read_text(), re.M | re.S):
+        kind = KINDS.by_folder[file.split("/")[0]]
+        kind.spec.parse(body.encode(), f"{page.name}: {file}")
+    for body in re.findall(r'^```json\n(\{\n  "port".*?)^```', page.read_text(), re.M | re.S):
+        KINDS["gateway"].spec.parse(body.encode(), page.name)
 
 
 def test_every_attack_of_the_threat_model_names_a_test_that_exists() -> None:

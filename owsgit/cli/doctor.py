@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from owsgit.cli import node as node_command
 from owsgit.cli import output, remote, signing
 from owsgit.cli.output import Result, Table
 from owsgit.ledger import verify
-from owsgit.ledger.repository import GIT_VERSION_MIN, Clone, run
+from owsgit.ledger.repository import GIT_VERSION_MIN, Clone, run, version
 from owsgit.model import keys
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.state import State
@@ -84,9 +83,9 @@ def _program(name: str, package: str) -> str:
 
 def _git() -> str:
     _program("git", "git")
-    found = run(None, "version").split()[2]
-    numbers = re.findall(r"[0-9]+", found)
-    if tuple(int(number) for number in numbers[:2]) < GIT_VERSION_MIN:
+    numbers = version()
+    found = ".".join(map(str, numbers))
+    if numbers < GIT_VERSION_MIN:
         raise UnavailableError(f"git {found} is too old to sign with SSH keys", remedy="install git 2.34 or newer")
     return found
 

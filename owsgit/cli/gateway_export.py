@@ -1,12 +1,14 @@
 """`owsgit gateway export`: a gateway as an OpenAPI document."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from owsgit.cli import gateways, output
+from owsgit.cli import configure, gateways, output
 from owsgit.cli.output import Result, Table
+from owsgit.ledger.repository import Clone
 from owsgit.model.errors import InvalidError
 from owsgit.model.spec import nearest
 from owsgit.services.gateways.spec import GatewaySpec
@@ -31,14 +33,14 @@ def command(name: str, form: str, stage: str | None, clients: bool, remote: str 
     """
     from owsgit.services.gateways.openapi.writing import document  # noqa: PLC0415 - slow to import
 
-    account, region = "000000000000", "us-east-1"
     if remote is None:
         state = gateways.working_tree()
-        account, region = state.scope.account, state.scope.region
         found_here = gateways.of(state)
     else:
+        state = configure.state_of(Clone(Path()))
         found_here = gateways.of_node(remote)
     spec = gateways.one(gateways.http(found_here, name), name)
+    account, region = state.scope.account, state.scope.region
     found = document(name, spec, _server(spec, stage), extensions=not clients, account=account, region=region)
     return Result(found, Table(lines=[_text(found, form)]))
 

@@ -8,15 +8,17 @@ from owsgit.cli.output import Result, Table
 from owsgit.ledger import outlook, verify
 from owsgit.ledger.ledger import Proposed
 from owsgit.ledger.outlook import Outlook
-from owsgit.ledger.repository import Clone, GitError, run
+from owsgit.ledger.repository import Clone, GitError, run, version
 from owsgit.model import terminal
-from owsgit.model.errors import InvalidError, OwsgitError, Problem
+from owsgit.model.errors import InvalidError, OwsgitError, Problem, UnavailableError
 from owsgit.peers import notes
 from owsgit.reconcile import plan, story
 from owsgit.services import KINDS
 
 MARKDOWN_CHARACTERS_MAX = 60_000
 """Forges take comments of 65,536 characters."""
+MERGING_GIT_VERSION_MIN = (2, 38)
+"""Merges without a working tree: git merge-tree --write-tree."""
 
 
 def check(clone: Clone, between: str, merged_by: str | None) -> Result:
@@ -72,6 +74,11 @@ def _merge(clone: Clone, main: str, tip: str, user: str) -> list[Problem]:
     if base.state.get("user", user) is None:
         raise InvalidError(
             f"there is no user {user!r}", remedy="the forge's key is a user of the ledger, users/<name>.json"
+        )
+    if version() < MERGING_GIT_VERSION_MIN:
+        raise UnavailableError(
+            f"git {'.'.join(map(str, version()))} cannot try a merge, which --merged-by needs",
+            remedy="install git 2.38 or newer",
         )
     try:
         tree = run(clone.folder, "merge-tree", "--write-tree", main, tip).split("\n")[0]

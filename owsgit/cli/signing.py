@@ -43,7 +43,7 @@ def discover(folder: Path | None, *, create: bool) -> SigningKey:
         return _made()
     raise UnavailableError(
         "no signing key was found: git has no user.signingKey, and there is no key in ~/.ssh",
-        remedy="give one with --owner KEY.pub, or make one: ssh-keygen -t ed25519",
+        remedy="make one: ssh-keygen -t ed25519 (owsgit node init and owsgit init do, where there is none)",
     )
 
 

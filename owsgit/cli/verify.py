@@ -84,7 +84,8 @@ def _votes(votes: Mapping[str, Certificate] | None, decided: history.Decided) ->
         return f"votes: not checked, as {notes.VOTES} was not fetched (owsgit connect, then git fetch)"
     if decided.head is None:
         return "votes: no node is named, so nobody decides yet"
-    rest = f"; {_count(decided.open, 'commit')} after it not decided (yet)" if decided.open else ""
+    more = f"; {_count(decided.open, 'commit')} after it not decided (yet), as far as was fetched"
+    rest = more if decided.open else ""
     rest += f"; {decided.fork}" if decided.fork else ""
     if not decided.heads:
         return f"votes: none are needed up to {decided.head[:10]}, which founds the project{rest}"

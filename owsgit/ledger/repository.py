@@ -4,6 +4,7 @@ A node never reads system or user configuration of git, and never follows replac
 """
 
 import os
+import re
 import secrets
 import subprocess
 import tempfile
@@ -85,6 +86,11 @@ def run_bytes(
         said = done.stderr.decode("utf-8", "replace").strip()
         raise GitError(f"git {' '.join(arguments[:2])}: {said or f'exit status {done.returncode}'}")
     return done.stdout
+
+
+def version() -> tuple[int, ...]:
+    """Of the git that is installed. Raises UnavailableError where there is none."""
+    return tuple(int(number) for number in re.findall(r"[0-9]+", run(None, "version"))[:3])
 
 
 def genesis(folder: Path, commit: str, env: Mapping[str, str] | None = None) -> str:

@@ -226,7 +226,8 @@ class Home:
             data = self.settings_file.read_bytes()
         except FileNotFoundError:
             raise UnavailableError(
-                f"{self.folder} is not the home of a node", remedy="owsgit node init --home " + str(self.folder)
+                f"{self.folder} is not the home of a node",
+                remedy=f"name it by --home; or make one there: owsgit node init NAME --home {self.folder}",
             ) from None
         return NodeSettings.parse(data, str(self.settings_file))
 

@@ -153,7 +153,7 @@ class LocalNode:
                     quiet = not event.plan.steps or event.commit == told
                     told = event.commit
                 if not quiet:
-                    for line in story.lines(event):
+                    for line in story.lines(event, ", as is told above"):  # owsgit status asks a node
                         self._say(line)
 
     async def _show_logs(self) -> None:

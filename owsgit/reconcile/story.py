@@ -14,15 +14,15 @@ MISSING_SHOWN_MAX = 30
 _WORDS = {Phase.READY: "ready", Phase.FAILED: "FAILED", Phase.SUSPENDED: "suspended"}
 
 
-def lines(event: Event) -> Iterator[str]:
-    """The lines that tell of `event`."""
+def lines(event: Event, failed: str = ": owsgit status shows why") -> Iterator[str]:
+    """The lines that tell of `event`; `failed` says where failures are looked at."""
     if isinstance(event, Planned):
         yield f"owsgit: plan: {event.plan.summary()}"
         yield from (f"  {line}" for line in event.plan.lines())
     elif isinstance(event, Progress):
         yield f"  {event.key}: {event.text}"
     elif isinstance(event, Settled):
-        yield f"owsgit: done, but {event.failed} failed: owsgit status shows why" if event.failed else "owsgit: done"
+        yield f"owsgit: done, but {event.failed} failed{failed}" if event.failed else "owsgit: done"
     else:
         yield from _outcome(event)
 

@@ -15,6 +15,8 @@ from owsgit.runtime.recipes import Places, Recipe
 
 FILE, LOCKS, SETTINGS = "package.json", ("package-lock.json", "npm-shrinkwrap.json"), ".npmrc"
 FOLDER = "node_modules"
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
+"""Whom the machine trusts, an index's own authority too: pip asks them by itself, Node.js only if it is told."""
 _KINDS = ("dependencies", "optionalDependencies")
 
 
@@ -85,7 +87,8 @@ def _environment(places: Places, index: Index, program: Path) -> Mapping[str, st
         **({"registry": index.url} if index.url else {}),
     }
     path = {"PATH": f"{program.parent}:/usr/local/bin:/usr/bin:/bin"}
-    return {**path, **{f"npm_config_{name}": value for name, value in settings.items()}}
+    trusted = {"NODE_EXTRA_CA_CERTS": str(AUTHORITIES)} if AUTHORITIES.is_file() else {}
+    return {**path, **trusted, **{f"npm_config_{name}": value for name, value in settings.items()}}
 
 
 def _inline_links(work: Path) -> None:
@@ -145,6 +148,11 @@ def _version(npm: Path) -> str:
 
 
 _CAUSES = (
+    (
+        r"SELF_SIGNED_CERT|UNABLE_TO_GET_ISSUER_CERT|UNABLE_TO_VERIFY_LEAF",
+        "the index's certificate is of an authority that this node does not trust",
+        "add it to those of the node's system: update-ca-certificates",
+    ),
     (
         r"EINTEGRITY",
         "a package is not the one that the lock speaks of",

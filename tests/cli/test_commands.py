@@ -149,7 +149,7 @@ def test_every_command_has_help_and_an_output_option() -> None:
         (["logs", "helo"], 1, "there is no function 'helo'"),
         (["verify", "--project", "ows1qqqq"], 1, "is not a project id"),
         (["init", "a b"], 1, "is not a project's name"),
-        (["node", "show", "--home", "/nowhere"], 3, "is not the home of a node"),
+        (["node", "show", "--home", "/nowhere"], 3, "make one there: owsgit node init NAME --home /nowhere"),
         (["node", "init", "x", "--owner", "ssh-ed25519 AAAA"], 1, "--owner:"),
     ],
 )
@@ -246,6 +246,7 @@ def test_a_gateway_goes_through_the_ledger_as_openapi(place: Place, tmp_path: Pa
     exported = tmp_path / "api.json"
     exported.write_text(place("gateway", "export", "api", "--node", "origin", "--format", "json").text)
     document = json.loads(exported.read_text())
+    assert document == json.loads(place("gateway", "export", "api", "--format", "json").text)
     operation = document["paths"]["/hello/{name}"]["get"]
     operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": {"pattern": "^[a-z]+$"}}]
     operation["x-amazon-apigateway-request-validator"] = "all"

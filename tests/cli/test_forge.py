@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import click
 import pytest
 import yaml
 
+from owsgit.cli import pull_request
+from owsgit.ledger.repository import Clone
+from owsgit.model.errors import UnavailableError
 from tests.conftest import serve
 from tests.support import projects
 from tests.support.nodes import Node, free_port, owsgit
@@ -72,7 +76,9 @@ def test_a_comment_says_nothing_of_the_commits_own(shop: Project, bob: Person) -
     assert fences % 2 == 0 and fences >= 2
 
 
-def test_a_branch_that_is_behind_is_judged_from_where_it_left(shop: Project, bob: Person, carol: Person) -> None:
+def test_a_branch_that_is_behind_is_judged_from_where_it_left(
+    shop: Project, bob: Person, carol: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop.git("checkout", "-q", "-b", "pr")
     shop.write("functions/f/app.py", projects.HELLO.replace("hello", "hi"))
     shop.commit("Say hi", by=bob)
@@ -94,6 +100,13 @@ def test_a_branch_that_is_behind_is_judged_from_where_it_left(shop: Project, bob
     shop.commit("the same line")
     status, data = verify(shop, bob, "main..pr", "--merged-by", "carol")
     assert status == 1 and "conflicts" in str(data["problems"])
+    older = shop.folder.parent / "older/git"
+    older.parent.mkdir()
+    older.write_text(f'#!/bin/sh\n[ "$1" = version ] && echo git version 2.37.2 || exec {shutil.which("git")} "$@"\n')
+    older.chmod(0o755)
+    monkeypatch.setenv("PATH", str(older.parent), prepend=os.pathsep)
+    with pytest.raises(UnavailableError, match=r"git 2\.37\.2 cannot try a merge"):
+        pull_request.check(Clone(shop.folder), "main..pr", "carol")
 
 
 def test_a_range_starts_from_what_was_decided_and_not_from_what_a_merge_brought(shop: Project, bob: Person) -> None:

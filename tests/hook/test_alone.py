@@ -24,15 +24,23 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def push(project: Project, bare: Path, ref: str = "HEAD:main") -> projects.Done:
+def push(project: Project, bare: Path, ref: str = "HEAD:main", python: str = sys.executable) -> projects.Done:
     done = subprocess.run(
         ["git", "push", str(bare), ref],
         cwd=project.folder,
-        env={**project.owner.environment, "OWSGIT_PYTHON": sys.executable},
+        env={**project.owner.environment, "OWSGIT_PYTHON": python},
         capture_output=True,
         text=True,
     )
     return projects.Done(done.returncode, done.stdout + done.stderr)
+
+
+def test_a_python_without_owsgit_lets_nothing_in_and_says_what_to_set(project: Project, bare: Path) -> None:
+    other = bare / "python"
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    other.chmod(0o755)
+    refused = push(project, bare, python=str(other))
+    assert refused.status != 0 and "OWSGIT_PYTHON to one that has it: .venv/bin/python of its" in refused.text
 
 
 def test_it_lets_in_what_is_signed_and_allowed(project: Project, bare: Path) -> None:

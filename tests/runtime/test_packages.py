@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from owsgit.model.errors import InvalidError, UnavailableError
-from owsgit.runtime import packages
+from owsgit.runtime import node_packages, packages
 from owsgit.runtime.bubblewrap import Bubblewrap
 from owsgit.runtime.indexes import Indexes
 from owsgit.runtime.packages import BuildError, PackageStore
@@ -345,12 +345,20 @@ def npm_package(name: str, **more: str) -> bytes:
     return data.getvalue()
 
 
+def test_an_index_whose_authority_is_unknown_to_npm_is_told(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"dependencies": {"left": "^1"}}')
+    recipe = node_packages.recipe(tmp_path, "nodejs", Indexes(NOWHERE))
+    failure = recipe.explain("npm error code SELF_SIGNED_CERT_IN_CHAIN") if recipe else None
+    assert failure is not None and "update-ca-certificates" in failure.remedy
+
+
 def test_packages_of_node_are_installed_by_npm(builder: Builder) -> None:
     package = '{"dependencies": {"left": "file:vendor/left.tgz", "right": "file:./right"}}'
     files: dict[str, str | bytes] = {
         "package.json": package,
         "vendor/left.tgz": npm_package("left"),
-        "right/package.json": '{"name": "right", "version": "1.0.0"}',
+        "right/package.json": '{"name": "right", "version": "1.0.0", "scripts": {"install": "node trusted.js"}}',
+        "right/trusted.js": "require('fs').readFileSync(process.env.NODE_EXTRA_CA_CERTS)",
     }
     folder = builder.build(files, "nodejs")
     assert (folder / "left/index.js").exists() and (folder / "right/package.json").exists()

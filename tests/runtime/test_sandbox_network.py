@@ -147,7 +147,7 @@ def test_what_the_node_gives_itself_is_reached_and_nothing_beside_it(
     "address",
     [
         "127.9.9.9", "0.0.0.0", "::1", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "224.0.0.1", "fd00:ec2::254",
-        "::ffff:168.63.129.16",
+        "::ffff:168.63.129.16", "64:ff9b::169.254.169.254", "2002:a9fe:a9fe::1",
     ],
 )  # fmt: skip
 def test_no_name_leads_to_the_machine_or_to_a_metadata_service(address: str) -> None:
