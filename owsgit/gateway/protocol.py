@@ -44,6 +44,10 @@ READER_SECONDS = 10.0
 PIPELINED_MAX = 256
 """Requests that a client sends before it has the answer of the first."""
 
+PIECE_BYTES = 4096
+"""Parsed at once. Which of its bytes are whose head is not known, so all of them count as the last one's: requests that
+come together must not add up to one with too large a head."""
+
 CHUNK_OVERHEAD_MAX = 16
 """Bytes that frame one byte of a chunked body, at the worst."""
 
@@ -281,15 +285,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self._reader = self.loop.call_later(READER_SECONDS, self._look_at_reader)
 
     def data_received(self, data: bytes) -> None:
-        if self.refusal:
+        if len(data) <= PIECE_BYTES:
+            self._parse(data)
             return
+        pieces = memoryview(data)
+        for start in range(0, len(data), PIECE_BYTES):
+            if not self._parse(pieces[start : start + PIECE_BYTES]):
+                return
+
+    def _parse(self, data: bytes | memoryview) -> bool:
+        """Whether to go on with what is behind it."""
+        if self.refusal:
+            return False
         before = self._all_body_bytes
         self._arriving = len(data)
+        goes_on = True
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
             self._refuse(_BAD)
         except httptools.HttpParserUpgrade:
+            goes_on = False
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
         self._framing_bytes += len(data) - (self._all_body_bytes - before)
@@ -298,6 +314,7 @@ class BoundedProtocol(HttpToolsProtocol):
         bound = most if self._in_head else 2 * most + CHUNK_OVERHEAD_MAX * self._body_bytes
         if self._framing_bytes > bound and not self.transport.is_closing():
             self._refuse(_TOO_LARGE)
+        return goes_on
 
     def _refuse(self, answer: bytes) -> None:
         """Take no more of this connection. What came before gets its own answer, and no other."""

@@ -25,7 +25,7 @@ from owsgit.model.errors import UnavailableError
 from owsgit.model.iam.context import Context
 from owsgit.model.iam.decision import Decision
 from owsgit.model.names import Scope
-from owsgit.model.service import Credential, Told
+from owsgit.model.service import Credential, CredentialError, Told
 from tests.support.doors import Buckets
 
 KEY, SECRET = "ASIA" + "A" * 16, "secret"
@@ -77,8 +77,9 @@ class Tables:
         self.callers.append(caller)
         if limit == 99:
             raise RuntimeError("the password is hunter2")
-        if limit == 98:
-            raise UnavailableError("the disk is full", file="/srv/node-a/t.table", remedy="free some space")
+        if limit in (97, 98):
+            file = f"/srv/node-a/{'tu'[limit - 97]}.table"
+            raise UnavailableError("the disk is full", file=file, remedy="free some space")
         return {"TableNames": ["t"]}
 
 
@@ -102,6 +103,7 @@ class Node:
         self.streets, self.tables = Streets(), Tables()
         self.contexts: list[Context] = []
         self.decision = Decision(True, "allowed")
+        self.why_not = ""  # the credentials are not good
         self.folder, self.audit = folder, Audit(folder, "a")
         self.door = Door(
             [self.tables, Limits(), Buckets()],
@@ -114,8 +116,9 @@ class Node:
             ),
         )
 
-    @staticmethod
-    def credential(token: str) -> Credential:
+    def credential(self, token: str) -> Credential:
+        if self.why_not:
+            raise CredentialError(self.why_not)
         now = int(time.time())
         return Credential(KEY, SECRET, "bob", "arn:aws:iam::123456789012:user/bob", "bob", now, now + 3600)
 
@@ -279,10 +282,24 @@ def test_what_fails_inside_is_not_told(node: Node) -> None:
 def test_what_is_not_there_is_logged_once_and_told_without_its_path(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
-    replies = [asked(node, b'{"Limit": 98}') for _ in range(3)]
+    replies = [asked(node, b'{"Limit": %d}' % limit) for _ in range(3) for limit in (97, 98)]
     assert {reply.status for reply in replies} == {503}
     assert b"the disk is full; free some space" in replies[0].body and b"/srv" not in replies[0].body
-    assert caplog.text.count("ListTables: /srv/node-a/t.table: the disk is full") == 1
+    for table in "tu":
+        assert caplog.text.count(f"ListTables: /srv/node-a/{table}.table: the disk is full") == 1
+
+
+def test_a_body_that_comes_slowly_does_not_outlive_its_credentials(node: Node) -> None:
+    async def read() -> bytes:
+        node.why_not = "the key that bob logged in with is not in the ledger any more"
+        return b"{}"
+
+    reply = asyncio.run(node.door.answer(Arrival("id", request(), read, _nothing, "192.0.2.1", False)))
+    assert reply.status == 400 and b"UnrecognizedClientException" in reply.body and not node.tables.callers
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    yield b""
 
 
 def test_of_a_key_that_is_there_twice_all_see_the_same(node: Node) -> None:

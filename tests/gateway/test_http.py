@@ -226,4 +226,7 @@ def test_large_bodies_and_pipelined_requests_are_served(gateway: Served) -> None
     head = b"POST / HTTP/1.1\r\nHost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
     answer = raw(gateway.port, head + body + head + body + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200") == 3
+    many = b"GET / HTTP/1.1\r\nHost: x\r\nx-long: %b\r\n\r\n" % (b"x" * 2000) * 100
+    answer = raw(gateway.port, many + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200") == 101, "each head is small"
     assert gateway.client.post("/", content=iter([b"y"] * 3000)).status_code == 200

@@ -191,10 +191,12 @@ class TableHandler:
         chosen = self._keeping.chosen()
         if record.path.exists():
             engine = self._keeping.sqlite()
-            items = (await engine.facts(name)).items if name not in self._catalog.dropping else 0
-            if not items:
+            items = 0
+            if name in self._catalog.dropping:
                 record.path.unlink(missing_ok=True)
                 await engine.drop(name)
+            else:
+                items = await engine.drop_empty(name, lambda: record.path.unlink(missing_ok=True))
         elif chosen is not None:
             items = await self._keeping.postgresql(chosen).drop_empty(name)
             if not items and not self._catalog.tables:

@@ -134,12 +134,29 @@ class SqliteEngine(SqliteReads, Engine):
         """Nobody else makes indexes."""
 
     async def drop(self, table: str) -> None:
-        def work(_: Work) -> None:
-            self._writer.drop(table)
-            self._generations[table] = self._generation(table) + 1
-
-        await self._writer.do([table], work, alone=True)
+        await self._writer.do([table], lambda _: self._drop(table), alone=True)
         self._reader.prune()
+
+    async def drop_empty(self, table: str, before: Callable[[], None]) -> int:
+        """The same, unless it has items: how many that are, once all that was asked for is written. `before` is what
+        goes before its file does, in the thread that writes."""
+
+        def work(_: Work) -> int:
+            if table in self._writer.behind:
+                raise self._writer.trouble()
+            items = int(self._writer.file(table).database.execute("SELECT items FROM meta").fetchone()[0])
+            if not items:
+                before()
+                self._drop(table)
+            return items
+
+        items = await self._writer.do([table], work, alone=True)
+        self._reader.prune()
+        return items
+
+    def _drop(self, table: str) -> None:
+        self._writer.drop(table)
+        self._generations[table] = self._generation(table) + 1
 
     async def write(self, tables: Collection[str], work: Callable[[Transaction], Result]) -> Result:
         return await self._writer.do(tables, work)

@@ -171,6 +171,18 @@ def test_a_table_with_items_is_not_deleted(services: Services) -> None:
         call(services, "delete_table", table_name="orders")
 
 
+def test_a_write_that_is_under_way_is_no_less_an_item(services: Services) -> None:
+    apply(services, PLAIN)
+    api = handler(services).apis[0]
+
+    async def both() -> list[Any]:
+        writing = api.put_item(CALLER, table_name="orders", item={"id": value(1)})
+        return await asyncio.gather(writing, handler(services).delete("orders"), return_exceptions=True)
+
+    written, deleted = services.run(both())
+    assert "has 1 items" in str(deleted) if written == {} else isinstance(written, UnavailableError), (written, deleted)
+
+
 def test_items_end_and_the_stream_says_who_removed_them(services: Services) -> None:
     apply(services, document(timeToLive={"attributeName": "ends"}, streamSpecification={"streamEnabled": True}))
     expiry, catalog = handler(services)._expiry, handler(services)._catalog
