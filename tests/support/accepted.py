@@ -55,8 +55,8 @@ def files(bob: people.Person) -> dict[str, Any]:
         "port": 8080,
         "stages": {"$default": {}, "beta": {"variables": {"fn": "hello"}}},
         "domains": [{"name": "api.example.com", "basePath": "/v1"}, {"name": "*.example.com", "stage": "beta"}],
-        "cors": {"origins": ["https://example.com"], "methods": ["GET", "POST"], "maxAge": 600},
-        "authorizers": {"people": JWT, "own": {"type": "request", "function": "hello", "identity": ["$request.header.x"]}},
+        "cors": {"allowOrigins": ["https://example.com"], "allowMethods": ["GET", "POST"], "maxAge": 600},
+        "authorizers": {"people": JWT, "own": {"type": "request", "function": "hello", "identitySource": ["$request.header.x"]}},
         "throttle": {"rate": 1000, "burst": 2000, "perClient": {"rate": 20, "burst": 40}},
         "limits": {"bodyBytes": 1048576, "connectionsPerClient": 100},
         "compression": {},
@@ -64,7 +64,7 @@ def files(bob: people.Person) -> dict[str, Any]:
         "models": {"Order": {"type": "object", "required": ["id"], "properties": {"id": {"type": "integer"}}}},
         "routes": {
             "GET /hello/{name}": {"function": "hello", "cache": {"ttl": 60}, "etag": True},
-            "POST /orders": {"function": "hello", "auth": "people", "scopes": ["orders"], "request": {"body": "Order"}},
+            "POST /orders": {"function": "hello", "auth": "people", "scopes": ["orders"], "request": {"body": {"application/json": "Order"}}},
             "PUT /later": {"function": "hello", "invocationType": "Event", "apiKeyRequired": True},
             "ANY /old/{rest+}": {"http": {"uri": "https://old.example.com"}, "timeout": 5},
             "GET /health": {"response": {"statusCode": 200, "body": "ok"}},
@@ -159,4 +159,4 @@ def write(name: str) -> Path:
 
 
 if __name__ == "__main__":
-    print(write(sys.argv[1]))  # noqa: T201
+    print(write(sys.argv[1]))
