@@ -309,13 +309,10 @@ def response(version: str, payload: bytes, decoded: bool = True) -> Response:
 
 def head(answer: dict[str, Any], content_type: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
     """Status and headers of an answer; `content_type` if it names none. Raises MalformedResponseError."""
-    headers = _response_headers(answer)
-    for name, _ in headers:
-        if name == b"content-type":
-            break
-    else:
+    status, headers = answer["statusCode"], _response_headers(answer)
+    if not any([name == b"content-type" for name, _ in headers]):  # noqa: C419 - a generator costs more than a few names
         headers.append((b"content-type", content_type))
-    return _status(answer["statusCode"]), headers
+    return status if type(status) is int and 200 <= status <= 599 else _status(status), headers
 
 
 def _status(value: Any) -> int:

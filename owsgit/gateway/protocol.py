@@ -55,6 +55,7 @@ WATCH_SECONDS = 0.5
 """How exactly these times are kept."""
 
 NEVER = float("inf")
+_PROTOCOLS = {"1.1": "HTTP/1.1", "1.0": "HTTP/1.0"}
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _BAD = (
@@ -343,11 +344,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self.deadline = self._body_began + FIRST_LOOK_SECONDS
         parser = self.parser
         method, version = parser.get_method().decode("ascii"), parser.get_http_version()
-        self._upgrading = parser.should_upgrade() and self._should_upgrade()
+        upgrade = parser.should_upgrade()
+        self._upgrading = upgrade and self._should_upgrade()
         body = Incoming(self, self.expect_100_continue)
-        exchange = Exchange(
-            method, self.url, self.headers, body, self._client, self.scheme or "http", f"HTTP/{version}"
-        )
+        protocol = _PROTOCOLS.get(version) or f"HTTP/{version}"
+        exchange = Exchange(method, self.url, self.headers, body, self._client, self.scheme or "http", protocol)
         if self._upgrading and not self.application.admits(exchange):
             self._refuse(_MISDIRECTED)
             return
@@ -356,13 +357,15 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self.refusal:
             return
-        if version not in ("1.1", "1.0") or _is_odd(exchange, version) or len(self.pipeline) >= PIPELINED_MAX:
+        coding = exchange.first.get(b"transfer-encoding")
+        odd = version not in _PROTOCOLS or (coding is not None and _is_odd(coding, version))
+        if odd or len(self.pipeline) >= PIPELINED_MAX:
             self._refuse(_BAD)
             return
         if received > HEAD_BYTES_SMALL:
             exchange.head_bytes = head_size(exchange)
         # after an upgrade that is not made, the parser takes nothing more
-        kept = parser.should_keep_alive() and not parser.should_upgrade() and not self._leaving
+        kept = parser.should_keep_alive() and not upgrade and not self._leaving
         cycle = Cycle(self, exchange, body, kept)
         previous, self.cycle = self.cycle, cycle
         if previous is None or previous.response_complete:
@@ -382,7 +385,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         if self.pipeline:
             self._run(self.pipeline.pop()[0])  # type: ignore[arg-type]
         elif self.deadline == NEVER:  # the whole request is there
@@ -524,10 +528,9 @@ def client_of(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Cli
     return Client(address, port, certificate, getattr(ssl_object.context, "secured", None))
 
 
-def _is_odd(exchange: Exchange, version: str) -> bool:
+def _is_odd(coding: bytes, version: str) -> bool:
     """Whether the body is framed in a way that another server may read otherwise."""
-    coding = exchange.first.get(b"transfer-encoding")
-    return coding is not None and (version == "1.0" or coding.strip().lower() != b"chunked")
+    return version == "1.0" or coding.strip().lower() != b"chunked"
 
 
 async def _nothing() -> AsyncIterator[bytes]:

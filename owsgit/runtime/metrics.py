@@ -111,12 +111,13 @@ class FunctionMetrics:
 
     def report(self, report: Report) -> None:
         """Take what a worker tells of a request that ended."""
-        self._recent.append(report.duration_seconds)
-        self.duration.observe(report.duration_seconds)
-        if report.memory_bytes:
-            self.memory.observe(report.memory_bytes)
-        if report.init_seconds is not None:
-            self.init.observe(report.init_seconds)
+        seconds, init, memory = report
+        self._recent.append(seconds)
+        self.duration.observe(seconds)
+        if memory:
+            self.memory.observe(memory)
+        if init is not None:
+            self.init.observe(init)
 
     def summary(self) -> dict[str, Any]:
         """For status: since the function was first applied; the percentiles are of the last requests."""

@@ -199,8 +199,8 @@ class Pool:
 
     def _fits_behind(self, worker: QueuedWorker, call: Call) -> bool:
         """Whether a worker of brief requests takes one more, and is soon through with what it has."""
-        typical = self._typical
-        return typical is not None and len(worker.under_way) * typical < WAIT_SECONDS and worker.has_room(call)
+        typical, waiting = self._typical, len(worker.under_way)
+        return typical is not None and waiting < DEPTH and waiting * typical < WAIT_SECONDS and worker.has_room(call)
 
     def _learn(self, seconds: float) -> None:
         """Brief ones count for more: on a busy machine others take longer than they need."""

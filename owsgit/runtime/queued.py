@@ -41,7 +41,7 @@ from owsgit.runtime.sandbox import Sandbox
 from owsgit.runtime.streamed import CONTENT_TYPE_BYTES_MAX, Streamed
 from owsgit.runtime.worker import Call
 
-DEPTH = 8
+DEPTH = 32
 """Requests that a worker has at most, with the one that it runs: enough to bridge a turn of the node."""
 
 PATIENCE_SECONDS = 0.005
