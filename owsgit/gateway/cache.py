@@ -205,7 +205,7 @@ class Cached:
     async def _ask(self, handler: Handler, exchange: Exchange, key: Key) -> Response:
         exchange.facts["cache"] = "MISS"
         # a condition is the client's: it is held against what is stored, not passed on
-        exchange.headers = [pair for pair in exchange.headers if pair[0] not in _CONDITIONS]
+        exchange.replace_headers([pair for pair in exchange.headers if pair[0] not in _CONDITIONS])
         response = await handler(exchange)
         seconds = self._seconds(exchange, response)
         if seconds > 0 and await _is_whole(response, self._rule.bytes_max):

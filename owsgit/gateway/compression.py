@@ -134,7 +134,8 @@ def decode_request(exchange: Exchange) -> None:
     encoding = _DECODED.get(exchange.header(b"content-encoding").strip().lower())
     if encoding is None:
         return
-    exchange.headers = [pair for pair in exchange.headers if pair[0] not in (b"content-encoding", b"content-length")]
+    undone = (b"content-encoding", b"content-length")
+    exchange.replace_headers([pair for pair in exchange.headers if pair[0] not in undone])
     exchange.replace_body(lambda body: DecodedBody(body, encoding, exchange.limits.body_bytes))
 
 

@@ -129,14 +129,13 @@ class Exchange:
 
     __slots__ = (
         "_body",
-        "_first",
-        "_first_of",
         "_read",
         "_room",
         "authorizer",
         "began",
         "client",
         "facts",
+        "first",
         "head_bytes",
         "headers",
         "host",
@@ -167,9 +166,8 @@ class Exchange:
     ) -> None:
         """`target` is the request's path and query as they came; `protocol` is such as HTTP/1.1."""
         self.method, self.target, self.headers, self.client = method, target, headers, client
+        self.first: Mapping[bytes, bytes] = dict(reversed(headers))  # the first header of each name
         self.scheme, self.protocol = scheme, protocol
-        self._first: Mapping[bytes, bytes] = {}
-        self._first_of: Headers | None = None
         self._body = body
         self._read: bytes | None = None
         self._room = 0  # taken for the body
@@ -199,13 +197,9 @@ class Exchange:
         """The decoded path below the mount."""
         return "/" + "/".join(self.segments)
 
-    @property
-    def first(self) -> Mapping[bytes, bytes]:
-        """The first header of each name. Headers are not changed in their list: another list takes its place."""
-        headers = self.headers
-        if self._first_of is not headers:
-            self._first_of, self._first = headers, dict(reversed(headers))
-        return self._first
+    def replace_headers(self, headers: Headers) -> None:
+        """Have these in place of all that came."""
+        self.headers, self.first = headers, dict(reversed(headers))
 
     def header(self, name: bytes) -> bytes:
         """The first header of that name; empty without one."""
@@ -216,19 +210,29 @@ class Exchange:
 
         Raises RefusedError (too large, too slow, no memory), ClientGoneError.
         """
-        if self._read is None:
+        found = self.at_once(most)
+        if found is None:
             most = self.limits.body_bytes if most is None else most
-            self._read = self._body.rest()
-            if self._read is None:
-                first = await self._body.next()
-                self._read = await self._rest(first, most) if first else b""
-            if len(self._read) > most:
-                self._read = None
+            first = await self._body.next()
+            found = await self._rest(first, most) if first else b""
+            if len(found) > most:
                 raise too_large()
-            self.received = len(self._read)
-        elif most is not None and len(self._read) > most:  # whoever read it before takes more
+            self._read, self.received = found, len(found)
+        return found
+
+    def at_once(self, most: int | None = None) -> bytes | None:
+        """The same if all of it is there already, as of most requests; else None. Raises RefusedError (too large)."""
+        found = self._read
+        if found is None:
+            found = self._body.rest()
+            if found is None:
+                return None
+            if len(found) > (self.limits.body_bytes if most is None else most):
+                raise too_large()
+            self._read, self.received = found, len(found)
+        elif most is not None and len(found) > most:  # whoever read it before takes more
             raise too_large()
-        return self._read
+        return found
 
     def replace_body(self, made: Callable[[Body], Body]) -> None:
         """Have the body read through another one, as long as nothing is read of it."""

@@ -1,6 +1,7 @@
 """The integrations with what can be invoked: functions, in API Gateway's payload formats, now or later."""
 
 import logging
+from time import monotonic
 
 import orjson
 
@@ -22,28 +23,45 @@ log = logging.getLogger("owsgit.gateway")
 class FunctionIntegration:
     """Invokes resource `name` of `target`, in a payload format, and waits for its answer for `timeout` seconds."""
 
+    times_itself = True
+    """See `timed`."""
+
     def __init__(self, target: Target, name: str, payload_version: str, timeout: float) -> None:
         self._target, self._name, self._version = target, name, payload_version
         self._deadlines = Deadlines(timeout)
         self._pace = Pace()
 
     async def __call__(self, exchange: Exchange) -> Response:
+        began, version = monotonic(), self._version
+        try:
+            body = exchange.at_once()
+            invocation = invocation_with(version, exchange, await exchange.read() if body is None else body)
+            try:
+                # the function goes on when the client is answered, as it does behind API Gateway
+                with self._deadlines:
+                    answer = await self._target.invoke(self._name, invocation)
+            except TimeoutError:
+                raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
+            except OwsgitError as error:
+                log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
+                exchange.facts["integration.error"] = str(error)
+                refused = failure(version, 503, "INTEGRATION_FAILURE")
+                raise self._pace.slowed(refused, exchange.began) from None
+            if answer.error is not None:
+                raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
+            response = self._response(exchange, answer.payload)
+            exchange.integration_status = response.status
+            return response
+        except RefusedError as refusal:
+            exchange.integration_status = refusal.status
+            raise
+        finally:
+            exchange.integration_seconds = monotonic() - began
+
+    def _response(self, exchange: Exchange, answered: bytes) -> Response:
         version = self._version
-        invocation = await invocation_of(version, exchange)
         try:
-            # the function goes on when the client is answered, as it does behind API Gateway
-            with self._deadlines:
-                answer = await self._target.invoke(self._name, invocation)
-        except TimeoutError:
-            raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
-        except OwsgitError as error:
-            log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
-            exchange.facts["integration.error"] = str(error)
-            raise self._pace.slowed(failure(version, 503, "INTEGRATION_FAILURE"), exchange.began) from None
-        if answer.error is not None:
-            raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
-        try:
-            return payload.response(version, answer.payload, payload.decodes(version, exchange))
+            return payload.response(version, answered, payload.decodes(version, exchange))
         except MalformedResponseError as error:
             log.warning("%s %s: %s answered badly: %s", exchange.mount.api, exchange.route_key, self._name, error)
             exchange.facts["integration.error"] = str(error)
@@ -74,7 +92,12 @@ class EventIntegration:
 
 async def invocation_of(version: str, exchange: Exchange) -> Invocation:
     """Raises RefusedError for a request that is too large for an event."""
-    event = payload.event(version, exchange, await exchange.read())
+    return invocation_with(version, exchange, await exchange.read())
+
+
+def invocation_with(version: str, exchange: Exchange, body: bytes) -> Invocation:
+    """The same once its body is read."""
+    event = payload.event(version, exchange, body)
     if len(event) > EVENT_BYTES_MAX:
         raise too_large()
     return Invocation(event, exchange.id, exchange.trace_id)

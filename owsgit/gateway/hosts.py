@@ -21,6 +21,8 @@ from owsgit.gateway.table import PATH_BYTES_MAX
 from owsgit.gateway.tls import Security
 
 ANY_HOST = ""
+KNOWN_BYTES_MAX = 256
+"""Of a path whose segments are kept."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def read_target(exchange: Exchange) -> None:
         # RFC 9112 3.2.2: the field is ignored, and replaced for whoever reads it later
         target, hosts = absolute["rest"] or b"/", [absolute["host"]]
         exchange.target = target
-        exchange.headers = [(b"host", hosts[0]), *(pair for pair in exchange.headers if pair[0] != b"host")]
+        exchange.replace_headers([(b"host", hosts[0]), *(pair for pair in exchange.headers if pair[0] != b"host")])
     if len(hosts) > 1 or (not hosts and exchange.protocol != "HTTP/1.0"):
         raise _bad()
     exchange.host = host_of(hosts[0]) if hosts else ""
@@ -143,14 +145,19 @@ def read_target(exchange: Exchange) -> None:
     path, _, query = target.partition(b"?")
     if len(path) > PATH_BYTES_MAX:
         raise RefusedError(414, "URI Too Long")
-    if _CLEAN.fullmatch(path):
-        exchange.segments = path[1:].decode("ascii").split("/")
-    else:
-        exchange.segments = _segments(path)
+    exchange.segments = list(_known(path)) if len(path) <= KNOWN_BYTES_MAX else _segments(path)
     exchange.query = query.decode("latin-1")
 
 
+@lru_cache(1024)
+def _known(path: bytes) -> tuple[str, ...]:
+    """The segments of a path that is asked for again and again. Raises RefusedError."""
+    return tuple(_segments(path))
+
+
 def _segments(path: bytes) -> list[str]:
+    if _CLEAN.fullmatch(path):
+        return path[1:].decode("ascii").split("/")
     if not _PATH.fullmatch(path):
         raise _bad()
     *before, last = path[1:].split(b"/")

@@ -194,7 +194,8 @@ class Shown:
             try:
                 return await handler(exchange)
             finally:  # the log tells what the client asked for
-                exchange.headers, exchange.query, exchange.segments, exchange.mount = kept
+                headers, exchange.query, exchange.segments, exchange.mount = kept
+                exchange.replace_headers(headers)
 
         return shown
 
@@ -206,7 +207,8 @@ class Shown:
             path = self._path.fill(exchange)
             exchange.segments = [unquote(segment) for segment in path[1:].split("/")]
             exchange.mount = replace(exchange.mount, base_path=())
-        exchange.headers, exchange.query = headers, query
+        exchange.query = query
+        exchange.replace_headers(headers)
 
 
 def answered(by_status: Mapping[int, Changes]) -> Callable[[Handler], Handler]:

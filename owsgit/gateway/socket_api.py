@@ -159,7 +159,7 @@ class WebSocketApi:
         try:
             connections.add(connection)
             await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-            exchange.headers = []  # as long as the connection lives, they would too
+            exchange.replace_headers([])  # as long as the connection lives, they would too
             code, reason = await self._converse(connection, receive)
         except OSError:  # it went before it was accepted
             pass

@@ -68,14 +68,14 @@ def receive(exchange: Exchange) -> None:
     exchange.trace_id = amzn or (trace.amzn if trace is not None else "")
     bad = {TRACEPARENT: trace is None, AMZN: not amzn}
     if any(bad[name] for name, _ in found):
-        exchange.headers = [pair for pair in exchange.headers if not bad.get(pair[0], False)]
+        exchange.replace_headers([pair for pair in exchange.headers if not bad.get(pair[0], False)])
 
 
 def passed_on(exchange: Exchange, trace: Trace) -> None:
     """Have whatever is behind know the trace."""
     kept = [pair for pair in exchange.headers if pair[0] not in (TRACEPARENT, AMZN)]
     exchange.trace_id = trace.amzn
-    exchange.headers = [*kept, (TRACEPARENT, trace.traceparent), (AMZN, trace.amzn.encode())]
+    exchange.replace_headers([*kept, (TRACEPARENT, trace.traceparent), (AMZN, trace.amzn.encode())])
 
 
 def of(exchange: Exchange) -> Trace | None:

@@ -123,12 +123,26 @@ class Frames(asyncio.BufferedProtocol):
                 self._finish()
             return
         self._end += nbytes
-        start = 0
+        start = self._take_whole() if self._taker is not None else 0
         while self._filled < 0 and self._end - start >= HEADER.size and self._problem is None:
             start = self._begin(start)
         rest = self._end - start
         self._buffer[:rest] = self._buffer[start : self._end]
         self._end = rest
+
+    def _take_whole(self) -> int:
+        """Take the frames that are whole in the buffer, as most are; where the next one begins."""
+        start, size, last = 0, HEADER.size, self._end - HEADER.size
+        buffer = memoryview(self._buffer)
+        while start <= last and self._taker is not None and self._problem is None:
+            length, kind, number = HEADER.unpack_from(buffer, start)
+            end = start + size + length
+            if end > self._end:
+                break
+            payload = bytes(buffer[start + size : end])
+            start = end
+            self._taker(kind, number, payload)
+        return start
 
     def _begin(self, start: int) -> int:
         """Take the frame that begins in the buffer, as far as it is there; where the next one begins."""
