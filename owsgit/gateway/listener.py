@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from owsgit.gateway.door import Door, Greeter
-from owsgit.gateway.exchange import Exchange, Response
+from owsgit.gateway.exchange import Exchange
 from owsgit.gateway.hosts import Binding, VirtualHosts
 from owsgit.gateway.limits import Connections
 from owsgit.gateway.protocol import BoundedProtocol
@@ -96,6 +96,7 @@ class Listener:
         self._places: dict[str, Place] = {}  # by owner, the newest last
         self.security = Security(proofs=proofs if proofs is not None else {})
         self._hosts = VirtualHosts(())
+        self.handle = self._hosts.handle
         self.limits = self._hosts.limits
         """The largest of what the gateways take: whose request it is, is only known when its head is read."""
         self.connections = Connections()
@@ -104,9 +105,6 @@ class Listener:
         self._bound: socket.socket | None = None
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
-
-    def handle(self, exchange: Exchange) -> Awaitable[Response]:
-        return self._hosts.handle(exchange)
 
     @property
     def websockets(self) -> ASGIApp | None:
@@ -136,7 +134,7 @@ class Listener:
         bindings = (each for own in newest for each in own.bindings)
         self._places = places
         self._hosts = VirtualHosts(bindings, self.security if self.tls else None)
-        self.limits = self._hosts.limits
+        self.handle, self.limits = self._hosts.handle, self._hosts.limits
         if self._server is not None:
             self._take_sockets(self._server.config)
 

@@ -100,6 +100,9 @@ class RoutingTable(Generic[Item]):
     def __init__(self, routes: Iterable[tuple[str, Item]]) -> None:
         self._root: _Node[Item] = _Node()
         self._default: tuple[RouteKey, Item] | None = None
+        self._plain: dict[
+            tuple[str, ...], dict[str, tuple[RouteKey, Item]]
+        ] = {}  # routes without parameters, by method
         for text, item in routes:
             key = parse_key(text)
             if key.path == DEFAULT:
@@ -119,12 +122,17 @@ class RoutingTable(Generic[Item]):
             else:
                 node = node.literal.setdefault(segment, _Node())
         (node.rest if key.greedy else node.here)[key.method] = key, item
+        if not key.names:
+            self._plain.setdefault(tuple(filter(None, key.segments)), {})[key.method] = key, item
 
     def match(self, method: str, segments: list[str]) -> Match[Item] | None:
         """The route of a request, whose path is given as decoded segments."""
         if self._only is not None:
             return Match(*self._only, {})
         values: list[str] = []
+        plain = self._plain.get(tuple(segments))  # they go before all others, and need no search
+        if plain is not None and (route := plain.get(method) or plain.get(ANY)):
+            return Match(*route, {})
         found = self._find(self._root, method, segments, 0, values)
         if found is None and self._default is not None:
             found, values = self._default, []

@@ -152,20 +152,22 @@ def end(run: Run, more: str = "") -> list[Dated]:
 
 def dump_run(run: Run, source: Source) -> bytes:
     """All three lines for the disk, as `dump_platform` has them."""
-    id_, version, took, ended = quoted(run.request_id)[1:-1], quoted(run.version)[1:-1], run[4], timestamp(run.ended)
-    text = _of_run(source.fields) % (
-        timestamp(run.began), id_, id_, version, ended, id_, id_, ended, id_, id_, took, int(took) + 1, run[5],
-        run[6] >> 20,
+    request_id, version, began, at, took, memory_size, memory_bytes = run
+    id_, ended = quoted(request_id)[1:-1], timestamp(at)
+    text = _of_run(source.fields, version) % (
+        timestamp(began), id_, id_, ended, id_, id_, ended, id_, id_, took, int(took) + 1, memory_size,
+        memory_bytes >> 20,
     )  # fmt: skip
     return text.encode("utf-8", "backslashreplace")
 
 
 @lru_cache(1024)
-def _of_run(fields: str) -> str:
+def _of_run(fields: str, version: str) -> str:
     """The lines with room for what differs from one request to the other: there are three for each, and they cost less
     as one text."""
     before = f'{{"time": "%s", "requestId": "%s", "level": "{PLATFORM}", {fields.replace("%", "%%")}, "message": '
-    return "".join([f"{before}{quoted(message)}}}\n" for message in (START, END, REPORT)])
+    start = START % ("%s", version.replace("%", "%%"))
+    return "".join([f"{before}{quoted(message)}}}\n" for message in (start, END, REPORT)])
 
 
 def dump_platform(lines: Iterable[Dated], request_id: str, source: Source) -> bytes:
