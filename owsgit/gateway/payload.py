@@ -304,9 +304,9 @@ def response(version: str, payload: bytes, decoded: bool = True) -> Response:
         body = answer.encode() if isinstance(answer, str) else payload
         return Response(200, [(b"content-type", b"application/json")], body)
     status, headers = head(answer, b"application/json" if version == "1.0" else b"text/plain; charset=utf-8")
-    body = answer.get("body")
-    if type(body) is str and "isBase64Encoded" not in answer:  # as most are
-        return Response(status, headers, body.encode())
+    text = answer.get("body")
+    if type(text) is str and "isBase64Encoded" not in answer:  # as most are
+        return Response(status, headers, text.encode())
     return Response(status, headers, _response_body(answer, decoded))
 
 
