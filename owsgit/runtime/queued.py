@@ -79,6 +79,7 @@ class QueuedWorker(FramedWorker):
         self._loop: asyncio.AbstractEventLoop
         self._arn = orjson.dumps(config.arn)
         self.under_way: deque[Call] = deque()  # the first of them runs, or is about to
+        self._depth = DEPTH  # less once its queue was full: unix(7), net.unix.max_dgram_qlen
         self._framed = False  # whether the last of them is too long for others to wait behind it
         self._unsent: list[bytes] = []  # the packets of the last of them, until the loop's turn is over
         self._began = 0.0  # when the first of them did, at the latest
@@ -107,7 +108,7 @@ class QueuedWorker(FramedWorker):
 
     def has_room(self, call: Call) -> bool:
         """Whether it takes a request behind those that it has."""
-        if len(self.under_way) >= DEPTH or self._framed or self._talks or self._transcript.talked:
+        if len(self.under_way) >= self._depth or self._framed or self._talks or self._transcript.talked:
             return False
         if self.under_way and time.monotonic() - self._began > PATIENCE_SECONDS:
             return False
@@ -159,12 +160,14 @@ class QueuedWorker(FramedWorker):
         for index, packet in enumerate(unsent):
             try:
                 self._ours.send(packet)
+            except BlockingIOError:
+                back = self._without(unsent[index:])
+                self._depth = max(len(self.under_way), 1)
+                self._again(back)
+                return
             except OSError as error:
                 self._unsent = unsent[index:]
-                if not isinstance(error, BlockingIOError):
-                    self._lost(error)  # it ended before
-                else:
-                    self._again(self._take_back())
+                self._lost(error)  # it ended before
                 return
 
     async def invoke(self, invocation: Invocation) -> Answer:
@@ -289,7 +292,11 @@ class QueuedWorker(FramedWorker):
         with contextlib.suppress(OSError):
             while packet := self._theirs.recv(PACKET.size, socket.MSG_DONTWAIT):
                 packets.append(packet)
-        # it may take one between two looks: what is left need not be the first of them
+        return self._without(packets)
+
+    def _without(self, packets: list[bytes]) -> list[Call]:
+        """Have these requests no longer under way, which it has not got. It may take one between two looks: what is
+        left need not be the first of them."""
         numbers = {PACKET.unpack_from(packet)[1] for packet in packets}
         back = [call for call in self.under_way if call.number in numbers]
         first = self.under_way[0] if self.under_way else None

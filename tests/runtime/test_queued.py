@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -62,6 +63,14 @@ def test_many_wait_in_one_worker_and_are_answered_in_order(told: Any) -> None:
     events = list(range(300))
     assert values(told.run(*events)) == events
     assert len(told.pool.idle) <= 2
+
+
+def test_of_a_queue_that_is_full_what_it_has_not_got_goes_elsewhere(told: Any) -> None:
+    for worker in told.pool.idle:
+        worker._ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # room for a few
+    events = list(range(100))
+    assert values(told.run(*events)) == events
+    assert any(worker._depth < queued.DEPTH for worker in told.pool.idle)
 
 
 def test_only_the_request_that_ends_its_worker_fails(told: Any) -> None:
