@@ -355,6 +355,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._upgrading:
             self.scope = {"method": method, "headers": self.headers}  # type: ignore[typeddict-item]
             return
+        self.headers = []  # for trailers, which nobody gets: no limit, authorizer or cache has looked at them
         if self.refusal:
             return
         coding = exchange.first.get(b"transfer-encoding")

@@ -208,6 +208,15 @@ def test_endless_trailers_are_cut_off(gateway: Served) -> None:
     assert flood(gateway, b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n") < 5_000_000
 
 
+def test_trailers_are_not_taken_for_headers(gateway: Served) -> None:
+    """Nobody has looked at them: neither at their size, nor whether somebody else is let in by them, nor for a cache."""
+    gateway.serve({"GET /": ("echo", "2.0")})
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Kept: yes\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = raw(gateway.port, head + b"1\r\na\r\n0\r\nX-User: admin\r\nHost: y\r\nTraceparent: no\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200") and b"x-kept" in answer
+    assert not any(each in answer for each in (b"admin", b"x,y", b"traceparent"))
+
+
 def test_a_body_that_never_ends_does_not_hold_its_connection(gateway: Served) -> None:
     gateway.handle([], limits=Limits(body_seconds=0.3))
     with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
