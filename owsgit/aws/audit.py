@@ -122,7 +122,8 @@ def is_plain(record: Record) -> bool:
 def line(record: Record, whose: Source) -> bytes:
     """The line for the disk, of now."""
     actions, resources = record.actions, record.resources
-    if record.status == SUCCESS and record.milliseconds and len(actions) == len(resources) == 1:  # as most are
+    is_usual = record.status == SUCCESS and record.milliseconds and len(actions) == len(resources) == 1
+    if is_usual and len(resources[0]) <= MESSAGE_CHARACTERS_MAX:
         id_ = log_lines.quoted(record.request_id)
         before, after = _usual(whose.fields, *record[1:6], actions[0], resources[0])
         text = f'{{"time": "{log_lines.timestamp(time.time())}", "requestId": {id_}{before}{id_}{after}'

@@ -133,7 +133,8 @@ def _of_header(text: str, request: Request) -> Signed:
     token = _only(request, b"x-amz-security-token") or ""
     payload = _only(request, b"x-amz-content-sha256") or ""
     before, name, signature = text.rpartition("Signature=")
-    if name and date is not None and len(before) <= USUAL_CHARACTERS_MAX and len(token) <= TOKEN_CHARACTERS_MAX:
+    kept = len(before) + len(date or "")
+    if name and date is not None and kept <= USUAL_CHARACTERS_MAX and len(token) <= TOKEN_CHARACTERS_MAX:
         usual = _usual(before, date)
         if usual is not None and _SIGNATURE.fullmatch(signature) is not None:
             access_key, day, region, service, at, names = usual

@@ -21,6 +21,9 @@ _SUFFIX = string.ascii_letters + string.digits
 
 PROJECT_ID_PREFIX = "ows"
 
+KEPT_CHARACTERS_MAX = 256
+"""Of a name whose ARNs are kept: some come from requests, before it is known whether there is such a thing."""
+
 
 def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
@@ -74,7 +77,8 @@ class Scope:
     account: str
 
     def arn(self, template: str, name: str) -> str:
-        return _arn(self.region, self.account, template, name)
+        make = _arn if len(name) <= KEPT_CHARACTERS_MAX else _arn.__wrapped__
+        return make(self.region, self.account, template, name)
 
 
 @lru_cache(maxsize=4096)

@@ -48,6 +48,15 @@ def test_the_line_of_a_call_that_succeeded_says_what_every_line_says(who: str, m
     assert (line["requestId"], line["level"], line["node"]) == ("id", "INFO", "node-\u00e9")
 
 
+def test_what_is_kept_to_write_lines_is_short() -> None:
+    audits._usual.cache_clear()
+    long = record(
+        status=200, error="", actions=["dynamodb:PartiQLSelect"], resources=["x" * (MESSAGE_CHARACTERS_MAX + 1)]
+    )
+    assert json.loads(audits.line(long, audits.source("a")))["record"]["resources"] == ["x" * MESSAGE_CHARACTERS_MAX]
+    assert audits._usual.cache_info().currsize == 0
+
+
 def test_data_events_stand_apart_and_what_was_denied_with_the_rest(tmp_path: Path) -> None:
     audit, known = Audit(tmp_path, "a"), {"access_key": "ASIA", "who": "bob", "error": ""}
     audit.write(record(**known, operation="ListTables"))

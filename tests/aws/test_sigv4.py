@@ -122,3 +122,11 @@ def test_what_is_signed_is_written_in_one_way(change: tuple[str, str], told: str
         sigv4.check_headers(signed, got)
         sigv4.check_signature(signed, got, SECRET, EMPTY)
     assert told in str(error.value)
+
+
+def test_what_is_kept_of_requests_that_nobody_signed_is_short() -> None:
+    text = f"AWS4-HMAC-SHA256 Credential={KEY}/20150830/r/s/aws4_request, SignedHeaders=host, Signature={EMPTY}"
+    sigv4._usual.cache_clear()
+    with pytest.raises(SignatureError, match="Date must be"):
+        sigv4.read(Request("GET", b"/", b"", [(b"authorization", text.encode()), (b"x-amz-date", b"2" * 60_000)]))
+    assert sigv4._usual.cache_info().currsize == 0

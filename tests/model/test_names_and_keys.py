@@ -26,6 +26,13 @@ def test_the_account_is_twelve_digits() -> None:
     assert len(names.account_id("f" * 40)) == 12
 
 
+def test_arns_of_names_that_none_can_have_are_not_kept() -> None:
+    scope = names.Scope("us-east-1", names.account_id(GENESIS))
+    before = names._arn.cache_info().misses
+    assert scope.arn("arn:aws:x:{region}:{account}:{name}", "x" * 1000).endswith(":" + "x" * 1000)
+    assert names._arn.cache_info().misses == before
+
+
 @pytest.mark.parametrize("algorithm", ["ed25519", "ecdsa:256", "ecdsa:384", "ecdsa:521", "rsa:2048", "rsa:3072"])
 def test_keys_of_ssh_keygen_are_read_with_its_fingerprints(tmp_path: Path, algorithm: str) -> None:
     person = people.make(tmp_path, "x", algorithm)
