@@ -178,6 +178,8 @@ def _unpack(file: Path, scratch: Path) -> tuple[Backup, Mapping[str, Path]]:
 def _extract(tar: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None:
     """The content alone: nothing else that an archive says of a file counts. (tarfile's filters would say the same, and
     are not in Python 3.11.2, which Debian 12 has.)"""
+    if path.exists():
+        raise tarfile.ReadError(f"{entry.name} is in it twice")
     path.parent.mkdir(exist_ok=True)
     content = tar.extractfile(entry)
     assert content is not None  # it is a regular file
