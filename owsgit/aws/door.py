@@ -30,14 +30,11 @@ from owsgit.aws.sigv4 import Request, SignatureError, Signed
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.iam.context import Context, Later, iso, of_request
 from owsgit.model.names import Scope
+from owsgit.model.seldom import Seldom
 from owsgit.model.service import Credential, CredentialError, Decide, Neighbours, Told
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 """DynamoDB's limit for a request, the largest of all here."""
-
-TELL_SECONDS = 60.0
-TOLD_MAX = 100
-"""What is not there is logged once in so many seconds, and so many lines of it at most."""
 
 TOPIC = "aws"
 """Under which nodes pass requests on to each other."""
@@ -91,8 +88,7 @@ class Door:
         self._house = house
         self._apis = list(apis)
         self._speaking: asyncio.Task[_Speaking] | None = None
-        self._told: set[str] = set()  # what was logged of late of what is not there
-        self._told_since = 0.0
+        self._not_there = Seldom()
         house.neighbours.answer(TOPIC, self._answer_neighbour)
 
     async def answer(self, arrival: Arrival) -> Reply:
@@ -124,12 +120,7 @@ class Door:
 
     def _tell(self, text: str) -> None:
         """Log why something is not there; the same not again for a while, as clients try again."""
-        now = time.monotonic()
-        if now - self._told_since > TELL_SECONDS:
-            self._told_since = now
-            self._told.clear()
-        if text not in self._told and len(self._told) < TOLD_MAX:
-            self._told.add(text)
+        if self._not_there.takes(text):
             log.warning("%s", text)
 
     async def _answer(self, asked: "_Asked") -> Reply:

@@ -16,6 +16,7 @@ from owsgit.ledger.ledger import Ledger
 from owsgit.ledger.verify import PUSH_COMMITS_MAX, Verified
 from owsgit.model import keys, terminal
 from owsgit.model.errors import OwsgitError, RefusedError, UnavailableError
+from owsgit.model.seldom import Seldom
 from owsgit.model.service import Told
 from owsgit.model.state import State
 from owsgit.peers import certificates, history, members, recovery, restored, transfer
@@ -121,13 +122,15 @@ class Standing:
         self.on_reviewed: Callable[[], None] = lambda: None
         self.on_moved: list[Callable[[Sequence[Certificate]], Awaitable[None]]] = []
         self._moves = 0
+        self._problems = Seldom()  # a node that was removed asks, and is refused, for as long as it runs
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         async def quietly() -> None:
             try:
                 await work
             except OwsgitError as error:
-                log.info("%s", error.problems[0])
+                if self._problems.takes(str(error.problems[0])):
+                    log.info("%s", error.problems[0])
             except Exception:
                 log.exception("talking with another node failed")
 
