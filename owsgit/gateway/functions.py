@@ -1,7 +1,6 @@
 """The integrations with what can be invoked: functions, in API Gateway's payload formats, now or later."""
 
 import logging
-from time import monotonic
 
 import orjson
 
@@ -23,45 +22,29 @@ log = logging.getLogger("owsgit.gateway")
 class FunctionIntegration:
     """Invokes resource `name` of `target`, in a payload format, and waits for its answer for `timeout` seconds."""
 
-    times_itself = True
-    """See `timed`."""
-
     def __init__(self, target: Target, name: str, payload_version: str, timeout: float) -> None:
         self._target, self._name, self._version = target, name, payload_version
         self._deadlines = Deadlines(timeout)
         self._pace = Pace()
 
     async def __call__(self, exchange: Exchange) -> Response:
-        began, version = monotonic(), self._version
-        try:
-            body = exchange.at_once()
-            invocation = invocation_with(version, exchange, await exchange.read() if body is None else body)
-            try:
-                # the function goes on when the client is answered, as it does behind API Gateway
-                with self._deadlines:
-                    answer = await self._target.invoke(self._name, invocation)
-            except TimeoutError:
-                raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
-            except OwsgitError as error:
-                log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
-                exchange.facts["integration.error"] = str(error)
-                refused = failure(version, 503, "INTEGRATION_FAILURE")
-                raise self._pace.slowed(refused, exchange.began) from None
-            if answer.error is not None:
-                raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
-            response = self._response(exchange, answer.payload)
-            exchange.integration_status = response.status
-            return response
-        except RefusedError as refusal:
-            exchange.integration_status = refusal.status
-            raise
-        finally:
-            exchange.integration_seconds = monotonic() - began
-
-    def _response(self, exchange: Exchange, answered: bytes) -> Response:
         version = self._version
+        body = exchange.at_once()
+        invocation = invocation_with(version, exchange, await exchange.read() if body is None else body)
         try:
-            return payload.response(version, answered, payload.decodes(version, exchange))
+            # the function goes on when the client is answered, as it does behind API Gateway
+            with self._deadlines:
+                answer = await self._target.invoke(self._name, invocation)
+        except TimeoutError:
+            raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
+        except OwsgitError as error:
+            log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
+            exchange.facts["integration.error"] = str(error)
+            raise self._pace.slowed(failure(version, 503, "INTEGRATION_FAILURE"), exchange.began) from None
+        if answer.error is not None:
+            raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
+        try:
+            return payload.response(version, answer.payload, payload.decodes(version, exchange))
         except MalformedResponseError as error:
             log.warning("%s %s: %s answered badly: %s", exchange.mount.api, exchange.route_key, self._name, error)
             exchange.facts["integration.error"] = str(error)

@@ -33,35 +33,18 @@ WINDOWS_MAX = 5
 _STEPS_A_FOLD = 1 / math.log(1.1)
 """Recent latencies are kept to a tenth of themselves."""
 
-SECONDS_MAX = 1000
-"""Of requests whose latencies are yet to be settled."""
-
 THROTTLED = 429
 
 
 class _Window:
     """What happened within one window."""
 
-    __slots__ = ("_latencies", "errors", "number", "requests", "seconds")
+    __slots__ = ("errors", "latencies", "number", "requests")
 
     def __init__(self, number: float) -> None:
         self.number = number
         self.requests = self.errors = 0
-        self.seconds: list[float] = []  # of requests, until they are settled
-        self._latencies: defaultdict[int, int] = defaultdict(int)
-
-    def settle(self) -> None:
-        """Many at once cost less than each by itself."""
-        seconds, self.seconds = self.seconds, []
-        latencies = self._latencies
-        for each in seconds:
-            latencies[int(log(each * 1e6) * _STEPS_A_FOLD) if each > 1e-6 else 0] += 1
-
-    @property
-    def latencies(self) -> Mapping[int, int]:
-        """How many requests took how long, by its logarithm."""
-        self.settle()
-        return self._latencies
+        self.latencies: defaultdict[int, int] = defaultdict(int)  # by logarithm
 
 
 class Recent:
@@ -82,9 +65,8 @@ class Recent:
         window.requests += 1
         if failed:
             window.errors += 1
-        window.seconds.append(seconds)
-        if len(window.seconds) >= SECONDS_MAX:
-            window.settle()
+        step = int(log(seconds * 1e6) * _STEPS_A_FOLD) if seconds > 1e-6 else 0
+        window.latencies[step] += 1
 
     def windows(self, now: float) -> list[_Window]:
         return [each for each in self._windows if each.number > now // WINDOW_SECONDS - WINDOWS_MAX]

@@ -312,10 +312,10 @@ def response(version: str, payload: bytes, decoded: bool = True) -> Response:
 
 def head(answer: dict[str, Any], content_type: bytes) -> tuple[int, list[tuple[bytes, bytes]]]:
     """Status and headers of an answer; `content_type` if it names none. Raises MalformedResponseError."""
-    status, headers = answer["statusCode"], _response_headers(answer)
+    headers = _response_headers(answer)
     if not any([name == b"content-type" for name, _ in headers]):  # noqa: C419 - a generator costs more than a few names
         headers.append((b"content-type", content_type))
-    return status if type(status) is int and 200 <= status <= 599 else _status(status), headers
+    return _status(answer["statusCode"]), headers
 
 
 def _status(value: Any) -> int:
@@ -345,11 +345,12 @@ def _response_body(answer: dict[str, Any], decoded: bool) -> bytes:
 
 
 def _response_headers(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    multi, headers = answer.get("multiValueHeaders") or {}, []
+    multi = answer.get("multiValueHeaders") or {}
     single = answer.get("headers") or {}
     cookies = answer.get("cookies") or []
     if not isinstance(multi, dict) or not isinstance(single, dict) or not isinstance(cookies, list):
         raise MalformedResponseError("headers, multiValueHeaders or cookies have the wrong type")
+    headers = []
     for name, value in single.items():
         if type(value) is str and len(value) < KEPT_CHARACTERS_MAX:
             pair = _encoded(name, value)

@@ -100,9 +100,9 @@ class RoutingTable(Generic[Item]):
     def __init__(self, routes: Iterable[tuple[str, Item]]) -> None:
         self._root: _Node[Item] = _Node()
         self._default: tuple[RouteKey, Item] | None = None
-        self._plain: dict[
-            tuple[str, ...], dict[str, tuple[RouteKey, Item]]
-        ] = {}  # routes without parameters, by method
+        self._plain: dict[tuple[str, ...], dict[str, tuple[RouteKey, Item]]] = {}
+        """Routes without parameters, by their segments and then by method."""
+
         for text, item in routes:
             key = parse_key(text)
             if key.path == DEFAULT:

@@ -1,5 +1,7 @@
 """Routing with API Gateway's precedence."""
 
+import random
+
 import pytest
 
 from owsgit.gateway.table import RouteKeyError, RoutingTable, parse_key
@@ -37,6 +39,21 @@ def test_the_most_specific_route_wins(request_line: str, route: str | None, para
     assert (match.item if match else None) == route
     if match:
         assert match.parameters == parameters
+
+
+def test_routes_without_parameters_are_found_at_once_and_as_by_a_search() -> None:
+    chosen, parts = random.Random(5), ["a", "b", "{x}"]
+    for _ in range(200):
+        paths = ["/" + "/".join(chosen.choices(parts, k=chosen.randint(0, 3))) for _ in range(6)]
+        methods = [chosen.choice(["GET", "POST", "ANY"]) for _ in paths]
+        paths = [path if path.count("{x}") < 2 else "/{all+}" for path in paths]
+        keys = {f"{method} {path}" for method, path in zip(methods, paths, strict=True)}
+        routes = [(key, key) for key in sorted(keys)]
+        quick, searching = RoutingTable(routes), RoutingTable(routes)
+        searching._plain.clear()
+        for path in ([], ["a"], ["b"], ["a", "b"], ["b", "a"], ["a", "c"], ["a", "b", "a"], ["c"]):
+            for method in ("GET", "POST", "PUT"):
+                assert quick.match(method, path) == searching.match(method, path), (routes, method, path)
 
 
 def test_the_default_route_takes_what_is_left() -> None:

@@ -128,7 +128,7 @@ def _table_key(attribute: Attribute, item: Item, most: int, too_large: str) -> b
         raise ValidationError(f"{INVALID}Type mismatch for key {name} expected: {kind} actual: {type_of(value)}")
     if not value[kind]:
         raise EmptyKeyError(f"{NOT_VALID}{_EMPTY_KEY.format(_WORDS[kind])} Key: {name}")
-    encoded = value[kind].encode() if kind == "S" else encode(value)
+    encoded = encode(value)
     if len(encoded) > most:
         raise ValidationError(too_large)
     return encoded
