@@ -91,8 +91,8 @@ class Api:
 
     def below(self, base_path: tuple[str, ...]) -> "Api":
         """The same with another base path."""
-        other = object.__new__(Api)
-        other.__dict__.update(self.__dict__, mount=replace(self.mount, base_path=base_path))
+        other = Api(replace(self.mount, base_path=base_path), ())
+        other.limits, other._outer = self.limits, self._outer  # which is all that `handle` asks for
         return other
 
     def handle(self, exchange: Exchange) -> Awaitable[Response]:
@@ -107,14 +107,15 @@ class Api:
             if exchange.head_bytes > self.limits.head_bytes:
                 raise RefusedError(431, "Request Header Fields Too Large")
             return identified(await self._inner(exchange), exchange.id)
-        except RefusedError as refusal:
-            exchange.facts["error.message"] = refusal.message
-            exchange.facts["error.responseType"] = refusal.kind
-            if refusal.validation:
-                exchange.facts["error.validationErrorString"] = refusals.validation_text(refusal)
-            if refusal.held:
-                await _hold(exchange, refusal.held)
-            return identified(self._refuse(exchange, refusal), exchange.id)
+        except RefusedError as error:
+            refusal = error
+        exchange.facts["error.message"] = refusal.message
+        exchange.facts["error.responseType"] = refusal.kind
+        if refusal.validation:
+            exchange.facts["error.validationErrorString"] = refusals.validation_text(refusal)
+        if refusal.held:
+            await _hold(exchange, refusal.held)
+        return identified(self._refuse(exchange, refusal), exchange.id)
 
     def _route(self, exchange: Exchange) -> Awaitable[Response]:
         segments = exchange.segments  # a trailing slash does not make another route

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from owsgit.gateway import pieces
 from owsgit.gateway.exchange import (
     BODILESS,
     Application,
@@ -148,7 +149,7 @@ def scope_of(exchange: Exchange) -> Scope:
 async def response_of(app: ASGIApp, exchange: Exchange, scope: Scope | None = None) -> Response:
     """What an ASGI application answers; its body is passed on as it comes."""
     messages: asyncio.Queue[Message] = asyncio.Queue(1)
-    incoming = exchange.pieces()
+    incoming = pieces.received(exchange)
     over = False
 
     async def receive() -> Message:

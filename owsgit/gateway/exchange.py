@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from starlette.types import ASGIApp
 
@@ -33,7 +33,7 @@ class RefusedError(Exception):
     https://docs.aws.amazon.com/apigateway/latest/developerguide/supported-gateway-response-types.html
     """
 
-    field = "message"
+    field: ClassVar[str] = "message"
     """What the text is called in the answer."""
 
     def __init__(self, status: int, message: str, kind: str = "", headers: Headers | None = None) -> None:
@@ -48,7 +48,7 @@ class RefusedError(Exception):
 class DeniedError(RefusedError):
     """Refused by a policy, in IAM's words, which come as "Message"."""
 
-    field = "Message"
+    field: ClassVar[str] = "Message"
 
     def __init__(self, message: str) -> None:
         super().__init__(403, message, "ACCESS_DENIED")
@@ -179,7 +179,8 @@ class Exchange:
         self.segments: list[str] = []  # of the path, decoded, below the mount's base path
         self.query = ""  # as it came
         self.mount: Mount = _NOWHERE
-        self.route_key = self.resource = ""
+        self.route_key: str = ""
+        self.resource: str = ""
         self.parameters: dict[str, str] = {}
         self.authorizer: dict[str, Any] = {}  # what events show as requestContext.authorizer
         self.identity: dict[str, Any] = {}  # of requestContext.identity: apiKey, userArn, ...
@@ -266,19 +267,19 @@ class Exchange:
         """Have `act` called when the client closes its connection, in place of what was to be called before."""
         self._body.on_gone(act)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes, to be passed on. Raises RefusedError (too large, too slow), ClientGoneError."""
-        if self._read is not None:
-            if self._read:
-                yield self._read
-            return
-        size = 0
-        while piece := await self._body.next():
-            size += len(piece)
-            self.received += len(piece)
-            if size > self.limits.body_bytes:
-                raise too_large()
-            yield piece
+    @property
+    def whole(self) -> bytes | None:
+        """The whole body, if it was read."""
+        return self._read
+
+    async def piece(self, most: int) -> bytes:
+        """What comes next of a body that was not read; empty at the end. Raises RefusedError (longer than `most`, too
+        slow), ClientGoneError."""
+        piece = await self._body.next()
+        self.received += len(piece)
+        if len(piece) > most:
+            raise too_large()
+        return piece
 
 
 class Variants(Protocol):

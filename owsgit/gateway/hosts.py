@@ -65,9 +65,11 @@ class VirtualHosts:
             if not isinstance(api, WebSocketApi):
                 raise RefusedError(403, "Forbidden")
         except RefusedError as refusal:
-            await deny(refusals.response(refusal), send)
+            denied = refusals.response(refusal)
+        else:
+            await api.serve(exchange, scope, receive, send)
             return
-        await api.serve(exchange, scope, receive, send)
+        await deny(denied, send)
 
     def handle(self, exchange: Exchange) -> Awaitable[Response]:
         api = self._only

@@ -5,31 +5,20 @@ between a request's bytes and its response's is one Exchange, one task and one w
 """
 
 import asyncio
-import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from weakref import WeakKeyDictionary, ref
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from owsgit.gateway.exchange import (
-    BODILESS,
-    MISDIRECTED,
-    Application,
-    BrokenError,
-    Client,
-    ClientGoneError,
-    Exchange,
-    Headers,
-    Response,
-    head_size,
-)
-from owsgit.gateway.incoming import WAITING_BYTES_MAX, Incoming
+from owsgit.gateway.cycle import Cycle
+from owsgit.gateway.exchange import Application, Client, Exchange, head_size
+from owsgit.gateway.incoming import Incoming
 from owsgit.gateway.limits import HEAD_BYTES_SMALL, UNSENT
 
 if TYPE_CHECKING:  # most nodes need no WebSockets
@@ -64,132 +53,9 @@ _BAD = (
 )
 _MISDIRECTED = b"HTTP/1.1 421 Misdirected Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
-log = logging.getLogger("owsgit.gateway")
-
-
-class Cycle:
-    """One request and its response. Its attributes are those that uvicorn's protocol asks of its own."""
-
-    __slots__ = ("body", "connection", "disconnected", "exchange", "keep_alive", "response_complete", "task")
-
-    def __init__(self, connection: "BoundedProtocol", exchange: Exchange, body: Incoming, keep_alive: bool) -> None:
-        self.connection, self.exchange, self.body = connection, exchange, body
-        self.keep_alive = keep_alive
-        self.task: asyncio.Task[None] | None = None
-        self.response_complete = self.disconnected = False
-
-    @property
-    def message_event(self) -> "Cycle":
-        """What uvicorn sets when the connection is lost."""
-        return self
-
-    def set(self) -> None:
-        self.body.lose()
-
-    async def run(self, application: Application) -> None:
-        started = False
-        try:
-            response = await application.handle(self.exchange)
-            if self.disconnected:
-                raise ClientGoneError
-            if isinstance(response.body, bytes):
-                self._write(response, response.body)
-            else:
-                started = True
-                await self._stream(response, response.body)
-        except ClientGoneError:
-            if not started and not self.disconnected:
-                self.connection.transport.write(self.connection.refusal)
-            self.connection.end()
-        except BrokenError:
-            self.connection.transport.abort()  # the client must not take half of it for the whole
-        except asyncio.CancelledError:
-            self.connection.transport.abort()
-            raise
-        except Exception:
-            log.exception("a request failed")
-            if started:
-                self.connection.transport.abort()
-            else:
-                self._write(Response(500, [], b""), b"")
-        finally:
-            self.exchange.close()
-            self.connection.tasks.discard(self.task)
-        if self.connection.flow.write_paused:  # the next answer would only make the heap of unread ones higher
-            await self.connection.flow.drain()
-        self.response_complete = True
-        self.connection.on_response_complete()
-
-    def _write(self, response: Response, body: bytes) -> None:
-        if self.disconnected:  # uvloop's transports raise what nobody can act on
-            return
-        bodiless = response.status in BODILESS
-        if response.status == MISDIRECTED:  # the client has to come over another connection
-            self.keep_alive = False
-        if self.body.awaited:  # RFC 9110 10.1.1: what it holds back is no request
-            self.keep_alive = False
-        head = self._head(response, b"" if bodiless else b"content-length: %d\r\n" % (response.length or 0))
-        transport = self.connection.transport
-        if bodiless or self.exchange.method == "HEAD" or not body:
-            transport.write(head)
-        elif len(body) < WAITING_BYTES_MAX:
-            transport.write(head + body)
-        else:
-            transport.writelines([head, body])
-        if not self.keep_alive:
-            self.connection.end()
-
-    async def _stream(self, response: Response, pieces: AsyncIterator[bytes]) -> None:
-        connection, method = self.connection, self.exchange.method
-        bodiless = response.status in BODILESS
-        chunked = response.length is None and self.exchange.protocol == "HTTP/1.1" and not bodiless
-        if (response.length is None and not chunked) or self.body.awaited:
-            self.keep_alive = False
-        framing = b"" if bodiless or response.length is None else b"content-length: %d\r\n" % response.length
-        head = self._head(response, b"transfer-encoding: chunked\r\n" if chunked else framing)
-        sent = 0
-        try:
-            if self.disconnected:
-                raise ClientGoneError
-            connection.transport.write(head)
-            async for piece in _nothing() if bodiless or method == "HEAD" else pieces:
-                if self.disconnected:
-                    raise ClientGoneError
-                sent += len(piece)
-                if piece:
-                    connection.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
-                    if connection.flow.write_paused:  # the connection watches who reads it, and how fast
-                        await connection.flow.drain()
-        finally:
-            close = getattr(pieces, "aclose", None)
-            if close is not None:
-                await close()
-        if self.disconnected:
-            return
-        if chunked and method != "HEAD":
-            connection.transport.write(b"0\r\n\r\n")
-        elif response.length is not None and sent != response.length and method != "HEAD" and not bodiless:
-            raise ValueError(f"{sent} bytes of {response.length} came")  # the client waits for the rest
-        if not self.keep_alive:
-            connection.end()
-
-    def _head(self, response: Response, framing: bytes) -> bytes:
-        lines = [STATUS_LINE[response.status]]
-        for name, value in response.headers:
-            lines += (name, b": ", value, b"\r\n")
-        lines.append(framing)
-        if not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        elif self.exchange.protocol == "HTTP/1.0":
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines)
-
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection."""
-
-    cycle: Cycle  # type: ignore[assignment]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -208,6 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._upgrading = self._leaving = False
         self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
+        self.current: Cycle | None = None  # of the last request whose head came
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -278,7 +145,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _look_at_reader(self) -> None:
         size = self.transport.get_write_buffer_size()
         read = self._unsent - size
-        if read < READER_SECONDS * self.cycle.exchange.limits.bytes_per_second:
+        limits = self.application.limits if self.current is None else self.current.exchange.limits
+        if read < READER_SECONDS * limits.bytes_per_second:
             self.transport.abort()
             return
         UNSENT.give_back(read)
@@ -322,18 +190,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self.deadline = NEVER
         self.transport.pause_reading()
         self.refusal = answer
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self.current
+        if cycle is None or cycle.response_complete:
             self.transport.write(answer)
             self.end()
         else:
-            self.cycle.keep_alive = False
-            if not self.cycle.body.complete:
-                self.cycle.set()
+            cycle.keep_alive = False
+            if not cycle.body.complete:
+                cycle.set()
 
     def on_message_begin(self) -> None:
         self.url = b""
         self.expect_100_continue = False
-        self.headers: Headers = []
+        self.headers = []
         self._in_head = True
         self.deadline = self.loop.time() + self.application.limits.head_seconds
 
@@ -368,7 +237,8 @@ class BoundedProtocol(HttpToolsProtocol):
         # after an upgrade that is not made, the parser takes nothing more
         kept = parser.should_keep_alive() and not upgrade and not self._leaving
         cycle = Cycle(self, exchange, body, kept)
-        previous, self.cycle = self.cycle, cycle
+        previous, self.current = self.current, cycle
+        self.cycle = cycle  # type: ignore[assignment]  # which uvicorn tells that the connection is lost
         if previous is None or previous.response_complete:
             self._run(cycle)
         else:
@@ -392,9 +262,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self._run(self.pipeline.pop()[0])  # type: ignore[arg-type]
         elif self.deadline == NEVER:  # the whole request is there
             self.deadline = self.loop.time() + self.timeout_keep_alive
-            rests = self.cycle.exchange.rests
-            if rests is not None:
-                rests(self)
+            cycle = self.current
+            if cycle is not None and cycle.exchange.rests is not None:
+                cycle.exchange.rests(self)
 
     def give_away(self, take: Callable[[socket.socket | None], bool]) -> None:
         """Have another process go on with the connection, which is between two requests. `take` sends it there soon,
@@ -415,9 +285,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._leaving = True
 
     def _can_be_given(self) -> bool:
-        cycle = self.cycle
+        cycle = self.current
         return (
             self._counted
+            and cycle is not None
             and not self.is_secure
             and not (self.refusal or self._in_head or self.pipeline or self.transport.is_closing())
             and cycle.response_complete
@@ -450,20 +321,22 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._body_bytes += len(body)
         self._all_body_bytes += len(body)
-        if not self._upgrading and not self.cycle.response_complete:
-            self.cycle.body.feed(body)
+        cycle = self.current
+        if cycle is not None and not self._upgrading and not cycle.response_complete:
+            cycle.body.feed(body)
 
     def on_message_complete(self) -> None:
         self._framing_bytes = self._body_bytes = 0
         self.deadline = NEVER
-        if not self._upgrading and not self.refusal:
-            incoming = self.cycle.body
+        cycle = self.current
+        if cycle is not None and not self._upgrading and not self.refusal:
+            incoming = cycle.body
             incoming.complete = True
             incoming.wake()
 
     def cut_off(self) -> None:
         """Close it: the client is too slow, or says nothing more. Not if its body may still come."""
-        cycle = self.cycle
+        cycle = self.current
         if not self._in_head and not self._upgrading and cycle is not None and not cycle.body.complete:
             if self.flow.read_paused:  # it is we who are slow
                 self._body_began = self.loop.time()
@@ -475,7 +348,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._too_slow()
 
     def _too_slow(self) -> None:
-        cycle = self.cycle
+        cycle = self.current
         if cycle is None or self._upgrading or cycle.response_complete:
             self.end()
             return
@@ -532,8 +405,3 @@ def client_of(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Cli
 def _is_odd(coding: bytes, version: str) -> bool:
     """Whether the body is framed in a way that another server may read otherwise."""
     return version == "1.0" or coding.strip().lower() != b"chunked"
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""

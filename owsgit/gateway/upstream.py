@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from owsgit.gateway import pieces
 from owsgit.gateway.exchange import BrokenError, ClientGoneError, Exchange, Headers, RefusedError, Response
 from owsgit.gateway.template import PathTemplate
 from owsgit.model import addresses
@@ -167,7 +168,7 @@ class _Call:
         self._headers: list[tuple[str, str]] = []
         self._body: bytes | None = None
         self._first = b""
-        self._pieces: AsyncIterator[bytes] = exchange.pieces()
+        self._pieces: AsyncIterator[bytes] = pieces.received(exchange)
         self._began = self._sent = False  # a body that cannot be sent again
         self._upload_error: BaseException | None = None
         self._left = False

@@ -13,6 +13,7 @@ from owsgit.aws.eventstream import Encoded
 from owsgit.aws.payload import STREAM_BYTES_MAX
 from owsgit.aws.protocols.wire import Reply
 from owsgit.aws.sigv4 import Request
+from owsgit.gateway import pieces
 from owsgit.gateway.certificates import Certificate
 from owsgit.gateway.exchange import ClientGoneError, Exchange, Handler, RefusedError, Response
 from owsgit.gateway.limits import Limits
@@ -167,7 +168,7 @@ async def _body(exchange: Exchange) -> bytes:
 
 async def _pieces(exchange: Exchange) -> AsyncIterator[bytes]:
     try:
-        async for piece in exchange.pieces():
+        async for piece in pieces.received(exchange):
             yield piece
     except (RefusedError, ClientGoneError) as error:
         raise _unread(error) from None

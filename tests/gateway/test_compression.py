@@ -14,6 +14,7 @@ from owsgit.gateway import encodings
 from owsgit.gateway.compression import Compression
 from owsgit.gateway.exchange import Exchange, Headers, RefusedError, Response
 from owsgit.gateway.limits import Limits
+from owsgit.gateway.pieces import received
 from tests.gateway.served import Served
 
 TEXT = b"All nodes are equal. " * 200
@@ -215,6 +216,6 @@ def test_a_gateway_that_takes_more_or_less_takes_it_decompressed_too(gateway: Se
 
 async def size(exchange: Exchange) -> Response:
     count = 0
-    async for piece in exchange.pieces():
+    async for piece in received(exchange):
         count += len(piece)
     return Response(200, [(b"content-type", b"text/plain")], str(count).encode())

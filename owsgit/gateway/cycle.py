@@ -1,0 +1,110 @@
+"""One request over HTTP/1.1 and its response: one Exchange, one task and one write."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from owsgit.gateway import pieces
+from owsgit.gateway.exchange import (
+    BODILESS,
+    MISDIRECTED,
+    Application,
+    BrokenError,
+    ClientGoneError,
+    Exchange,
+    Response,
+)
+from owsgit.gateway.incoming import WAITING_BYTES_MAX, Incoming
+
+if TYPE_CHECKING:
+    from owsgit.gateway.protocol import BoundedProtocol
+
+log = logging.getLogger("owsgit.gateway")
+
+
+class Cycle:
+    """One request and its response. Its attributes are those that uvicorn's protocol asks of its own."""
+
+    __slots__ = ("body", "connection", "disconnected", "exchange", "keep_alive", "response_complete", "task")
+
+    def __init__(self, connection: "BoundedProtocol", exchange: Exchange, body: Incoming, keep_alive: bool) -> None:
+        self.connection, self.exchange, self.body = connection, exchange, body
+        self.keep_alive = keep_alive
+        self.task: asyncio.Task[None] | None = None
+        self.response_complete = self.disconnected = False
+
+    @property
+    def message_event(self) -> "Cycle":
+        """What uvicorn sets when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        self.body.lose()
+
+    async def run(self, application: Application) -> None:
+        started = False
+        try:
+            response = await application.handle(self.exchange)
+            if self.disconnected:
+                raise ClientGoneError
+            if isinstance(response.body, bytes):
+                self._write(response, response.body)
+            else:
+                started = True
+                await pieces.send(self, response, response.body)
+        except ClientGoneError:
+            if not started and not self.disconnected:
+                self.connection.transport.write(self.connection.refusal)
+            self.connection.end()
+        except BrokenError:
+            self.connection.transport.abort()  # the client must not take half of it for the whole
+        except asyncio.CancelledError:
+            self.connection.transport.abort()
+            raise
+        except Exception:
+            log.exception("a request failed")
+            if started:
+                self.connection.transport.abort()
+            else:
+                self._write(Response(500, [], b""), b"")
+        finally:
+            self.exchange.close()
+            self.connection.tasks.discard(self.task)
+        if self.connection.flow.write_paused:  # the next answer would only make the heap of unread ones higher
+            await self.connection.flow.drain()
+        self.response_complete = True
+        self.connection.on_response_complete()
+
+    def _write(self, response: Response, body: bytes) -> None:
+        if self.disconnected:  # uvloop's transports raise what nobody can act on
+            return
+        bodiless = response.status in BODILESS
+        if response.status == MISDIRECTED:  # the client has to come over another connection
+            self.keep_alive = False
+        if self.body.awaited:  # RFC 9110 10.1.1: what it holds back is no request
+            self.keep_alive = False
+        head = self.head(response, b"" if bodiless else b"content-length: %d\r\n" % (response.length or 0))
+        transport = self.connection.transport
+        if bodiless or self.exchange.method == "HEAD" or not body:
+            transport.write(head)
+        elif len(body) < WAITING_BYTES_MAX:
+            transport.write(head + body)
+        else:
+            transport.writelines([head, body])
+        if not self.keep_alive:
+            self.connection.end()
+
+    def head(self, response: Response, framing: bytes) -> bytes:
+        """The response's head as bytes; `framing`: its header lines that say where the body ends."""
+        lines = [STATUS_LINE[response.status]]
+        for name, value in response.headers:
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(framing)
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        elif self.exchange.protocol == "HTTP/1.0":
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
