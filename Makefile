@@ -13,15 +13,20 @@ ITEMS   ?= 10000000
 # of an item: with so many, a table of 20 GB
 BYTES   ?= 1500
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns
-TESTED  := docker.io gcc libc6-dev nodejs npm pebble postgresql wrk
+COMPILER := gcc libc6-dev python3-dev
+TESTED  := docker.io nodejs npm pebble postgresql wrk
 
 .DEFAULT_GOAL := help
-.PHONY: help setup system tested demo test check format soak bench docs lock oracle names differ clean
+.PHONY: help setup pure system tested compiled demo test check format soak bench docs lock oracle names differ clean
 
 help:           ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | sort | expand -t 12
 
-setup: $(VENV)/.ready   ## make .venv with everything that is pinned in requirements.lock
+setup: $(VENV)/.ready   ## make .venv with everything that is pinned in requirements.lock; compile what is hot
+	@$(BIN)/python hatch_build.py
+
+pure: $(VENV)/.ready    ## take away what was compiled: all is interpreted, as it stands in the sources
+	@$(BIN)/python hatch_build.py --pure
 
 $(VENV)/.ready: requirements.lock pyproject.toml owsgit/__init__.py
 	@test -n "$(PYTHON)" || { echo "owsgit needs Python 3.11 or newer: install python3 and python3-venv" >&2; exit 1; }
@@ -38,9 +43,9 @@ system:         ## system packages: installed when root on Debian or Ubuntu, els
 	@sh tests/system-packages $(SYSTEM)
 
 tested: system  ## what the tests try functions and tables with, besides: Docker, Node.js, a C compiler, PostgreSQL
-	@sh tests/system-packages $(TESTED)
+	@sh tests/system-packages $(COMPILER) $(TESTED)
 
-demo: system setup   ## the main job end to end; KEEP=1 leaves it running
+demo: system $(VENV)/.ready   ## the main job end to end; KEEP=1 leaves it running
 	@$(BIN)/python -m demo
 
 check: $(VENV)/.ready  ## ruff, mypy, import-linter
@@ -49,8 +54,11 @@ check: $(VENV)/.ready  ## ruff, mypy, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+compiled: tested $(VENV)/.ready
+	@$(BIN)/python hatch_build.py
+
 test: system $(VENV)/.ready  ## all checks and tests
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=recurse tested check
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=recurse compiled check
 	$(BIN)/python -m pytest
 
 soak: system tested setup   ## longer fuzzing and load than make test
@@ -91,4 +99,4 @@ oracle/node_modules/.ready: oracle/package-lock.json
 	@touch $@
 
 clean:          ## forget what make made
-	rm -rf $(VENV) .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules
+	rm -rf $(VENV) .mypyc owsgit/compiled.json owsgit__mypyc.*.so owsgit/*/*.so .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules

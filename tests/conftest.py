@@ -8,11 +8,21 @@ from typing import Any
 
 import pytest
 
+from owsgit.model.errors import UnavailableError
+from owsgit.node import compiled
 from tests.support import nodes, people, projects
 from tests.support.nodes import Node, free_port
 from tests.support.people import Person
 from tests.support.postgresql import Server
 from tests.support.projects import Project
+
+
+def pytest_configure() -> None:
+    """What is compiled is imported in the place of its source: no test may run what was compiled of another source."""
+    try:
+        compiled.check()
+    except UnavailableError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(wrapper=True)

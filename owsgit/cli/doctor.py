@@ -19,6 +19,7 @@ from owsgit.ledger.repository import GIT_VERSION_MIN, Clone, run, version
 from owsgit.model import keys
 from owsgit.model.errors import OwsgitError, UnavailableError
 from owsgit.model.state import State
+from owsgit.node import compiled
 from owsgit.node.home import Home
 from owsgit.runtime import bubblewrap
 from owsgit.runtime.cgroup import Hierarchy
@@ -69,6 +70,7 @@ def _machine() -> Iterator[Check]:
     yield _attempt("ssh", lambda: _program("ssh", "openssh-client"))
     yield _attempt("ssh-keygen", lambda: _program("ssh-keygen", "openssh-client"))
     yield _attempt("signing key", _signing_key)
+    yield _attempt("request path", _compiled)
     yield _attempt("sandbox", bubblewrap.probe, WARNING)
     yield _attempt("control groups", _control_groups, WARNING)
     yield _attempt("disk", _disk, WARNING)
@@ -94,6 +96,12 @@ def _signing_key() -> str:
     inside = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, check=False).returncode == 0
     key = signing.discover(Path() if inside else None, create=False)
     return f"{key.format}, {key.found}"
+
+
+def _compiled() -> str:
+    if count := compiled.check():
+        return f"{count} modules are compiled"
+    return "interpreted: make setup compiles it, where there is a C compiler"
 
 
 def _control_groups() -> str:
