@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hatch_build
+import owsgit
 from owsgit.model.errors import UnavailableError
 from owsgit.node import compiled
 
@@ -25,6 +27,18 @@ can_compile = pytest.mark.skipif(bool(hatch_build.what_is_missing()), reason=hat
 def test_what_is_named_is_compiled(source: Path) -> None:
     module = importlib.import_module(".".join(source.relative_to(ROOT).with_suffix("").parts))
     assert module.__file__ == str(compiled.binary(source))
+
+
+def test_nothing_interpreted_inherits_from_what_is_compiled() -> None:
+    """mypyc's classes refuse it, when the first instance is made."""
+    for each in pkgutil.walk_packages(owsgit.__path__, "owsgit."):
+        if each.name not in ("owsgit.__main__", "owsgit.runtime.zygote"):  # programs, the second one of a sandbox
+            importlib.import_module(each.name)
+    names = {".".join(source.relative_to(ROOT).with_suffix("").parts) for source in NAMED}
+    classes = [each for name in names for each in vars(sys.modules[name]).values() if isinstance(each, type)]
+    below = [sub for each in classes if each.__module__ in names for sub in each.__subclasses__()]
+    assert below
+    assert [sub for sub in below if sub.__module__ not in names and sub.__module__.startswith("owsgit.")] == []
 
 
 def test_what_is_compiled_is_what_its_source_says() -> None:

@@ -18,7 +18,7 @@ from owsgit.gateway.door import Door, Greeter
 from owsgit.gateway.exchange import Exchange
 from owsgit.gateway.hosts import Binding, VirtualHosts
 from owsgit.gateway.limits import Connections
-from owsgit.gateway.protocol import BoundedProtocol
+from owsgit.gateway.protocol import BoundedProtocol, GivenProtocol
 from owsgit.gateway.tls import Secured, Security
 from owsgit.model.errors import UnavailableError
 
@@ -76,15 +76,6 @@ class _Server(uvicorn.Server):
 
             return Http2Protocol(self._listener, self.server_state, KEEP_ALIVE_SECONDS)
         return BoundedProtocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
-
-
-class _Given(BoundedProtocol):
-    """One connection that another process has accepted."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if self._counted:
-            self._in_head, self.deadline = False, self.loop.time() + self.timeout_keep_alive
 
 
 class Listener:
@@ -171,7 +162,9 @@ class Listener:
         server = self._server
 
         def protocol() -> asyncio.Protocol:
-            return _Given(config=server.config, server_state=server.server_state, app_state=server.lifespan.state)
+            return GivenProtocol(
+                config=server.config, server_state=server.server_state, app_state=server.lifespan.state
+            )
 
         try:
             await asyncio.get_running_loop().connect_accepted_socket(protocol, given)

@@ -358,6 +358,15 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.body.wake()
 
 
+class GivenProtocol(BoundedProtocol):
+    """One connection that another process has accepted."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if self._counted:
+            self._in_head, self.deadline = False, self.loop.time() + self.timeout_keep_alive
+
+
 class _Watch:
     """Cuts off the connections of one port that are over their time. Timers of their own would cost each request more
     than its parsing."""
