@@ -21,7 +21,33 @@ from owsgit.gateway.incoming import WAITING_BYTES_MAX, Incoming
 if TYPE_CHECKING:
     from owsgit.gateway.protocol import BoundedProtocol
 
+OUTBOX_BYTES_MAX = 256 * 1024
+"""Of responses that wait for the end of a turn."""
+
 log = logging.getLogger("owsgit.gateway")
+
+
+class Outbox:
+    """Responses that were made in one turn of the event loop. They are sent together at its end: a client of many
+    connections is woken once, and not by each of them while the next one is made."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[tuple[Cycle, bytes]] = []
+        self._bytes = 0
+
+    def add(self, cycle: "Cycle", whole: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._send)
+        self._waiting.append((cycle, whole))
+        self._bytes += len(whole)
+        if self._bytes > OUTBOX_BYTES_MAX:
+            self._send()
+
+    def _send(self) -> None:
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        for cycle, whole in waiting:
+            cycle.send(whole)
 
 
 class Cycle:
@@ -45,12 +71,13 @@ class Cycle:
 
     async def run(self, application: Application) -> None:
         started = False
+        whole = b""
         try:
             response = await application.handle(self.exchange)
             if self.disconnected:
                 raise ClientGoneError
             if isinstance(response.body, bytes):
-                self._write(response, response.body)
+                whole = self._write(response, response.body)
             else:
                 started = True
                 await pieces.send(self, response, response.body)
@@ -65,21 +92,48 @@ class Cycle:
             raise
         except Exception:
             log.exception("a request failed")
-            if started:
-                self.connection.transport.abort()
-            else:
-                self._write(Response(500, [], b""), b"")
+            whole = self._fail(started)
         finally:
             self.exchange.close()
             self.connection.tasks.discard(self.task)
+        if whole:
+            self.connection.outbox.add(self, whole)
+        else:
+            await self._end()
+
+    def _fail(self, started: bool) -> bytes:
+        if not started:
+            return self._write(Response(500, [], b""), b"")
+        self.connection.transport.abort()
+        return b""
+
+    def send(self, whole: bytes) -> None:
+        """Send a response that lay in the outbox."""
+        connection = self.connection
+        if not self.disconnected and not connection.transport.is_closing():
+            connection.transport.write(whole)
+            if not self.keep_alive:
+                connection.end()
+        if connection.flow.write_paused:
+            self.task = task = connection.loop.create_task(self._end())
+            connection.tasks.add(task)
+            task.add_done_callback(connection.tasks.discard)
+        else:
+            self._complete()
+
+    async def _end(self) -> None:
         if self.connection.flow.write_paused:  # the next answer would only make the heap of unread ones higher
             await self.connection.flow.drain()
+        self._complete()
+
+    def _complete(self) -> None:
         self.response_complete = True
         self.connection.on_response_complete()
 
-    def _write(self, response: Response, body: bytes) -> None:
+    def _write(self, response: Response, body: bytes) -> bytes:
+        """Send the response now; or return it, if it is sent with those of others."""
         if self.disconnected:  # uvloop's transports raise what nobody can act on
-            return
+            return b""
         bodiless = response.status in BODILESS
         if response.status == MISDIRECTED:  # the client has to come over another connection
             self.keep_alive = False
@@ -89,12 +143,15 @@ class Cycle:
         transport = self.connection.transport
         if bodiless or self.exchange.method == "HEAD" or not body:
             transport.write(head)
-        elif len(body) < WAITING_BYTES_MAX:
-            transport.write(head + body)
-        else:
+        elif len(body) >= WAITING_BYTES_MAX:
             transport.writelines([head, body])
+        elif len(self.connection.tasks) > 1:  # this one's is one of them
+            return head + body
+        else:
+            transport.write(head + body)
         if not self.keep_alive:
             self.connection.end()
+        return b""
 
     def head(self, response: Response, framing: bytes) -> bytes:
         """The response's head as bytes; `framing`: its header lines that say where the body ends."""

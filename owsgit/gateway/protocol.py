@@ -16,7 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from owsgit.gateway.cycle import Cycle
+from owsgit.gateway.cycle import Cycle, Outbox
 from owsgit.gateway.exchange import Application, Client, Exchange, head_size
 from owsgit.gateway.incoming import Incoming
 from owsgit.gateway.limits import HEAD_BYTES_SMALL, UNSENT
@@ -75,6 +75,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
         self.current: Cycle | None = None  # of the last request whose head came
+        self.outbox: Outbox
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -83,7 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._counted = application.connections.enter(self._client.address, application.limits)
         if self._counted:
             self.deadline = self.loop.time() + application.limits.head_seconds
-            _Watch.over(self.server_state, self.loop)
+            self.outbox = _Watch.over(self.server_state, self.loop).outbox
         else:
             transport.write(_FULL)
             self.end()
@@ -376,14 +377,16 @@ class _Watch:
     def __init__(self, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
         self._state, self._loop = ref(state), loop
         self._waits = False
+        self.outbox = Outbox(loop)
 
     @classmethod
-    def over(cls, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch over the connections of a port, which has one now."""
+    def over(cls, state: ServerState, loop: asyncio.AbstractEventLoop) -> "_Watch":
+        """What watches over the connections of a port, which has one now."""
         watch = cls._all.get(state)
         if watch is None:
             watch = cls._all[state] = cls(state, loop)
         watch._wait()
+        return watch
 
     def _wait(self) -> None:
         if not self._waits:
