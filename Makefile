@@ -99,4 +99,5 @@ oracle/node_modules/.ready: oracle/package-lock.json
 	@touch $@
 
 clean:          ## forget what make made
-	rm -rf $(VENV) .mypyc owsgit/compiled.json owsgit__mypyc.*.so owsgit/*/*.so .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules
+	find owsgit -name '*.so' -delete
+	rm -rf $(VENV) .mypyc owsgit/compiled.json owsgit__mypyc.*.so .demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache oracle/node_modules

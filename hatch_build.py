@@ -143,7 +143,7 @@ def _libraries() -> Iterator[Path]:
 def clear() -> None:
     """Remove what was compiled, for whatever Python."""
     compiled.RECORD.unlink(missing_ok=True)
-    for each in (*_libraries(), *compiled.PACKAGE.glob("*/*.cpython-*.so")):
+    for each in (*_libraries(), *compiled.PACKAGE.rglob("*.cpython-*.so")):
         each.unlink()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import replace
 from email.utils import formatdate
 from functools import lru_cache, reduce
+from typing import Final
 
 from owsgit.gateway import refusals, traces
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response, Step
@@ -31,9 +32,9 @@ def request_id() -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-_random = random.Random()  # noqa: S311 - seeded by the system, in each process
-_FREE = ~(0xF000_C000_0000_0000_0000)
-_VERSION_4 = 0x4000_8000_0000_0000_0000
+_random: Final = random.Random()  # noqa: S311 - seeded by the system, in each process
+_FREE: Final = ~(0xF000_C000_0000_0000_0000)
+_VERSION_4: Final = 0x4000_8000_0000_0000_0000
 
 
 def identified(response: Response, id_: str) -> Response:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -21,7 +21,7 @@ from owsgit.gateway.incoming import WAITING_BYTES_MAX, Incoming
 if TYPE_CHECKING:
     from owsgit.gateway.protocol import BoundedProtocol
 
-OUTBOX_BYTES_MAX = 256 * 1024
+OUTBOX_BYTES_MAX: Final = 256 * 1024
 """Of responses that wait for the end of a turn."""
 
 log = logging.getLogger("owsgit.gateway")

@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 from starlette.types import ASGIApp
 
@@ -17,10 +17,10 @@ from owsgit.gateway.limits import DEFAULT, RETRY_SECONDS, ROOM, Connections, Lim
 if TYPE_CHECKING:
     from owsgit.gateway.tls import Secured
 
-BODILESS = (204, 205, 304)
+BODILESS: Final = (204, 205, 304)
 """Statuses without a body (RFC 9110): bytes after their head would be read as the next response."""
 
-MISDIRECTED = 421
+MISDIRECTED: Final = 421
 """RFC 9110 15.5.20: the connection was made for another host."""
 
 Headers = list[tuple[bytes, bytes]]
@@ -369,4 +369,4 @@ def head_size(exchange: Exchange) -> int:
     return line + sum(len(name) + len(value) + 4 for name, value in exchange.headers) + 2
 
 
-_NOWHERE = Mount("", "")
+_NOWHERE: Final = Mount("", "")

@@ -1,6 +1,7 @@
 """The integrations with what can be invoked: functions, in API Gateway's payload formats, now or later."""
 
 import logging
+from typing import Final
 
 import orjson
 
@@ -13,7 +14,7 @@ from owsgit.gateway.throttle import Pace
 from owsgit.model.errors import InvalidError, OwsgitError
 from owsgit.model.service import Invocation, Target
 
-EVENT_BYTES_MAX = 6 * 1024 * 1024
+EVENT_BYTES_MAX: Final = 6 * 1024 * 1024
 """Lambda's limit for a synchronous event."""
 
 log = logging.getLogger("owsgit.gateway")

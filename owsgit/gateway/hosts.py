@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,8 +21,8 @@ from owsgit.gateway.socket_api import WebSocketApi, deny, handshake
 from owsgit.gateway.table import PATH_BYTES_MAX
 from owsgit.gateway.tls import Security
 
-ANY_HOST = ""
-KNOWN_BYTES_MAX = 256
+ANY_HOST: Final = ""
+KNOWN_BYTES_MAX: Final = 256
 """Of a path whose segments are kept."""
 
 
@@ -189,7 +190,7 @@ def _bad() -> RefusedError:
 
 _ABSOLUTE = re.compile(rb"https?://(?P<host>[^/?#@]+)(?P<rest>/[^#]*)?", re.IGNORECASE)
 _HOST = re.compile(rb"(?P<name>[A-Za-z0-9._-]{0,255}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{0,5})?")
-_CLEAN = re.compile(rb"/|(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")
+_CLEAN: Final = re.compile(rb"/|(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?")
 """A path that means what it says. Most are such, and then nothing is looked at twice."""
 
 _PATH = re.compile(rb"/([\x21-\x22\x24\x26-\x5b\x5d-\x7e]|%[0-9A-Fa-f]{2})*")

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from owsgit.gateway.exchange import ClientGoneError, too_slow
 
 if TYPE_CHECKING:
     from owsgit.gateway.protocol import BoundedProtocol
 
-WAITING_BYTES_MAX = 64 * 1024
+WAITING_BYTES_MAX: Final = 64 * 1024
 """Of a body that nobody has read yet; then the client has to wait."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

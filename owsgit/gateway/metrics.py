@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import log
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -21,19 +21,19 @@ from prometheus_client.registry import Collector
 from owsgit.gateway.exchange import Exchange
 from owsgit.gateway.observing import Outcome
 
-LATENCY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-UNMATCHED = "unmatched"
+LATENCY_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+UNMATCHED: Final = "unmatched"
 """The route of all requests that none of the gateway's routes took."""
 
 CLASSES = ("2xx", "3xx", "4xx", "5xx")
-WINDOW_SECONDS = 60.0
+WINDOW_SECONDS: Final = 60.0
 WINDOWS_MAX = 5
 """Status tells of the last five minutes."""
 
-_STEPS_A_FOLD = 1 / math.log(1.1)
+_STEPS_A_FOLD: Final = 1 / math.log(1.1)
 """Recent latencies are kept to a tenth of themselves."""
 
-THROTTLED = 429
+THROTTLED: Final = 429
 
 
 class _Window:
@@ -115,11 +115,11 @@ class RouteMetrics:
         self.recent = Recent()
 
     def count(self, exchange: Exchange, outcome: Outcome) -> None:
-        status, seconds, sent, at = outcome
+        status, seconds = outcome.status, outcome.seconds
         self.classes[min(max(status // 100, 2), 5) - 2] += 1
         self.latency[bisect_left(LATENCY_SECONDS, seconds)] += 1
         self.seconds += seconds
-        self.sent += sent
+        self.sent += outcome.sent
         self.received += exchange.received
         if (asked := exchange.integration_seconds) >= 0:
             self.integration[bisect_left(LATENCY_SECONDS, asked)] += 1
@@ -131,7 +131,7 @@ class RouteMetrics:
                 self.cache_hits += 1
             else:
                 self.cache_misses += 1
-        self.recent.add(at, seconds, status >= 500)
+        self.recent.add(outcome.at, seconds, status >= 500)
 
 
 @dataclass

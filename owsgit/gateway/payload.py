@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
 
 import orjson
@@ -17,12 +17,12 @@ import orjson
 from owsgit.gateway import certificates
 from owsgit.gateway.exchange import Exchange, Response, SocketEvent
 
-_TEXT_TYPES = re.compile(
+_TEXT_TYPES: Final = re.compile(
     r"text/.*|application/(.*\+)?(json|xml)|application/(javascript|x-www-form-urlencoded|graphql)", re.IGNORECASE
 )
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_HOP_BY_HOP = frozenset(
+_HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
 QUERY_FIELDS_MAX = 1000

@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 from weakref import WeakKeyDictionary, ref
 
 import httptools
@@ -24,27 +24,27 @@ from owsgit.gateway.limits import HEAD_BYTES_SMALL, UNSENT
 if TYPE_CHECKING:  # most nodes need no WebSockets
     from owsgit.gateway.socket_protocol import BoundedSocketProtocol
 
-FIRST_LOOK_SECONDS = 1.0
+FIRST_LOOK_SECONDS: Final = 1.0
 """When a body is not there yet: by then it is known whose request it is, and how long it may take."""
 
 READER_SECONDS = 10.0
 """How long a client may take for what the slowest rate allows in that time; how long a closed connection lingers."""
 
-PIPELINED_MAX = 256
+PIPELINED_MAX: Final = 256
 """Requests that a client sends before it has the answer of the first."""
 
-PIECE_BYTES = 4096
+PIECE_BYTES: Final = 4096
 """Parsed at once. Which of its bytes are whose head is not known, so all of them count as the last one's: requests that
 come together must not add up to one with too large a head."""
 
-CHUNK_OVERHEAD_MAX = 16
+CHUNK_OVERHEAD_MAX: Final = 16
 """Bytes that frame one byte of a chunked body, at the worst."""
 
 WATCH_SECONDS = 0.5
 """How exactly these times are kept."""
 
-NEVER = float("inf")
-_PROTOCOLS = {"1.1": "HTTP/1.1", "1.0": "HTTP/1.0"}
+NEVER: Final = float("inf")
+_PROTOCOLS: Final = {"1.1": "HTTP/1.1", "1.0": "HTTP/1.0"}
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _BAD = (
@@ -199,6 +199,12 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle.keep_alive = False
             if not cycle.body.complete:
                 cycle.set()
+
+    def on_header(self, name: bytes, value: bytes) -> None:  # it does what uvicorn's does, which is not compiled
+        key = name.lower()
+        self.headers.append((key, value))
+        if key == b"expect":
+            self.expect_100_continue = self.expect_100_continue or value.lower() == b"100-continue"
 
     def on_message_begin(self) -> None:
         self.url = b""

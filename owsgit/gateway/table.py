@@ -6,12 +6,12 @@ Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-de
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, TypeVar
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-ANY = "ANY"
+ANY: Final = "ANY"
 _METHODS_AND_ANY = (*METHODS, ANY)
-DEFAULT = "$default"
+DEFAULT: Final = "$default"
 CONNECT, DISCONNECT = "$connect", "$disconnect"
 """Of WebSocket APIs, whose messages are routed by what they say."""
 
@@ -88,10 +88,13 @@ class _Node(Generic[Item]):
         self.rest: dict[str, tuple[RouteKey, Item]] = {}  # greedy, by method
 
 
-class Match(NamedTuple, Generic[Item]):
-    key: RouteKey
-    item: Item
-    parameters: dict[str, str]
+class Match(Generic[Item]):
+    """The route of a request, and what its path says of the route's parameters."""
+
+    __slots__ = ("item", "key", "parameters")
+
+    def __init__(self, key: RouteKey, item: Item, parameters: dict[str, str]) -> None:
+        self.key, self.item, self.parameters = key, item, parameters
 
 
 class RoutingTable(Generic[Item]):

@@ -35,9 +35,7 @@ def recorded() -> dict[str, object]:
 
 def modules() -> list[Path]:
     """The sources in whose place this Python imports what was compiled."""
-    return [
-        source for source in PACKAGE.glob("*/*.py") if source.parent.name != "__pycache__" and binary(source).exists()
-    ]
+    return [source for source in PACKAGE.rglob("*.py") if binary(source).exists()]
 
 
 def check() -> int:

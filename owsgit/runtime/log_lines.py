@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 import orjson
 
@@ -23,7 +23,7 @@ from owsgit.model import strictjson
 from owsgit.model.errors import InvalidError
 
 LEVELS = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
-PLATFORM = "PLATFORM"
+PLATFORM: Final = "PLATFORM"
 DEFAULT_LEVEL = "INFO"
 """What Lambda takes a line for that has no level."""
 
@@ -122,21 +122,33 @@ def object_of(record: dict[str, Any]) -> str:
         return _encode(record)
 
 
-class Run(NamedTuple):
+class Run:
     """A request that a worker has run, as START, END and REPORT tell of it."""
 
-    request_id: str
-    version: str
-    began: float  # seconds since 1970
-    ended: float
-    milliseconds: float
-    memory_size: int  # MB that it may use
-    memory_bytes: int  # that it used, at the most
+    __slots__ = ("began", "ended", "memory_bytes", "memory_size", "milliseconds", "request_id", "version")
+
+    def __init__(
+        self,
+        request_id: str,
+        version: str,
+        began: float,
+        ended: float,
+        milliseconds: float,
+        memory_size: int,
+        memory_bytes: int,
+    ) -> None:
+        """`began` and `ended` in seconds since 1970; `memory_size`: MB that it may use; `memory_bytes` that it used, at
+        the most."""
+        self.request_id, self.version = request_id, version
+        self.began, self.ended, self.milliseconds = began, ended, milliseconds
+        self.memory_size, self.memory_bytes = memory_size, memory_bytes
 
 
-START = "START RequestId: %s Version: %s"
-END = "END RequestId: %s"
-REPORT = "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB"
+START: Final = "START RequestId: %s Version: %s"
+END: Final = "END RequestId: %s"
+REPORT: Final = (
+    "REPORT RequestId: %s\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: %d MB\tMax Memory Used: %d MB"
+)
 
 
 def start(run: Run) -> Dated:
@@ -150,13 +162,13 @@ def end(run: Run, more: str = "") -> list[Dated]:
     return [(run.ended, END % run.request_id), (run.ended, report + more)]
 
 
-def dump_run(run: Run, source: Source) -> bytes:
-    """All three lines for the disk, as `dump_platform` has them."""
-    request_id, version, began, at, took, memory_size, memory_bytes = run
-    id_, ended = quoted(request_id)[1:-1], timestamp(at)
-    text = _of_run(source.fields, version) % (
-        timestamp(began), id_, id_, ended, id_, id_, ended, id_, id_, took, int(took) + 1, memory_size,
-        memory_bytes >> 20,
+def dump_run(run: Run, fields: str) -> bytes:
+    """All three lines for the disk, as `dump_platform` has them; `fields` are the source's."""
+    began, ended, took = timestamp(run.began), timestamp(run.ended), run.milliseconds
+    id_ = quoted(run.request_id)[1:-1]
+    text = _of_run(fields, run.version) % (
+        began, id_, id_, ended, id_, id_, ended, id_, id_, took, int(took) + 1, run.memory_size,
+        run.memory_bytes >> 20,
     )  # fmt: skip
     return text.encode("utf-8", "backslashreplace")
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol
 
 from owsgit.runtime import log_lines
 from owsgit.runtime.allowance import Allowance
@@ -27,11 +27,11 @@ LOG_BYTES_PER_SECOND_MAX = 1024 * 1024
 LOG_BURST_BYTES_MAX = 16 * 1024 * 1024
 """Of one function, all its workers together: no function keeps the disk busy. Half of its log may come at once."""
 
-PLATFORM_BYTES = 600
+PLATFORM_BYTES: Final = 600
 """What the lines of a request take, about."""
 
 WRITE_SECONDS = 0.005
-WRITE_BYTES = 64 * 1024
+WRITE_BYTES: Final = 64 * 1024
 """Lines wait so long, or until they are so many, for others to be written with. Who reads the log has them written."""
 
 RETENTION_DAYS = 14
@@ -56,12 +56,14 @@ class LogSettings:
     retention_days: int = RETENTION_DAYS
 
 
-class Report(NamedTuple):
-    """What a REPORT line tells of one request. `init_seconds` with the first request of a worker."""
+class Report:
+    """What a REPORT line tells of one request."""
 
-    duration_seconds: float
-    init_seconds: float | None
-    memory_bytes: int
+    __slots__ = ("duration_seconds", "init_seconds", "memory_bytes")
+
+    def __init__(self, duration_seconds: float, init_seconds: float | None, memory_bytes: int) -> None:
+        """`init_seconds` with the first request of a worker."""
+        self.duration_seconds, self.init_seconds, self.memory_bytes = duration_seconds, init_seconds, memory_bytes
 
 
 _Platform = tuple[str, Iterable[log_lines.Dated]]
@@ -84,6 +86,7 @@ class FunctionLog:
     ) -> None:
         self.folder = folder
         self.settings = settings or LogSettings()
+        self._fields = self.settings.source.fields
         self.report = on_report
         self._allowance = Allowance(LOG_BYTES_PER_SECOND_MAX, LOG_BURST_BYTES_MAX)
         self._dropped = 0
@@ -97,7 +100,7 @@ class FunctionLog:
 
     def configure(self, settings: LogSettings) -> None:
         """Write as `settings` say from now on."""
-        self.settings = settings
+        self.settings, self._fields = settings, settings.source.fields
         text = f"{settings.retention_days}\n"
         file = self.folder / RETENTION
         with contextlib.suppress(OSError):
@@ -180,7 +183,7 @@ class FunctionLog:
         if isinstance(waiting, bytes):
             return waiting
         if isinstance(waiting, Run):
-            return log_lines.dump_run(waiting, self.settings.source)
+            return log_lines.dump_run(waiting, self._fields)
         request_id, lines = waiting
         return log_lines.dump_platform(lines, request_id, self.settings.source)
 

@@ -111,7 +111,7 @@ class FunctionMetrics:
 
     def report(self, report: Report) -> None:
         """Take what a worker tells of a request that ended."""
-        seconds, init, memory = report
+        seconds, init, memory = report.duration_seconds, report.init_seconds, report.memory_bytes
         self._recent.append(seconds)
         self.duration.observe(seconds)
         if memory:

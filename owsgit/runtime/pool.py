@@ -7,19 +7,21 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from owsgit.model.errors import OwsgitError
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime import failures
 from owsgit.runtime.budget import ASSUMED_BYTES, Budget, ThrottledError
+from owsgit.runtime.call import Call
 from owsgit.runtime.config import InitError
 from owsgit.runtime.queued import DEPTH, PATIENCE_SECONDS, QueuedWorker
-from owsgit.runtime.worker import Call, NotBegunError, Worker
+from owsgit.runtime.worker import NotBegunError, Worker
 
-MOVES_MAX = 3
+MOVES_MAX: Final = 3
 """How often a request is given to another worker, as one after the other ends before it begins."""
 
-WAITING_MAX = 1000
+WAITING_MAX: Final = 1000
 """Requests that wait for a worker of one function; more are answered at once with a throttle."""
 
 REAP_SECONDS_MAX = 30.0
@@ -33,7 +35,7 @@ PROCESSORS = len(os.sched_getaffinity(0))
 STARTING_AT_ONCE = max(4, 2 * PROCESSORS)
 """Workers that are started together for requests: a start needs a processor, and meanwhile others may have answered."""
 
-BRIEF_SECONDS = 0.001
+BRIEF_SECONDS: Final = 0.001
 """To wait behind a request of so long costs less than to wake another process."""
 
 WAKE_SECONDS = 0.0001

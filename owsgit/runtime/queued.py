@@ -15,12 +15,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime import failures
+from owsgit.runtime.call import Call
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.framed import FramedWorker
 from owsgit.runtime.frames import widen
@@ -39,7 +40,6 @@ from owsgit.runtime.python_worker import (
 )
 from owsgit.runtime.sandbox import Sandbox
 from owsgit.runtime.streamed import CONTENT_TYPE_BYTES_MAX, Streamed
-from owsgit.runtime.worker import Call
 
 DEPTH = 32
 """Requests that a worker has at most, with the one that it runs: enough to bridge a turn of the node."""
@@ -47,14 +47,14 @@ DEPTH = 32
 PATIENCE_SECONDS = 0.005
 """Who waits behind a request that takes longer is given to another worker."""
 
-SLOW_SECONDS = 0.02
+SLOW_SECONDS: Final = 0.02
 """A worker whose request takes longer serves nobody else soon; before that, it may only have waited for a processor."""
 
-ABOUT_BYTES = 1024
+ABOUT_BYTES: Final = 1024
 """What is said of a request beside its own texts, at most."""
 
-MEMORY_SECONDS = 0.05
-BRIEF_SECONDS = 0.001
+MEMORY_SECONDS: Final = 0.05
+BRIEF_SECONDS: Final = 0.001
 """The memory of brief requests is looked up not with each of them: in a millisecond no process takes many pages."""
 
 
@@ -374,11 +374,11 @@ def _is_small(call: Call) -> bool:
     return known
 
 
-_KINDS = (1 << KIND_BITS) - 1
-_SECONDS = [12e-6 * 2**number for number in range(_KINDS + 1)]
+_KINDS: Final = (1 << KIND_BITS) - 1
+_SECONDS: Final = [12e-6 * 2**number for number in range(_KINDS + 1)]
 """What a worker says of a duration, in the middle of what it may be."""
 
 _WITH_OUTPUT = {with_output: kind for kind, with_output in WITH_OUTPUT.items()}
 _ANSWERS = (*WITH_OUTPUT.keys(), *WITH_OUTPUT.values())
-_PIECES = (CHUNK, HEAD)
-_KNOWN = frozenset((*_ANSWERS, *_PIECES))
+_PIECES: Final = (CHUNK, HEAD)
+_KNOWN: Final = frozenset((*_ANSWERS, *_PIECES))

@@ -53,7 +53,9 @@ def test_routes_without_parameters_are_found_at_once_and_as_by_a_search() -> Non
         searching._plain.clear()
         for path in ([], ["a"], ["b"], ["a", "b"], ["b", "a"], ["a", "c"], ["a", "b", "a"], ["c"]):
             for method in ("GET", "POST", "PUT"):
-                assert quick.match(method, path) == searching.match(method, path), (routes, method, path)
+                found, searched = quick.match(method, path), searching.match(method, path)
+                assert (found and found.item) == (searched and searched.item), (routes, method, path)
+                assert (found and found.parameters) == (searched and searched.parameters), (routes, method, path)
 
 
 def test_the_default_route_takes_what_is_left() -> None:

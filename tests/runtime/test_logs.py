@@ -323,8 +323,8 @@ def test_the_lines_of_a_request_are_the_same_however_they_are_written(text: str)
     run = log_lines.Run(text, text, 1796080333.142, 1796080333.9876, 845.126, 128, 37 << 20)
     source = Source(text, "node-é")
     lines = [log_lines.start(run), *log_lines.end(run)]
-    assert log_lines.dump_run(run, source) == log_lines.dump_platform(lines, text, source)
-    report = log_lines.message(log_lines.dump_run(run, source).splitlines()[2])
+    assert log_lines.dump_run(run, source.fields) == log_lines.dump_platform(lines, text, source)
+    report = log_lines.message(log_lines.dump_run(run, source.fields).splitlines()[2])
     assert report == (
         f"REPORT RequestId: {text}\tDuration: 845.13 ms\tBilled Duration: 846 ms\tMemory Size: 128 MB"
         "\tMax Memory Used: 37 MB"

@@ -14,13 +14,13 @@ import pytest
 
 from owsgit.model.service import Answer, Invocation
 from owsgit.runtime import pool, queued
+from owsgit.runtime.call import Call
 from owsgit.runtime.forkserver import ForkedSandbox
 from owsgit.runtime.frames import Frames
 from owsgit.runtime.log_reader import last_lines
 from owsgit.runtime.pool import Pool
 from owsgit.runtime.python_worker import CHUNK, HEADER
 from owsgit.runtime.queued import QueuedWorker
-from owsgit.runtime.worker import Call
 from tests.support.processes import freeze
 
 Make = Callable[..., Any]

@@ -12,10 +12,10 @@ from owsgit.aws.api import Api
 from owsgit.model.errors import InvalidError, OwsgitError, UnavailableError
 from owsgit.model.names import unqualified
 from owsgit.model.resource import Resource
-from owsgit.model.service import Answer, Applied, Invocation, Site
+from owsgit.model.service import Applied, Invocation, Site
 from owsgit.runtime import logs
 from owsgit.runtime.bubblewrap import Bubblewrap
-from owsgit.runtime.budget import Budget, ThrottledError
+from owsgit.runtime.budget import Budget
 from owsgit.runtime.containers import Containers
 from owsgit.runtime.log_lines import Source
 from owsgit.runtime.logs import FunctionLog, LogSettings
@@ -29,6 +29,7 @@ from owsgit.services.functions.controlling import ControlApi
 from owsgit.services.functions.deployment import Deployer, Deployment
 from owsgit.services.functions.described import Standing
 from owsgit.services.functions.dispatch import Dispatcher
+from owsgit.services.functions.invoking import Invoker
 from owsgit.services.functions.provision import Provisions
 from owsgit.services.functions.rules import Rules
 from owsgit.services.functions.spec import FunctionSpec
@@ -46,8 +47,9 @@ class FunctionHandler:
         self._problems: dict[str, str] = {}  # why the version that is wanted does not run
         self._since: dict[str, float] = {}  # when it came to be wanted, in seconds since 1970
         self._logs: dict[str, FunctionLog] = {}
-        self._dispatcher = Dispatcher(site.home / "events.db", self.invoke, self._rules)
         self._metrics = Metrics(site.registry or CollectorRegistry(), self._workers)
+        self.invoke = Invoker(self._deployed, self._wanted, self._metrics, self._deployment).invoke
+        self._dispatcher = Dispatcher(site.home / "events.db", self.invoke, self._rules)
         self._sweeping = asyncio.ensure_future(logs.sweep_daily(site.home / "logs" / "functions", lambda: self._logs))
         self._sandbox = self._make_sandbox()
         containers = Containers(str(site.settings["instance"]), site.home / "containers")
@@ -162,28 +164,6 @@ class FunctionHandler:
     def _workers(self) -> Iterator[Workers]:
         for name, deployment in list(self._deployed.items()):
             yield Workers(name, len(deployment.pool.idle), deployment.pool.busy)
-
-    async def invoke(self, name: str, invocation: Invocation) -> Answer:
-        """`name` may be qualified. Raises UnavailableError, ThrottledError, InvalidError; what the function does wrong
-        is in the Answer. Who is cancelled does not end what the function does."""
-        found = self._deployed.get(name)  # that is how most are named
-        while found is None or found.pool.closed:  # it may have to be started, whoever goes away meanwhile
-            found = await asyncio.shield(self._deployment(Qualified.parse(name)))
-        function = found.resource.name
-        metrics = self._metrics.function(function) if function in self._wanted else None
-        try:
-            call = found.pool.submit(invocation)
-            answer = await call.answer
-        except ThrottledError:
-            if metrics is not None:
-                metrics.throttled()
-            raise
-        except asyncio.CancelledError:
-            call.unheard = metrics.answered if metrics is not None else None
-            raise
-        if metrics is not None:
-            metrics.answered(answer)
-        return answer
 
     async def _deployment(self, called: Qualified) -> Deployment:
         """What runs and is not being replaced. Raises OwsgitError."""
