@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -22,26 +23,37 @@ if TYPE_CHECKING:
     from owsgit.gateway.protocol import BoundedProtocol
 
 OUTBOX_BYTES_MAX: Final = 256 * 1024
-"""Of responses that wait for the end of a turn."""
+"""Of responses that wait."""
+
+BURST_SECONDS: Final = 0.00002
+"""Responses that come farther apart do not wait, as the client would be woken for each; nor does any wait longer for
+more of them."""
 
 log = logging.getLogger("owsgit.gateway")
 
 
 class Outbox:
-    """Responses that were made in one turn of the event loop. They are sent together at its end: a client of many
-    connections is woken once, and not by each of them while the next one is made."""
+    """Responses that are made shortly one after the other, and sent together: a client of many connections is woken
+    once, and not by each of them while the next one is made. None waits beyond the turn of the event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._waiting: list[tuple[Cycle, bytes]] = []
         self._bytes = 0
+        self._last = self._since = 0.0  # when the last response was made, and the first that waits
+
+    def takes(self) -> bool:
+        """Whether a response that is made now follows another one so soon that it is to wait."""
+        before, self._last = self._last, monotonic()
+        return self._last - before < BURST_SECONDS
 
     def add(self, cycle: "Cycle", whole: bytes) -> None:
         if not self._waiting:
             self._loop.call_soon(self._send)
+            self._since = self._last
         self._waiting.append((cycle, whole))
         self._bytes += len(whole)
-        if self._bytes > OUTBOX_BYTES_MAX:
+        if self._bytes > OUTBOX_BYTES_MAX or self._last - self._since > BURST_SECONDS:
             self._send()
 
     def _send(self) -> None:
@@ -145,7 +157,7 @@ class Cycle:
             transport.write(head)
         elif len(body) >= WAITING_BYTES_MAX:
             transport.writelines([head, body])
-        elif len(self.connection.tasks) > 1:  # this one's is one of them
+        elif not self.exchange.prompt and self.connection.outbox.takes():
             return head + body
         else:
             transport.write(head + body)

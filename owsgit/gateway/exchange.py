@@ -147,6 +147,7 @@ class Exchange:
         "method",
         "mount",
         "parameters",
+        "prompt",
         "protocol",
         "query",
         "received",
@@ -191,6 +192,7 @@ class Exchange:
         self.integration_status = 0
         self.socket: SocketEvent | None = None
         self.rests: Callable[[Connection], None] | None = None  # told when it is over and its connection has no other
+        self.prompt = False  # whether its response never waits for that of another
         self.facts: dict[str, Any] = {}  # $context variables of the access log, by name without "$context."
 
     @property

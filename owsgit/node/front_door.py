@@ -135,6 +135,7 @@ class FrontDoor:
 
 async def respond(answer: Callable[[Arrival], Awaitable[Reply]], exchange: Exchange) -> Response:
     """What a door answers to an exchange of HTTP."""
+    exchange.prompt = True  # writes that are committed together are answered one by one, and asked for again as one
     path, _, query = exchange.target.partition(b"?")
     arrival = Arrival(
         exchange.id,
