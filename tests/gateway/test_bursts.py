@@ -1,0 +1,144 @@
+"""Responses that are made in one turn of the event loop: each goes to whoever asked for it, whatever happens meanwhile."""
+
+import asyncio
+import re
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import uvloop
+
+from owsgit.gateway.exchange import Exchange, Response
+from tests.gateway.served import Served
+
+CLIENTS = 60
+SECONDS = 20
+ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: the connection is reset
+
+
+class Burst:
+    """A route whose requests wait until all of them are let go at once."""
+
+    def __init__(self, served: Served) -> None:
+        self.served, self.waiting, self.large = served, 0, b""
+        self.gate = asyncio.Event()
+        served.handle([("GET /{number}", self.answer)])
+
+    async def answer(self, exchange: Exchange) -> Response:
+        self.waiting += 1
+        await self.gate.wait()
+        return Response(200, [], exchange.parameters["number"].encode() + self.large)
+
+    def release(self, and_then: Callable[[], object] = lambda: None, count: int = CLIENTS) -> None:
+        """Let them go when they are all there, and do something else in the same turn."""
+        deadline = time.monotonic() + SECONDS
+        while self.waiting < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+        def go() -> None:
+            self.gate.set()
+            self.served.loop.call_soon(lambda: self.served.loop.call_soon(and_then))
+
+        self.served.loop.call_soon_threadsafe(go)
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    made = Served(request.param)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def burst(served: Served) -> Burst:
+    return Burst(served)
+
+
+def ask(port: int, *paths: str, last: str = "keep-alive") -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), SECONDS)
+    for path in paths:
+        ending = last if path == paths[-1] else "keep-alive"
+        client.sendall(f"GET /{path} HTTP/1.1\r\nhost: x\r\nconnection: {ending}\r\n\r\n".encode())
+    return client
+
+
+def answers(client: socket.socket, count: int) -> list[bytes]:
+    """The bodies of so many responses, and nothing behind them."""
+    data, found = b"", []
+    while len(found) < count:
+        head, between, rest = data.partition(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: (\d+)", head)[1]) if between else 0  # type: ignore[index]
+        if between and len(rest) >= length:
+            assert head.startswith(b"HTTP/1.1 200 ")
+            found.append(rest[:length])
+            data = rest[length:]
+        else:
+            piece = client.recv(1 << 16)
+            assert piece, (found, data)
+            data += piece
+    assert data == b""
+    return found
+
+
+def ends(client: socket.socket) -> bool:
+    return client.recv(1) == b""
+
+
+def test_each_client_gets_its_own(burst: Burst) -> None:
+    clients = [ask(burst.served.port, str(number)) for number in range(CLIENTS)]
+    burst.release()
+    for number, client in enumerate(clients):
+        assert answers(client, 1) == [str(number).encode()]
+        client.sendall(b"GET /again HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert answers(client, 1) == [b"again"]
+        client.close()
+
+
+def test_what_a_client_pipelined_comes_in_its_order(burst: Burst) -> None:
+    clients = [ask(burst.served.port, f"{number}a", f"{number}b", f"{number}c") for number in range(CLIENTS)]
+    burst.release()
+    for number, client in enumerate(clients):
+        assert answers(client, 3) == [f"{number}{part}".encode() for part in "abc"]
+        client.close()
+
+
+def test_who_wants_no_other_is_answered_before_its_connection_is_closed(burst: Burst) -> None:
+    clients = [ask(burst.served.port, str(number), last="close") for number in range(CLIENTS)]
+    burst.release()
+    for number, client in enumerate(clients):
+        assert answers(client, 1) == [str(number).encode()] and ends(client)
+        client.close()
+
+
+def test_who_leaves_costs_nobody_else_an_answer(burst: Burst) -> None:
+    clients = [ask(burst.served.port, str(number)) for number in range(CLIENTS)]
+    for client in clients[::3]:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+        client.close()
+    burst.release()
+    for number, client in enumerate(clients):
+        if number % 3:
+            assert answers(client, 1) == [str(number).encode()]
+            client.close()
+
+
+def test_responses_that_fill_the_outbox_come_whole(burst: Burst) -> None:
+    burst.large = bytes(60_000)
+    clients = [ask(burst.served.port, str(number)) for number in range(CLIENTS)]
+    burst.release()
+    for number, client in enumerate(clients):
+        assert answers(client, 1) == [str(number).encode() + burst.large]
+        client.close()
+
+
+def test_a_gateway_that_closes_meanwhile_answers_first(burst: Burst) -> None:
+    clients = [ask(burst.served.port, str(number)) for number in range(CLIENTS)]
+    served = burst.served
+    closing: list[asyncio.Task[None]] = []
+    burst.release(lambda: closing.append(served.loop.create_task(served.listeners.close())))
+    for number, client in enumerate(clients):
+        assert answers(client, 1) == [str(number).encode()] and ends(client)
+        client.close()
