@@ -13,7 +13,7 @@ ITEMS   ?= 10000000
 # of an item: with so many, a table of 20 GB
 BYTES   ?= 1500
 SYSTEM  := bubblewrap openssh-client libseccomp2 curl gnupg iproute2 faketime slirp4netns
-COMPILER := gcc libc6-dev python3-dev
+COMPILER := gcc libc6-dev $(shell "$(PYTHON)" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])' 2>/dev/null)
 TESTED  := docker.io nodejs npm pebble postgresql wrk
 
 .DEFAULT_GOAL := help
@@ -43,7 +43,7 @@ system:         ## system packages: installed when root on Debian or Ubuntu, els
 	@sh tests/system-packages $(SYSTEM)
 
 tested: system  ## what the tests try functions and tables with, besides: Docker, Node.js, a C compiler, PostgreSQL
-	@sh tests/system-packages $(COMPILER) $(TESTED)
+	@PYTHON="$(PYTHON)" sh tests/system-packages $(COMPILER) $(TESTED)
 
 demo: system $(VENV)/.ready   ## the main job end to end; KEEP=1 leaves it running
 	@$(BIN)/python -m demo

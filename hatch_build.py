@@ -61,7 +61,7 @@ def what_is_missing() -> str:
     if shutil.which(os.environ.get("CC", "cc")) is None:
         return "there is no C compiler (Debian: gcc and libc6-dev)"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
-        return "there are no headers of Python (Debian: python3-dev)"
+        return f"there are no headers of Python (Debian: python{sys.version_info[0]}.{sys.version_info[1]}-dev)"
     return ""
 
 
@@ -113,7 +113,7 @@ def compile_all(sources: Sequence[Path]) -> None:
     clear()
     record = _record(sources)
     os.chdir(ROOT)  # mypyc names modules by their paths
-    print(f"compiling {len(sources)} modules, once", flush=True)
+    print(f"compiling {len(sources)} modules, once", file=sys.stderr, flush=True)
     options = ["--config-file", "pyproject.toml", "--cache-dir", str(SCRATCH / "cache")]
     told = io.StringIO()  # mypyc remarks on what may be slow
     try:

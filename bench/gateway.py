@@ -25,7 +25,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench import report
-from bench.load import Load, wait_for, wrk
+from bench.load import Load, compile_node, wait_for, wrk
 from tests.support import people, projects
 from tests.support.issuers import Issuer
 from tests.support.nodes import Node, free_port
@@ -271,6 +271,7 @@ def wrk_is_there() -> None:
 
 def main() -> None:
     wrk_is_there()
+    compile_node()
     started: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as scratch:
         try:

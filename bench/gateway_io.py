@@ -24,6 +24,7 @@ from pathlib import Path
 import uvloop
 
 from bench import report
+from bench.load import compile_node
 from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Handler, Mount
 from owsgit.gateway.files import Contents, Files, Shelf, indexed
@@ -191,6 +192,7 @@ def main() -> None:
     if missing:
         sys.exit(f"bench.gateway_io needs {' and '.join(missing)}: apt-get install nginx-light wrk")
     seconds = 1 if report.quick() else 5
+    compile_node()
     with tempfile.TemporaryDirectory(prefix="owsgit-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # nginx's workers are another user if this one is root

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench import report
 from bench.gateway import FUNCTION, HANDLER, Server, in_turn, wrk_is_there
-from bench.load import wait_for
+from bench.load import compile_node, wait_for
 from tests.support import people, projects
 from tests.support.nodes import Node, free_port
 
@@ -202,6 +202,7 @@ def run(folder: Path) -> None:
 
 def main() -> None:
     wrk_is_there()
+    compile_node()
     with tempfile.TemporaryDirectory() as scratch:
         run(Path(scratch))
 

@@ -25,7 +25,7 @@ from typing import Any
 import uvloop
 
 from bench import report
-from bench.load import cpu_seconds
+from bench.load import compile_node, cpu_seconds
 from bench.table_peers import Target, dynalite, extenddb, ours
 
 ITEMS = 1000
@@ -167,6 +167,7 @@ def measure(target: Target, work: Work, connections: int, seconds: float, guess:
 def main() -> None:
     quick = "--quick" in sys.argv
     seconds, rounds = (1.0, 1) if quick else (4.0, 3)
+    compile_node()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         targets = [stack.enter_context(ours(folder / "ours", {"bench": TABLE}))]
