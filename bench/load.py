@@ -54,7 +54,7 @@ def wrk(
 
 
 def compile_node() -> None:
-    """Compile what every request passes, as `make setup` does, if that was not done: users have it, so it is measured."""
+    """Compile what every request passes, as `make setup` does, if that was not done: this is what users run."""
     hatch_build.main()
 
 
