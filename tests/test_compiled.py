@@ -124,6 +124,7 @@ def test_the_same_code_serves_when_it_is_interpreted(tmp_path: Path) -> None:
 
 @can_compile
 def test_a_wheel_has_what_is_compiled_if_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hatch_build.is_fresh(NAMED), "make setup: a test does not compile what other tests use"
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w"]
     names = {}
     for asked in ("0", "1"):

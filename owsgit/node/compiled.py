@@ -33,20 +33,21 @@ def recorded() -> dict[str, object]:
     return record if isinstance(record, dict) else {}
 
 
-def modules() -> list[Path]:
-    """The sources in whose place this Python imports what was compiled."""
-    return [source for source in PACKAGE.rglob("*.py") if binary(source).exists()]
+def _modules(digests: dict[str, str]) -> list[Path]:
+    """The sources in whose place this Python imports what was compiled. Without a record, they are searched for."""
+    sources = [PACKAGE / path for path in digests] if digests else PACKAGE.rglob("*.py")
+    return [source for source in sources if binary(source).exists()]
 
 
 def check() -> int:
     """The number of compiled modules. Raises UnavailableError if one was compiled from another source than lies beside
     it: that one would run, and not what the source says."""
     known = recorded().get("modules")
-    digests = known if isinstance(known, dict) else {}
-    found = modules()
+    digests: dict[str, str] = known if isinstance(known, dict) else {}
+    found = _modules(digests)
     for source in found:
         path = source.relative_to(PACKAGE).as_posix()
-        if digests.get(path) != digest(source):
+        if not source.exists() or digests.get(path) != digest(source):
             raise UnavailableError(
                 f"{path} is not what was compiled",
                 file=str(source),
