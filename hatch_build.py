@@ -10,9 +10,11 @@ https://mypyc.readthedocs.io
 
 import ast
 import contextlib
+import fcntl
 import io
 import json
 import os
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -37,6 +39,7 @@ GROUP = "owsgit"
 
 SCRATCH = ROOT / ".mypyc"
 PARALLEL = 2
+INTERPRETED = "owsgit is interpreted, which costs a request a third more time, until make setup compiles it"
 
 
 class CustomBuildHook(BuildHookInterface):
@@ -45,11 +48,14 @@ class CustomBuildHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":  # whoever has a checkout has `make setup`
             return
-        if missing := what_is_missing():
-            raise SystemExit(f"{missing}: nothing can be compiled")
         sources = named()
-        if not is_fresh(sources):
-            compile_all(sources)
+        with _alone():
+            if not is_fresh(sources):
+                if missing := what_is_missing():
+                    raise SystemExit(
+                        f"{missing}: nothing can be compiled; HATCH_BUILD_HOOK_ENABLE_CUSTOM=0 builds a wheel without"
+                    )
+                compile_all(sources)
         build_data["pure_python"], build_data["infer_tag"] = False, True
         made = [*map(compiled.binary, sources), compiled.RECORD]
         build_data["artifacts"] += [str(each.relative_to(ROOT)) for each in made]
@@ -58,8 +64,9 @@ class CustomBuildHook(BuildHookInterface):
 
 def what_is_missing() -> str:
     """What it takes to compile and is not here; empty if all is."""
-    if shutil.which(os.environ.get("CC", "cc")) is None:
-        return "there is no C compiler (Debian: gcc and libc6-dev)"
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]  # as setuptools has it
+    if shutil.which(compiler) is None:
+        return f"there is no C compiler {compiler!r} (Debian: gcc and libc6-dev; the variable CC names another)"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         return f"there are no headers of Python (Debian: python{sys.version_info[0]}.{sys.version_info[1]}-dev)"
     return ""
@@ -85,6 +92,17 @@ def waits_in_handlers(text: str) -> Iterator[int]:
                         yield inner.lineno
 
 
+def imported(sources: Sequence[Path]) -> set[Path]:
+    """The modules of the package that these import. What is compiled relies on the types that they declare."""
+    found = set()
+    for each in sources:
+        for node in ast.walk(ast.parse(each.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+                found.update(ROOT / f"{name.replace('.', '/')}.py" for name in names)
+    return {each for each in found if each.is_file()} - set(sources)
+
+
 def is_fresh(sources: Sequence[Path]) -> bool:
     """Whether what was compiled is what would be compiled now."""
     there = all(compiled.binary(each).exists() for each in sources) and any(_libraries())
@@ -96,8 +114,13 @@ def _record(sources: Sequence[Path]) -> dict[str, object]:
         "compiler": f"mypyc {version('mypy')}",
         "suffix": compiled.SUFFIX,
         "build": compiled.digest(Path(__file__)),
-        "modules": {each.relative_to(compiled.PACKAGE).as_posix(): compiled.digest(each) for each in sources},
+        "modules": _digests(sources),
+        "imported": _digests(sorted(imported(sources))),
     }
+
+
+def _digests(sources: Sequence[Path]) -> dict[str, str]:
+    return {each.relative_to(compiled.PACKAGE).as_posix(): compiled.digest(each) for each in sources}
 
 
 def compile_all(sources: Sequence[Path]) -> None:
@@ -108,12 +131,11 @@ def compile_all(sources: Sequence[Path]) -> None:
                 f"{each}:{line}: a coroutine waits while it handles an error, which mypyc compiles wrongly"
             )
     from mypyc.build import mypycify  # noqa: PLC0415 - slow to import, and mostly there is nothing to do
-    from setuptools import Distribution  # noqa: PLC0415
 
     clear()
     record = _record(sources)
     os.chdir(ROOT)  # mypyc names modules by their paths
-    print(f"compiling {len(sources)} modules, once", file=sys.stderr, flush=True)
+    print(f"compiling {len(sources)} modules, until they change; it takes a minute or two", file=sys.stderr, flush=True)
     options = ["--config-file", "pyproject.toml", "--cache-dir", str(SCRATCH / "cache")]
     told = io.StringIO()  # mypyc remarks on what may be slow
     try:
@@ -128,12 +150,30 @@ def compile_all(sources: Sequence[Path]) -> None:
     except SystemExit:
         print(told.getvalue(), file=sys.stderr)
         raise
-    build = Distribution({"name": "owsgit", "packages": [], "ext_modules": extensions}).get_command_obj("build_ext")
-    build.inplace, build.force, build.parallel = True, True, PARALLEL
-    build.build_temp = build.build_lib = str(SCRATCH)
-    build.ensure_finalized()
-    build.run()
+    try:
+        build(extensions)
+    except SystemExit:
+        clear()  # or what is there already would be imported
+        raise
     compiled.RECORD.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def build(extensions: list[Any]) -> None:
+    """Have the C compiler make the extensions. Raises SystemExit if it fails, which has said why."""
+    from setuptools import Distribution  # noqa: PLC0415
+    from setuptools.errors import CCompilerError  # noqa: PLC0415
+
+    command = Distribution({"name": "owsgit", "packages": [], "ext_modules": extensions}).get_command_obj("build_ext")
+    command.inplace, command.force, command.parallel = True, True, PARALLEL
+    command.build_temp = command.build_lib = str(SCRATCH)
+    command.ensure_finalized()
+    try:
+        command.run()
+    except CCompilerError:
+        raise SystemExit(
+            "the C compiler failed (see above; Debian: gcc, libc6-dev and python3-dev are needed, and memory):"
+            f" {INTERPRETED}"
+        ) from None
 
 
 def _libraries() -> Iterator[Path]:
@@ -147,15 +187,26 @@ def clear() -> None:
         each.unlink()
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Wait for whoever compiles here already: both would write the same files."""
+    SCRATCH.mkdir(exist_ok=True)
+    with (SCRATCH / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def main() -> None:
     sources = named()
-    if "--pure" in sys.argv[1:]:
-        clear()
-    elif missing := what_is_missing():
-        clear()
-        print(f"{missing}: owsgit is interpreted, which costs a request a third more time", file=sys.stderr)
-    elif not is_fresh(sources):
-        compile_all(sources)
+    with _alone():
+        if "--pure" in sys.argv[1:]:
+            clear()
+        elif not is_fresh(sources):
+            if missing := what_is_missing():
+                clear()
+                print(f"{missing}: {INTERPRETED}", file=sys.stderr)
+            else:
+                compile_all(sources)
 
 
 if __name__ == "__main__":

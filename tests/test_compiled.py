@@ -11,9 +11,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from setuptools import Extension
 
 import hatch_build
 import owsgit
+from owsgit import cli
 from owsgit.model.errors import UnavailableError
 from owsgit.node import compiled
 
@@ -26,7 +28,7 @@ can_compile = pytest.mark.skipif(bool(hatch_build.what_is_missing()), reason=hat
 @pytest.mark.parametrize("source", NAMED, ids=lambda path: f"{path.parent.name}.{path.stem}")
 def test_what_is_named_is_compiled(source: Path) -> None:
     module = importlib.import_module(".".join(source.relative_to(ROOT).with_suffix("").parts))
-    assert module.__file__ == str(compiled.binary(source))
+    assert module.__file__ == str(compiled.binary(source)), "make setup compiles it"
 
 
 def test_nothing_interpreted_inherits_from_what_is_compiled() -> None:
@@ -61,7 +63,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_module_that_changed_after_it_was_compiled_is_refused(package: Path) -> None:
     assert compiled.check() == 1
     (package / "gateway/app.py").write_text("one = 2\n")
-    with pytest.raises(UnavailableError, match=r"gateway/app.py is not what was compiled") as refused:
+    with pytest.raises(UnavailableError, match=r"gateway/app.py: this is not the source that was compiled") as refused:
         compiled.check()
     assert "make setup" in str(refused.value)
 
@@ -72,8 +74,38 @@ def test_what_was_not_compiled_to_its_end_is_refused(package: Path, record: byte
         compiled.RECORD.unlink()
     else:
         compiled.RECORD.write_bytes(record)
-    with pytest.raises(UnavailableError, match="is not what was compiled"):
+    with pytest.raises(UnavailableError, match="not the source that was compiled"):
         compiled.check()
+
+
+def test_no_command_runs_what_was_compiled_of_another_source(package: Path) -> None:
+    compiled.RECORD.unlink()
+    with pytest.raises(UnavailableError, match="not the source that was compiled"):
+        cli.owsgit.main(["validate", "--help"], standalone_mode=False)
+
+
+def test_what_is_compiled_is_compiled_again_when_the_types_that_it_relies_on_may_have_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = [ROOT / "owsgit/gateway/exchange.py"]
+    record, digest = hatch_build._record(sources), compiled.digest
+    monkeypatch.setattr(compiled, "digest", lambda source: "0" if source.name == "limits.py" else digest(source))
+    assert hatch_build._record(sources) != record
+
+
+def test_a_c_compiler_is_looked_for_as_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "sh -e")  # a program that is there
+    assert "compiler" not in hatch_build.what_is_missing()
+    monkeypatch.setenv("CC", "nothing-like-it -e")
+    assert "there is no C compiler 'nothing-like-it'" in hatch_build.what_is_missing()
+
+
+@can_compile
+def test_a_c_compiler_that_fails_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hatch_build, "SCRATCH", tmp_path)
+    (tmp_path / "bad.c").write_text("this is no C\n")
+    with pytest.raises(SystemExit, match=r"the C compiler failed .* owsgit is interpreted"):
+        hatch_build.build([Extension("owsgit.bad", [str(tmp_path / "bad.c")])])
 
 
 def test_what_another_python_compiled_is_not_looked_at(package: Path) -> None:

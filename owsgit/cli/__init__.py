@@ -71,6 +71,9 @@ class LazyGroup(click.Group):
             return None
         import importlib  # noqa: PLC0415 - the point of this class
 
+        from owsgit.node import compiled  # noqa: PLC0415
+
+        compiled.check()  # before anything is imported that may not fit
         command: click.Command = importlib.import_module(f"owsgit.cli.{cmd_name}").command
         return command
 

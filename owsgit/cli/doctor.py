@@ -101,7 +101,7 @@ def _signing_key() -> str:
 def _compiled() -> str:
     if count := compiled.check():
         return f"{count} modules are compiled"
-    return "interpreted: make setup compiles it, where there is a C compiler"
+    return "interpreted; in a checkout, make setup compiles it where there is a C compiler"
 
 
 def _control_groups() -> str:

@@ -20,7 +20,6 @@ from owsgit.model.errors import InvalidError
 from owsgit.model.names import NAME_RULE, is_name
 from owsgit.model.spec import Document
 from owsgit.model.state import State
-from owsgit.node import compiled
 from owsgit.node.home import Home, NodeSettings
 
 home_option = click.option(
@@ -221,7 +220,6 @@ def show(home: Path) -> Result:
 @click.option("--verbose", "-v", is_flag=True, help="Log more.")
 def run(home: Path, verbose: bool) -> Result:
     """Run the node until it is interrupted. It logs to standard error."""
-    compiled.check()
     from owsgit.node.node import Node  # noqa: PLC0415 - the world, needed only here
 
     logging.basicConfig(

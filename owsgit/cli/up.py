@@ -43,9 +43,6 @@ def command(sandbox: str, secrets: Path | None, aws_port: int | None) -> Result:
     """
     import uvloop  # noqa: PLC0415 - the world, needed only here
 
-    from owsgit.node import compiled  # noqa: PLC0415
-
-    compiled.check()
     from owsgit.node.local import LocalNode  # noqa: PLC0415
 
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -49,8 +49,8 @@ def check() -> int:
         path = source.relative_to(PACKAGE).as_posix()
         if not source.exists() or digests.get(path) != digest(source):
             raise UnavailableError(
-                f"{path} is not what was compiled",
+                "this is not the source that was compiled, and what was compiled would run",
                 file=str(source),
-                remedy="make setup compiles it again, make pure has all interpreted",
+                remedy="make setup compiles it again; make pure takes away what is compiled",
             )
     return len(found)

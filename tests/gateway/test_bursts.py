@@ -31,10 +31,10 @@ class Burst:
         await self.gate.wait()
         return Response(200, [], exchange.parameters["number"].encode() + self.large)
 
-    def release(self, and_then: Callable[[], object] = lambda: None, count: int = CLIENTS) -> None:
+    def release(self, and_then: Callable[[], object] = lambda: None) -> None:
         """Let them go when they are all there, and do something else in the same turn."""
         deadline = time.monotonic() + SECONDS
-        while self.waiting < count:
+        while self.waiting < CLIENTS:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
