@@ -9,7 +9,6 @@ import click
 
 from owsgit import __version__
 from owsgit.model.errors import OwsgitError
-from owsgit.node import compiled
 
 
 def _heading() -> None:
@@ -18,19 +17,8 @@ def _heading() -> None:
     click.secho("error: ", fg="red" if coloured else None, bold=coloured, nl=False, err=True)
 
 
-def _stale() -> OwsgitError | None:
-    """What explains any error: that something else runs than the sources say."""
-    try:
-        compiled.check()
-    except OwsgitError as error:
-        return error
-    return None
-
-
 def tell(error: Exception) -> int:
     """Print `error` for a person on standard error; the exit status."""
-    if not isinstance(error, OwsgitError):
-        error = _stale() or error
     if isinstance(error, OwsgitError):
         for problem in error.problems:
             first, *more = problem.lines()

@@ -108,15 +108,15 @@ class Api:
             if exchange.head_bytes > self.limits.head_bytes:
                 raise RefusedError(431, "Request Header Fields Too Large")
             return identified(await self._inner(exchange), exchange.id)
-        except RefusedError as error:
-            refusal = error
-        exchange.facts["error.message"] = refusal.message
-        exchange.facts["error.responseType"] = refusal.kind
-        if refusal.validation:
-            exchange.facts["error.validationErrorString"] = refusals.validation_text(refusal)
-        if refusal.held:
-            await _hold(exchange, refusal.held)
-        return identified(self._refuse(exchange, refusal), exchange.id)
+        except RefusedError as refusal:
+            exchange.facts["error.message"] = refusal.message
+            exchange.facts["error.responseType"] = refusal.kind
+            if refusal.validation:
+                exchange.facts["error.validationErrorString"] = refusals.validation_text(refusal)
+            held, response = refusal.held, self._refuse(exchange, refusal)
+        if held:
+            await _hold(exchange, held)
+        return identified(response, exchange.id)
 
     def _route(self, exchange: Exchange) -> Awaitable[Response]:
         segments = exchange.segments  # a trailing slash does not make another route

@@ -42,8 +42,8 @@ class Outbox:
         self._bytes = 0
         self._last = self._since = 0.0  # when the last response was made, and the first that waits
 
-    def takes(self) -> bool:
-        """Whether a response that is made now follows another one so soon that it is to wait."""
+    def note(self) -> bool:
+        """Note that a response is made now; whether it follows another one so soon that it is to wait."""
         before, self._last = self._last, monotonic()
         return self._last - before < BURST_SECONDS
 
@@ -59,7 +59,11 @@ class Outbox:
     def _send(self) -> None:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         for cycle, whole in waiting:
-            cycle.send(whole)
+            try:
+                cycle.send(whole)
+            except Exception:  # whatever it is, it is no other client's
+                log.exception("a response was not sent")
+                cycle.connection.transport.abort()
 
 
 class Cycle:
@@ -157,7 +161,7 @@ class Cycle:
             transport.write(head)
         elif len(body) >= WAITING_BYTES_MAX:
             transport.writelines([head, body])
-        elif not self.exchange.prompt and self.connection.outbox.takes():
+        elif not self.exchange.prompt and self.connection.outbox.note():
             return head + body
         else:
             transport.write(head + body)

@@ -35,11 +35,6 @@ class Invoker:
         metrics = self._metrics.function(function) if function in self._wanted else None
         try:
             call = found.pool.submit(invocation)
-        except ThrottledError:
-            if metrics is not None:
-                metrics.throttled()
-            raise
-        try:
             answer = await call.answer
         except ThrottledError:
             if metrics is not None:
