@@ -85,12 +85,17 @@ class Cycle:
     def set(self) -> None:
         self.body.lose()
 
+    @property
+    def gone(self) -> bool:
+        """Whether nobody gets what is written. Of requests that were pipelined, uvicorn tells only the last."""
+        return self.disconnected or self.connection.transport.is_closing()
+
     async def run(self, application: Application) -> None:
         started = False
         whole = b""
         try:
             response = await application.handle(self.exchange)
-            if self.disconnected:
+            if self.gone:
                 raise ClientGoneError
             if isinstance(response.body, bytes):
                 whole = self._write(response, response.body)
@@ -98,7 +103,7 @@ class Cycle:
                 started = True
                 await pieces.send(self, response, response.body)
         except ClientGoneError:
-            if not started and not self.disconnected:
+            if not started and not self.gone:
                 self.connection.transport.write(self.connection.refusal)
             self.connection.end()
         except BrokenError:
@@ -126,7 +131,7 @@ class Cycle:
     def send(self, whole: bytes) -> None:
         """Send a response that lay in the outbox."""
         connection = self.connection
-        if not self.disconnected and not connection.transport.is_closing():
+        if not self.gone:
             connection.transport.write(whole)
             if not self.keep_alive:
                 connection.end()
@@ -148,7 +153,7 @@ class Cycle:
 
     def _write(self, response: Response, body: bytes) -> bytes:
         """Send the response now; or return it, if it is sent with those of others."""
-        if self.disconnected:  # uvloop's transports raise what nobody can act on
+        if self.gone:  # uvloop's transports raise what nobody can act on
             return b""
         bodiless = response.status in BODILESS
         if response.status == MISDIRECTED:  # the client has to come over another connection

@@ -4,7 +4,6 @@ Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-de
 """
 
 import base64
-import binascii
 import re
 import time
 from collections.abc import Iterable
@@ -339,7 +338,7 @@ def _response_body(answer: dict[str, Any], decoded: bool) -> bytes:
     if answer.get("isBase64Encoded") is True and decoded:
         try:
             return base64.b64decode(body, validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error too
             raise MalformedResponseError("body is not base64 although isBase64Encoded is true") from None
     return body.encode("utf-8")
 

@@ -33,7 +33,7 @@ async def send(cycle: "Cycle", response: Response, pieces: AsyncIterator[bytes])
     head = cycle.head(response, b"transfer-encoding: chunked\r\n" if chunked else framing)
     sends_body = not bodiless and exchange.method != "HEAD"
     try:
-        if cycle.disconnected:
+        if cycle.gone:
             raise ClientGoneError
         connection.transport.write(head)
         sent = await _send_body(cycle, pieces, chunked) if sends_body else 0
@@ -41,7 +41,7 @@ async def send(cycle: "Cycle", response: Response, pieces: AsyncIterator[bytes])
         close = getattr(pieces, "aclose", None)
         if close is not None:
             await close()
-    if cycle.disconnected:
+    if cycle.gone:
         return
     if chunked and exchange.method != "HEAD":
         connection.transport.write(b"0\r\n\r\n")
@@ -55,7 +55,7 @@ async def _send_body(cycle: "Cycle", pieces: AsyncIterator[bytes], chunked: bool
     """Send the pieces as they come; how many bytes they were."""
     connection, sent = cycle.connection, 0
     async for piece in pieces:
-        if cycle.disconnected:
+        if cycle.gone:
             raise ClientGoneError
         sent += len(piece)
         if piece:

@@ -85,6 +85,13 @@ def test_format_1_events(gateway: Served) -> None:
             b'{"message":"Internal Server Error"}',
             {},
         ),
+        (
+            "2.0",
+            {"statusCode": 200, "body": "é", "isBase64Encoded": True},
+            500,
+            b'{"message":"Internal Server Error"}',
+            {},
+        ),
         ("2.0", {"statusCode": 200, "headers": {"x": "a\r\nset-cookie: evil=1"}}, 500, b"", {}),
         ("2.0", {"statusCode": 200, "headers": {"a b": "c"}}, 500, b"", {}),
         ("2.0", {"statusCode": 200, "headers": ["x"]}, 500, b"", {}),
