@@ -9,6 +9,7 @@ from collections import deque
 from typing import Any
 
 from owsgit.model.service import Invocation
+from owsgit.model.strictjson import JSON_DEPTH_MAX
 from owsgit.runtime import log_lines, masking
 from owsgit.runtime.allowance import Allowance
 from owsgit.runtime.config import FunctionConfig
@@ -181,13 +182,16 @@ class Transcript:
                 return Entry(json.dumps(record, ensure_ascii=False), entry.level, record)
         return entry
 
-    def masked(self, value: Any) -> Any:
-        """A report in which no secret stands: it is shown in status, and kept on the disk."""
+    def masked(self, value: Any, depth: int = JSON_DEPTH_MAX) -> Any:
+        """A report in which no secret stands: it is shown in status, and kept on the disk. What is nested too deep is
+        left out: nobody watches the stack of compiled code."""
         if isinstance(value, str):
             return self._mask_line(value)
+        if depth == 0 and isinstance(value, dict | list):
+            return None
         if isinstance(value, dict):
-            return {self._mask_line(name): self.masked(each) for name, each in value.items()}
-        return [self.masked(each) for each in value] if isinstance(value, list) else value
+            return {self._mask_line(name): self.masked(each, depth - 1) for name, each in value.items()}
+        return [self.masked(each, depth - 1) for each in value] if isinstance(value, list) else value
 
     def take(self, data: bytes) -> None:
         """Take output of the worker; nothing more comes if it is empty."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from owsgit.model.service import Invocation
+from owsgit.model.strictjson import JSON_DEPTH_MAX
 from owsgit.runtime import log_lines, log_reader, logs, transcript
 from owsgit.runtime.config import FunctionConfig
 from owsgit.runtime.log_lines import Entry, Source, classify, message
@@ -280,6 +281,20 @@ def test_a_secret_in_an_object_is_masked_behind_its_escapes() -> None:
     made = transcript.Transcript(config, FunctionLog(Path("/nonexistent")))
     entry = made._entry(json.dumps({"a": ['x pass"word"1'], 'pass"word"1': 1}).encode())
     assert entry.record == {"a": ["x ***"], "***": 1} and "word" not in entry.message
+
+
+def test_a_report_is_masked_as_deep_as_any_json_is_read() -> None:
+    config = FunctionConfig("f", "arn", "python", "app.handler", Path(), 1, 128, {}, "r", "1", {"KEY": "password1"})
+    made = transcript.Transcript(config, FunctionLog(Path("/nonexistent")))
+
+    def nested(depth: int) -> str:
+        report: Any = "password1"
+        for _ in range(depth):
+            report = [report]
+        return json.dumps(made.masked(report)).strip("[]")
+
+    assert nested(JSON_DEPTH_MAX) == '"***"'
+    assert nested(5000) == "null"
 
 
 def transcribed(folder: Path, secrets: dict[str, str]) -> transcript.Transcript:
