@@ -90,6 +90,8 @@ def waits_in_handlers(text: str) -> Iterator[int]:
                 for inner in ast.walk(each):
                     if isinstance(inner, ast.Await | ast.Yield | ast.YieldFrom | ast.AsyncFor):
                         yield inner.lineno
+                    if isinstance(inner, ast.comprehension) and inner.is_async:
+                        yield inner.target.lineno
 
 
 def imported(sources: Sequence[Path]) -> set[Path]:

@@ -121,6 +121,7 @@ def test_what_another_python_compiled_is_not_looked_at(package: Path) -> None:
         "async def f(x):\n    try:\n        await x\n    finally:\n        await x\n",
         "async def f(x):\n    async with x:\n        pass\n",
         "async def f(x):\n    try:\n        await x\n    finally:\n        async for _ in x:\n            pass\n",
+        "async def f(x):\n    try:\n        await x\n    except OSError:\n        return [_ async for _ in x]\n",
     ],
 )
 def test_a_coroutine_that_waits_while_it_handles_an_error_is_not_compiled(

@@ -95,8 +95,6 @@ class Cycle:
         whole = b""
         try:
             response = await application.handle(self.exchange)
-            if self.gone:
-                raise ClientGoneError
             if isinstance(response.body, bytes):
                 whole = self._write(response, response.body)
             else:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,11 +19,26 @@ SECONDS = 20
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: the connection is reset
 
 
+class Stream:
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def __aiter__(self) -> "Stream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        return b"more"
+
+    async def aclose(self) -> None:
+        self.closed.set()
+
+
 class Burst:
     """A route whose requests wait until all of them are let go at once."""
 
     def __init__(self, served: Served) -> None:
         self.served, self.waiting, self.large = served, 0, b""
+        self.stream: Stream | None = None
         self.gate = asyncio.Event()
         served.handle([("GET /{number}", self.answer)])
 
@@ -30,7 +46,7 @@ class Burst:
         if exchange.parameters["number"] != "now":
             self.waiting += 1
             await self.gate.wait()
-        return Response(200, [], exchange.parameters["number"].encode() + self.large)
+        return Response(200, [], self.stream or exchange.parameters["number"].encode() + self.large)
 
     def await_all(self, count: int = CLIENTS) -> None:
         deadline = time.monotonic() + SECONDS
@@ -139,6 +155,17 @@ def test_who_leaves_and_wanted_more_is_no_fault(burst: Burst, caplog: pytest.Log
     burst.release()
     assert burst.served.client.get("/last").text == "last"
     assert caplog.text == ""
+
+
+def test_a_stream_whose_client_left_before_its_head_is_closed(burst: Burst) -> None:
+    burst.stream = Stream()
+    client = ask(burst.served.port, "1")
+    burst.await_all(1)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+    client.close()
+    time.sleep(0.02)
+    burst.release(count=1)
+    assert burst.stream.closed.wait(5)
 
 
 def test_responses_that_fill_the_outbox_come_whole(burst: Burst) -> None:
