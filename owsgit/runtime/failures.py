@@ -57,6 +57,23 @@ def too_large(size: int, size_max: int = RESPONSE_BYTES_MAX) -> Report:
     return {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": text}
 
 
+def read(body: bytes, kind: str) -> Report:
+    """The error object that a runtime sent, of `kind` if it names none. Only what Lambda knows of it is kept: depth and
+    types are bounded."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    given = found if isinstance(found, dict) else {"errorMessage": body.decode("utf-8", "replace")}
+    texts = {
+        name: given[name] for name in ("errorType", "errorMessage", "requestId") if isinstance(given.get(name), str)
+    }
+    report: Report = {"errorType": kind, "errorMessage": "", **texts}
+    if isinstance(given.get("stackTrace"), list):
+        report["stackTrace"] = [line for line in given["stackTrace"] if isinstance(line, str)]
+    return report
+
+
 def dump(report: Report) -> bytes:
     return json.dumps(report, ensure_ascii=False).encode("utf-8", "backslashreplace")
 

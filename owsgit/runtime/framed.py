@@ -141,7 +141,7 @@ class FramedWorker(ProcessWorker):
         finally:
             self._transcript.drain()
         if kind != READY:
-            raise InitError(self._transcript.masked(json.loads(payload)))
+            raise InitError(self._transcript.masked(failures.read(payload, "Runtime.Unknown")))
 
     async def _ask(self, invocation: Invocation) -> tuple[bytes, str | None]:
         config = self.config

@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html; what is refused 
 
 import asyncio
 import contextlib
-import json
 import socket
 from functools import partial
 
@@ -143,7 +142,7 @@ class RuntimeApi:
 
     def _init_error(self, kind: str, body: bytes) -> bytes:
         self._check_starting()
-        self._init.set_result(_report(body, kind))
+        self._init.set_result(failures.read(body, kind))
         return ACCEPTED
 
     def _state(self) -> str:
@@ -168,17 +167,3 @@ def _only(method: bytes, request: Request) -> None:
 def _transition(state: str, wanted: str) -> RefusedError:
     text = f"Transition from {state} to {wanted} failed for runtime. Error: State transition is not allowed"
     return RefusedError(403, "InvalidStateTransition", text)
-
-
-def _report(body: bytes, kind: str) -> failures.Report:
-    """The error object that a runtime sent, of which only what Lambda knows is kept: depth and types are bounded."""
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        found = None
-    given = found if isinstance(found, dict) else {"errorMessage": body.decode("utf-8", "replace")}
-    texts = {name: given[name] for name in ("errorType", "errorMessage") if isinstance(given.get(name), str)}
-    report: failures.Report = {"errorType": kind, "errorMessage": "", **texts}
-    if isinstance(given.get("stackTrace"), list):
-        report["stackTrace"] = [line for line in given["stackTrace"] if isinstance(line, str)]
-    return report

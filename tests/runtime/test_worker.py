@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from owsgit.model.service import Invocation
+from owsgit.runtime import python_worker
 from owsgit.runtime.budget import WORKERS_MAX
 from owsgit.runtime.config import InitError
 from tests.runtime.conftest import Function
@@ -158,6 +159,24 @@ def test_code_that_cannot_be_loaded_is_told_at_deployment(
     assert told in caught.value.report["errorMessage"]
     assert ("nowhere in a requirements.txt" in caught.value.problems[0].remedy) == ("nowhere" in told)
     assert bad.error()["errorType"] == kind
+
+
+@pytest.mark.parametrize("said", [b"[1", b"5", b"[" * 100_000, b'{"errorMessage": 1, "stackTrace": {}}', b"\xff"])
+def test_whatever_a_worker_says_of_its_init_is_an_init_error(function: Make, said: bytes) -> None:
+    code = f"""\
+import os, stat, struct
+said = {said[:10]!r} * ({len(said)} // len({said[:10]!r})) if {len(said) > 1000} else {said!r}
+for fd in range(3, 30):
+    try:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            os.write(fd, struct.pack({python_worker.HEADER.format!r}, len(said), {python_worker.INIT_ERROR}, 0) + said)
+    except OSError:
+        pass
+while True:
+    pass
+"""
+    with pytest.raises(InitError, match=r"Runtime\.Unknown"):
+        function(code).warm()
 
 
 def test_an_init_that_hangs_is_ended(function: Make, monkeypatch: pytest.MonkeyPatch) -> None:
