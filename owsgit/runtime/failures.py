@@ -69,8 +69,9 @@ def read(body: bytes, kind: str) -> Report:
         name: given[name] for name in ("errorType", "errorMessage", "requestId") if isinstance(given.get(name), str)
     }
     report: Report = {"errorType": kind, "errorMessage": "", **texts}
-    if isinstance(given.get("stackTrace"), list):
-        report["stackTrace"] = [line for line in given["stackTrace"] if isinstance(line, str)]
+    for name in ("stackTrace", "trace"):  # Python's and Node.js's
+        if isinstance(given.get(name), list):
+            report[name] = [line for line in given[name] if isinstance(line, str)]
     return report
 
 
