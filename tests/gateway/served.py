@@ -18,6 +18,7 @@ from owsgit.gateway.limits import Limits
 from owsgit.gateway.listener import Listeners
 from owsgit.model.errors import UnavailableError
 from owsgit.model.service import Answer, Invocation
+from tests.support.loops import end_tasks
 from tests.support.nodes import free_port
 
 
@@ -77,18 +78,10 @@ class Served:
     def close(self) -> None:
         self.client.close()
         self.do(self.listeners.close())
-        self.do(self._end())
+        self.do(end_tasks())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
         self.loop.close()
-
-    @staticmethod
-    async def _end() -> None:
-        """End what goes on without its client, such as functions: a node does so as well (asyncio.run)."""
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
 
 
 def raw(port: int, data: bytes) -> bytes:

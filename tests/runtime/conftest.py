@@ -18,6 +18,7 @@ from owsgit.runtime.log_reader import last_lines
 from owsgit.runtime.logs import FunctionLog
 from owsgit.runtime.pool import Pool, Size
 from owsgit.runtime.runtimes import Runtimes
+from tests.support.loops import end_tasks
 
 
 class Lab:
@@ -74,6 +75,7 @@ class Lab:
         self.loop.run_until_complete(end())
         self.loop.run_until_complete(self.runtimes.close())
         self.loop.run_until_complete(self.sandbox.close())
+        self.loop.run_until_complete(end_tasks())
         self.loop.close()
 
 

@@ -27,6 +27,7 @@ from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.worker import Worker
 from tests.runtime.conftest import Function
 from tests.support.docker import PYTHON, DockerEngine, python_files
+from tests.support.loops import end_tasks
 from tests.support.network import add_space
 from tests.support.registry import Registry
 
@@ -95,6 +96,7 @@ class ContainerLab:
     def close(self) -> None:
         self.end(self.pools + self.kept)
         self.loop.run_until_complete(self.containers.close())
+        self.loop.run_until_complete(end_tasks())
         try:
             assert self.engine.api.containers(all=True) == []
         finally:

@@ -23,6 +23,7 @@ from owsgit.runtime.packages import BuildError, PackageStore
 from owsgit.runtime.recipes import Recipe
 from tests.support.archives import wheel
 from tests.support.indexes import serving
+from tests.support.loops import end_tasks
 
 Result = TypeVar("Result")
 NOWHERE = {"python": "http://127.0.0.1:9/simple", "npm": "http://127.0.0.1:9/"}
@@ -76,6 +77,7 @@ class Builder:
         self.run(self.store.close())
         self.run(asyncio.sleep(0.05))
         self.run(self.sandbox.close())
+        self.run(end_tasks())
         self.loop.close()
 
 

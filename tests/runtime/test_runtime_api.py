@@ -28,6 +28,7 @@ from owsgit.runtime.runtime_api import RuntimeApi
 from owsgit.runtime.runtimes import Runtimes
 from owsgit.runtime.sandbox import Sandbox, Unconfined
 from owsgit.runtime.worker import NotBegunError, Worker
+from tests.support.loops import end_tasks
 from tests.support.processes import freeze
 
 MIB = 1024 * 1024
@@ -108,6 +109,7 @@ class Lab:
                 each.close()
             await asyncio.sleep(0.1)
             await self.sandbox.close()
+            await end_tasks()
 
         self.run(end())
         self.loop.close()

@@ -10,6 +10,7 @@ import asyncssh
 
 from owsgit.peers import wire
 from owsgit.peers.wire import Frame
+from tests.support.loops import end_tasks
 from tests.support.nodes import Node
 
 Process = asyncssh.SSHServerProcess[bytes]
@@ -74,10 +75,7 @@ class Played:
     def stop(self) -> None:
         async def end() -> None:
             self._server.close()
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+            await end_tasks()
 
         self.run(end())
         self._loop.call_soon_threadsafe(self._loop.stop)

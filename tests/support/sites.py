@@ -13,6 +13,7 @@ from owsgit.model.resource import Resource
 from owsgit.model.service import Applied, CodeFile, Invocation, Site
 from owsgit.node.node import handlers_of
 from owsgit.services import KINDS
+from tests.support.loops import end_tasks
 
 Result = TypeVar("Result")
 
@@ -76,6 +77,7 @@ class Services:
         async def end() -> None:
             for handler in reversed(self.handlers.values()):
                 await handler.close()
+            await end_tasks()
 
         self.run(end())
         self.loop.close()
