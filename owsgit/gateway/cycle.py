@@ -87,7 +87,7 @@ class Cycle:
 
     @property
     def gone(self) -> bool:
-        """Whether nobody gets what is written. Of requests that were pipelined, uvicorn tells only the last."""
+        """Whether nobody gets what is written."""
         return self.disconnected or self.connection.transport.is_closing()
 
     async def run(self, application: Application) -> None:

@@ -81,7 +81,7 @@ class Incoming:
             finally:
                 self._wanted = None
         pieces, self._pieces, self._size = self._pieces, [], 0
-        self._connection.flow.resume_reading()
+        self._connection.read_on()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def rest(self) -> bytes | None:

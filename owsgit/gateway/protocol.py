@@ -72,9 +72,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._reader: asyncio.TimerHandle | None = None  # looks at what the client has read
         self._lingering: asyncio.TimerHandle | None = None
         self._upgrading = self._leaving = False
+        self._upgrade_waits = False  # for the responses to what came before it
         self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
         self.current: Cycle | None = None  # of the last request whose head came
+        self._running: Cycle | None = None  # of the one that is answered, or was the last to be
         self.outbox: Outbox
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -95,6 +97,10 @@ class BoundedProtocol(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._sent()
+        running = self._running
+        if running is not None and running is not self.current and not running.response_complete:
+            running.disconnected = True  # uvicorn tells only the last one whose head came
+            running.set()
         super().connection_lost(exc)
 
     def handle_websocket_upgrade(self) -> None:
@@ -176,7 +182,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_BAD)
         except httptools.HttpParserUpgrade:
             goes_on = False
-            if self._should_upgrade():
+            if self._upgrading and self._is_answering():
+                self._upgrade_waits = True
+                self.flow.pause_reading()
+            elif self._upgrading:
                 self.handle_websocket_upgrade()
         self._framing_bytes += len(data) - (self._all_body_bytes - before)
         # bytes of the head that came with the body are counted as well, hence twice the bound
@@ -244,18 +253,24 @@ class BoundedProtocol(HttpToolsProtocol):
         # after an upgrade that is not made, the parser takes nothing more
         kept = parser.should_keep_alive() and not upgrade and not self._leaving
         cycle = Cycle(self, exchange, body, kept)
-        previous, self.current = self.current, cycle
+        answering = self._is_answering()
+        self.current = cycle
         self.cycle = cycle  # type: ignore[assignment]  # which uvicorn tells that the connection is lost
-        if previous is None or previous.response_complete:
-            self._run(cycle)
-        else:
+        if answering:
             self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.config.loaded_app))  # type: ignore[arg-type]
+        else:
+            self._run(cycle)
+
+    def _is_answering(self) -> bool:
+        """Whether there are requests whose responses come before that of another one."""
+        return self.current is not None and not self.current.response_complete
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._run(cycle)
 
     def _run(self, cycle: Cycle) -> None:
+        self._running = cycle
         cycle.task = task = self.loop.create_task(cycle.run(self.application))
         self.tasks.add(task)
 
@@ -263,15 +278,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self.flow.read_paused:
-            self.flow.resume_reading()
         if self.pipeline:
-            self._run(self.pipeline.pop()[0])  # type: ignore[arg-type]
+            following = self.pipeline.pop()[0]
+            self.read_on()
+            self._run(following)  # type: ignore[arg-type]
+            return
+        upgrades, self._upgrade_waits = self._upgrade_waits, False
+        self.read_on()
+        if upgrades:
+            self.handle_websocket_upgrade()
         elif self.deadline == NEVER:  # the whole request is there
             self.deadline = self.loop.time() + self.timeout_keep_alive
             cycle = self.current
             if cycle is not None and cycle.exchange.rests is not None:
                 cycle.exchange.rests(self)
+
+    def read_on(self) -> None:
+        """Go on to read; not if there is something yet that waits for the responses to what came before it."""
+        if self.flow.read_paused and not self.pipeline and not self._upgrade_waits:
+            self.flow.resume_reading()
 
     def give_away(self, take: Callable[[socket.socket | None], bool]) -> None:
         """Have another process go on with the connection, which is between two requests. `take` sends it there soon,

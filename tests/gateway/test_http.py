@@ -1,15 +1,19 @@
 """The gateway through real HTTP, in front of a target that is a small real class."""
 
+import asyncio
 import base64
 import json
 import socket
+import struct
+import threading
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from owsgit.gateway.app import Api
-from owsgit.gateway.exchange import Mount
+from owsgit.gateway.exchange import Exchange, Mount, Response
 from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.gateway.limits import Limits
@@ -235,6 +239,26 @@ def test_a_body_that_never_ends_does_not_hold_its_connection(gateway: Served) ->
         assert answer.startswith(b"HTTP/1.1 404")
         client.sendall(b"x")
         assert client.recv(1000) == b""
+
+
+def test_a_client_that_leaves_is_known_to_its_request_also_if_it_sent_another_one(gateway: Served) -> None:
+    known = threading.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 1000
+            await asyncio.sleep(0.01)
+
+    async def endless(exchange: Exchange) -> Response:
+        exchange.on_gone(known.set)
+        return Response(200, [], pieces())
+
+    gateway.handle([("GET /", endless)])
+    with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        assert client.recv(1000)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it resets
+    assert known.wait(5)
 
 
 def test_large_bodies_and_pipelined_requests_are_served(gateway: Served) -> None:

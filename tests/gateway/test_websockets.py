@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import socket
 import struct
 import threading
@@ -143,6 +144,34 @@ def closed(client: ClientConnection) -> tuple[int, str]:
     frame = caught.value.rcvd
     assert frame is not None
     return frame.code, frame.reason
+
+
+def test_an_upgrade_waits_for_the_responses_before_it(ws: Sockets) -> None:
+    async def slowly(exchange: Exchange) -> Response:
+        await exchange.read()
+        await asyncio.sleep(0.3)
+        return Response(200, [], b"slow")
+
+    both = Api(Mount("api", "1"), [("POST /slow", slowly)])
+    target = Target(nothing)
+    chat = ws.serve(target, "$default")
+    bindings = [Binding(ANY_HOST, (), both), Binding(ANY_HOST, ("chat",), chat.below(("chat",)))]
+    ws._gateway.do(ws._gateway.listeners.serve("chat", ws.port, bindings))
+    slow = b"POST /slow HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n" + b"x" * 100_000
+    upgrade = (
+        b"GET /chat HTTP/1.1\r\nhost: x\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", ws.port), 5) as client:
+        client.sendall(slow + slow + upgrade)
+        got = b""
+        while b"101 Switching" not in got:
+            piece = client.recv(65536)
+            assert piece, got
+            got += piece
+        assert re.findall(rb"HTTP/1.1 (\d+)", got) == [b"200", b"200", b"101"]
+        client.sendall(b"\x81\x84xxxx" + bytes(each ^ ord("x") for each in b"hey!"))
+        assert target.event()["body"] == "hey!"
 
 
 def test_a_conversation_has_awss_events(ws: Sockets) -> None:
