@@ -20,6 +20,7 @@ from owsgit.gateway.cycle import Cycle, Outbox
 from owsgit.gateway.exchange import Application, Client, Exchange, head_size
 from owsgit.gateway.incoming import Incoming
 from owsgit.gateway.limits import HEAD_BYTES_SMALL, UNSENT
+from owsgit.gateway.unread import unread
 
 if TYPE_CHECKING:  # most nodes need no WebSockets
     from owsgit.gateway.socket_protocol import BoundedSocketProtocol
@@ -68,7 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._counted = False
         self.deadline = NEVER  # of what is awaited of the client
         self._body_began = 0.0
-        self._unsent = 0
+        self._unsent = self._unread = 0  # bytes, when they were last looked at
         self._reader: asyncio.TimerHandle | None = None  # looks at what the client has read
         self._lingering: asyncio.TimerHandle | None = None
         self._upgrading = self._leaving = False
@@ -136,6 +137,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._unsent = 0
             self.transport.abort()
         elif self._reader is None:
+            self._unread = unread(self.transport)
             self._reader = self.loop.call_later(READER_SECONDS, self._look_at_reader)
 
     def resume_writing(self) -> None:
@@ -150,13 +152,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._reader = None
 
     def _look_at_reader(self) -> None:
-        size = self.transport.get_write_buffer_size()
-        read = self._unsent - size
+        before, self._unread = self._unread, unread(self.transport)
         limits = self.application.limits if self.current is None else self.current.exchange.limits
-        if read < READER_SECONDS * limits.bytes_per_second:
+        if before - self._unread < READER_SECONDS * limits.bytes_per_second:
             self.transport.abort()
             return
-        UNSENT.give_back(read)
+        size = self.transport.get_write_buffer_size()
+        UNSENT.give_back(self._unsent - size)
         self._unsent = size
         self._reader = self.loop.call_later(READER_SECONDS, self._look_at_reader)
 

@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,22 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import hpack
 import httpx
 import pytest
 from h2.errors import ErrorCodes
+from h2.settings import SettingCodes
 from hyperframe.frame import ContinuationFrame, HeadersFrame, RstStreamFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from owsgit.gateway import http2
+from owsgit.gateway import http2, http2_sending
 from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Exchange, Mount, Response
 from owsgit.gateway.hosts import Binding
-from owsgit.gateway.limits import DEFAULT, Limits
+from owsgit.gateway.http2_bounds import Lengths
+from owsgit.gateway.http2_heads import NAMES_MAX, TABLE_BYTES_MAX, VALUES_MAX, HeadEncoder
+from owsgit.gateway.limits import DEFAULT, UNSENT, Limits
 from owsgit.gateway.tls import Trust
 from tests.gateway.test_tls import LOOPS, Secure, until
 from tests.support.authorities import Authority
@@ -52,6 +59,12 @@ class Doing:
 
         return Response(200, [], pieces())
 
+    async def large(self, exchange: Exchange) -> Response:
+        return Response(200, [(b"x-spaced", b" a\t")], b"z" * 1_000_000)
+
+    async def huge(self, exchange: Exchange) -> Response:
+        return Response(200, [], bytes(30_000_000))  # more than sockets take that nobody reads
+
     async def wait(self, exchange: Exchange) -> Response:
         self.running += 1
         try:
@@ -71,7 +84,9 @@ class Doing:
         return Response(200, [], pieces(), 100)
 
     def serve(self, secure: Secure, limits: Limits = DEFAULT) -> None:
-        routes = [(f"ANY /{name}", getattr(self, name)) for name in ("stream", "wait", "unread", "broken")]
+        routes = [
+            (f"ANY /{name}", getattr(self, name)) for name in ("stream", "large", "huge", "wait", "unread", "broken")
+        ]
         api = Api(Mount("api", "1"), [*routes, ("$default", self.echo)], limits=limits)
         guarded = secure.secured("m.test", trust=Trust(Authority("Clients").pem.encode()))
         bindings = [Binding(host, (), api) for host in ("a.test", "m.test")]
@@ -103,6 +118,7 @@ class Raw:
         self.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(header_encoding="utf-8", validate_outbound_headers=False)
         )
+        self.taken: Counter[int] = Counter()  # bytes of bodies, by stream
         self.h2.initiate_connection()
         self.flush()
 
@@ -132,7 +148,11 @@ class Raw:
                 return
             if not data:
                 return
-            yield from self.h2.receive_data(data)
+            events = self.h2.receive_data(data)
+            for event in events:
+                if isinstance(event, h2.events.DataReceived):
+                    self.taken[event.stream_id] += len(event.data)
+            yield from events
             with contextlib.suppress(OSError):
                 self.flush()
 
@@ -169,6 +189,10 @@ def test_requests_and_responses(browser: httpx.Client) -> None:
     assert got.headers["x-told"] == "POST a.test /x/y?a=b HTTP/2.0 https"
     assert got.headers["x-cookie"] == "a=1; b=2" and "connection" not in got.headers
     assert len(ask(browser, "GET", "/stream").content) == 64 * 65536
+    large = ask(browser, "GET", "/large")
+    assert large.content == b"z" * 1_000_000 and large.headers["x-spaced"] == "a"
+    head = ask(browser, "HEAD", "/large")
+    assert head.content == b"" and head.headers["content-length"] == "1000000"
     head = ask(browser, "HEAD", "/")
     assert head.content == b"" and head.headers["content-length"] == "0"
     with pytest.raises(httpx.RemoteProtocolError):
@@ -242,14 +266,131 @@ def test_a_body_that_nobody_reads_is_not_taken(client: Raw, doing: Doing, secure
     assert client.until(h2.events.StreamEnded, id_=other), "others go on"
 
 
-def test_a_slow_reader_is_not_waited_for_forever(secure: Secure, doing: Doing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http2, "SEND_SECONDS_MAX", 0.2)
-    client = Raw(secure)
-    client.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 10})
-    client.flush()
-    id_ = client.request("/stream")
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch, secure: Secure, doing: Doing) -> Iterator[Doing]:
+    """A server that soon looks at how fast its responses are read."""
+    monkeypatch.setattr(http2_sending, "READER_SECONDS", 0.3)
+    doing.serve(secure, Limits(bytes_per_second=1_000))
+    yield doing
+    until(lambda: UNSENT.free == _ROOM)
+
+
+_ROOM = UNSENT.free
+
+
+def reader(secure: Secure, window: int) -> Raw:
+    """A client that takes no more of a response than it says."""
+    made = Raw(secure)
+    made.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
+    made.flush()
+    made.until(h2.events.SettingsAcknowledged)
+    return made
+
+
+@pytest.mark.parametrize("path", ["/stream", "/large"])
+def test_a_slow_reader_is_not_waited_for(secure: Secure, hasty: Doing, path: str) -> None:
+    client = reader(secure, 10)
+    id_ = client.request(path)
+    until(lambda: UNSENT.free < _ROOM)
     assert client.until(h2.events.StreamReset, id_=id_).error_code == ErrorCodes.CANCEL
     client.socket.close()
+
+
+def test_a_client_that_reads_nothing_of_its_connection_is_cut_off(secure: Secure, hasty: Doing) -> None:
+    client = Raw(secure)
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    client.h2.increment_flow_control_window(2**31 - 1 - 65_535)
+    client.flush()
+    client.request("/huge")
+    until(lambda: UNSENT.free < _ROOM)
+    until(lambda: UNSENT.free == _ROOM)
+    client.socket.close()
+
+
+def test_a_reader_is_waited_for_as_long_as_its_rate_says(secure: Secure, hasty: Doing) -> None:
+    """Also if it shares its line among many: each has its part."""
+    client = reader(secure, 200)
+    ids = [client.request("/large") for _ in range(5)]
+    for turn, id_ in enumerate(ids * 3):  # 200 bytes each 0.1 seconds, for all of them
+        while client.taken[id_] < 200 * (1 + turn // 5):
+            assert client.until(h2.events.DataReceived)
+        time.sleep(0.1)
+        client.h2.increment_flow_control_window(200, id_)
+        client.flush()
+    client.socket.close()
+
+
+def test_a_client_that_reads_its_connection_slowly_is_waited_for(
+    secure: Secure, doing: Doing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Responses take turns, so that one may wait for long for the others."""
+    monkeypatch.setattr(http2_sending, "READER_SECONDS", 1.0)
+    client = Raw(secure)
+    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    client.h2.increment_flow_control_window(2**31 - 1 - 65_535)
+    client.flush()
+    for _ in range(5):
+        client.request("/huge")
+    ended = time.monotonic() + 4
+    while time.monotonic() < ended:
+        client.socket.recv(20_000)
+        time.sleep(0.03)
+    assert _ROOM - UNSENT.free > 4 * 30_000_000, "all five are being sent"
+    client.socket.close()
+
+
+def test_responses_that_nobody_reads_have_an_end(secure: Secure, doing: Doing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UNSENT, "free", 2_500_000)
+    client = reader(secure, 10)
+    ids = [client.request("/large") for _ in range(3)]
+    assert client.until(h2.events.StreamReset, id_=ids[2]).error_code == ErrorCodes.CANCEL
+    assert UNSENT.free < 1_000_000
+    client.h2.increment_flow_control_window(1_000_000)
+    client.h2.increment_flow_control_window(1_000_000, ids[0])
+    client.flush()
+    while client.taken[ids[0]] < 1_000_000:
+        assert client.until(h2.events.DataReceived)
+    client.socket.close()
+    until(lambda: UNSENT.free == 2_500_000)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(
+                st.sampled_from([b"a", b"b", b"content-type", b":status"]),
+                st.sampled_from([b"", b"200", b"x", b"y" * 50]),
+            )
+            | st.tuples(st.binary(min_size=1, max_size=3), st.binary(max_size=80)),
+            max_size=8,
+        )
+        | st.sampled_from([0, 64, 4096]),
+        max_size=40,
+    )
+)
+def test_heads_are_decoded_as_they_were_whatever_came_before(heads: list[Any]) -> None:
+    """The table of the connection changes with each head, and may change its size."""
+    encoder, decoder = HeadEncoder(), hpack.Decoder()
+    for head in heads:
+        if isinstance(head, int):
+            encoder.header_table_size = head
+        else:
+            assert [tuple(pair) for pair in decoder.decode(encoder.encode(head), raw=True)] == head
+
+
+def test_what_changes_with_each_response_stays_out_of_the_table() -> None:
+    encoder, decoder = HeadEncoder(), hpack.Decoder()
+    heads = [[(b":status", b"200"), (b"x-kind", b"same"), (b"x-id", b"%08d" % number)] for number in range(300)]
+    sizes = []
+    for head in heads:
+        block = encoder.encode(head)
+        assert [tuple(pair) for pair in decoder.decode(block, raw=True)] == head
+        sizes.append(len(block))
+    assert sizes[-1] < 20 and len(decoder.header_table.dynamic_entries) == VALUES_MAX + 1
+    for number in range(2 * NAMES_MAX):
+        encoder.encode([(b"x-%d" % number, b"")])
+    assert len(encoder._values) <= NAMES_MAX
 
 
 @pytest.mark.parametrize("path", ["/", "/wait"])
@@ -364,7 +505,7 @@ def test_a_table_of_headers_that_is_as_large_as_the_client_likes(client: Raw) ->
     for _ in range(100):
         id_ = client.request("/unread")
         assert client.until(h2.events.StreamEnded, id_=id_)
-    assert client.h2.decoder.header_table._current_size <= http2.TABLE_BYTES_MAX
+    assert client.h2.decoder.header_table._current_size <= TABLE_BYTES_MAX
 
 
 def test_a_client_that_reads_nothing_is_not_read_any_more(client: Raw) -> None:
@@ -444,5 +585,5 @@ def test_the_lengths_of_frames_are_seen_however_they_come(size: int) -> None:
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     good = b"".join(struct.pack("!I", length)[1:] + bytes(6 + length) for length in (0, 3, 16384, 1))
     for end, fits in ((good, True), (good + b"\x00\x40\x01", False)):
-        data, lengths = preface + end, http2.Lengths()
+        data, lengths = preface + end, Lengths()
         assert all(lengths.fit(data[at : at + size]) for at in range(0, len(data), size)) is fits

@@ -146,6 +146,19 @@ def test_a_client_that_does_not_read_is_cut_off(
         until(lambda: limits.UNSENT.free == before and not connections.count)
 
 
+def test_a_client_that_reads_slowly_is_waited_for(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel takes some of it all the time, and the gateway's takes more only now and then."""
+    monkeypatch.setattr(protocol, "READER_SECONDS", 1.0)
+    connections = alone(gateway).connections
+    with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+        client.sendall(head("GET", "/large"))
+        ended = time.monotonic() + 4
+        while time.monotonic() < ended:
+            client.recv(20_000)
+            time.sleep(0.03)
+        assert connections.count
+
+
 def test_who_asks_and_never_reads_fills_nothing(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "READER_SECONDS", 0.3)
     gateway.handle(ROUTES)
