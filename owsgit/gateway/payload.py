@@ -43,7 +43,10 @@ def event(version: str, exchange: Exchange, body: bytes) -> bytes:
 
 def description(version: str, exchange: Exchange) -> dict[str, Any]:
     """The event without a body, for whoever decides about the request before it is read."""
-    made = _event_1(exchange, b"") if version == "1.0" else _event_2(exchange, b"")
+    if exchange.socket is not None:
+        made = _event_of_socket(exchange, exchange.socket, b"")
+    else:
+        made = _event_1(exchange, b"") if version == "1.0" else _event_2(exchange, b"")
     for name in ("body", "isBase64Encoded"):
         made.pop(name, None)
     return made
