@@ -191,10 +191,11 @@ def asked_for_key(plans: UsagePlans, api: str, stage: str, route_key: str, *, by
             key = plans.find(api, stage, given) if given else None
             if key is None:
                 raise RefusedError(403, "Forbidden", "INVALID_API_KEY")
-            if key.admit(place, exchange.began):
-                plans.counted(key)
+            # before it is admitted: the access log tells whose requests are refused
             exchange.identity["apiKey"] = given.decode("latin-1")
             exchange.identity["apiKeyId"] = f"{key.plan.name}/{key.name}"
+            if key.admit(place, exchange.began):
+                plans.counted(key)
             return handler(exchange)
 
         return handle

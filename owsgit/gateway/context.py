@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/apigateway/latest/developerguide/websocket-api-loggi
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from owsgit.gateway import certificates
 from owsgit.gateway.exchange import Exchange, SocketEvent
 from owsgit.gateway.payload import full_path
 from owsgit.model.spec import nearest
@@ -59,6 +60,7 @@ _NAMES = """
 """Every other name, AWS's whole list and "cache": some stand for something in a log alone, some have no value here."""
 
 NAMES = frozenset({*VARIABLES, *_NAMES.split()})
+CLIENT_CERTIFICATE = "identity.clientCert."
 OPEN = ("authorizer.", "requestOverride.", "responseOverride.")
 """What begins so is whatever authorizers found out, or mappings wrote."""
 
@@ -78,6 +80,8 @@ def value(exchange: Exchange, name: str) -> Any:
     if (found := exchange.facts.get(name)) is not None:
         return found
     scope, *path = name.split(".")
+    if name.startswith(CLIENT_CERTIFICATE) and exchange.client.certificate:
+        return walked(certificates.of_client(exchange.client.certificate), path[1:])
     if scope == "identity":
         return walked(exchange.identity, path)
     if scope != "authorizer":

@@ -12,7 +12,7 @@ from owsgit.gateway.payload import MalformedResponseError
 from owsgit.gateway.refusals import JSON
 from owsgit.gateway.throttle import Pace
 from owsgit.model.errors import InvalidError, OwsgitError
-from owsgit.model.service import Invocation, Target
+from owsgit.model.service import Answer, Invocation, Target
 
 EVENT_BYTES_MAX: Final = 6 * 1024 * 1024
 """Lambda's limit for a synchronous event."""
@@ -25,7 +25,7 @@ class FunctionIntegration:
 
     def __init__(self, target: Target, name: str, payload_version: str, timeout: float) -> None:
         self._target, self._name, self._version = target, name, payload_version
-        self._deadlines = Deadlines(timeout)
+        self._timeout, self._deadlines = timeout, Deadlines(timeout)
         self._pace = Pace()
 
     async def __call__(self, exchange: Exchange) -> Response:
@@ -37,12 +37,14 @@ class FunctionIntegration:
             with self._deadlines:
                 answer = await self._target.invoke(self._name, invocation)
         except TimeoutError:
+            exchange.facts["integration.error"] = f"{self._name} did not answer within {self._timeout:g} s"
             raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
         except OwsgitError as error:
             log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
             exchange.facts["integration.error"] = str(error)
             raise self._pace.slowed(failure(version, 503, "INTEGRATION_FAILURE"), exchange.began) from None
         if answer.error is not None:
+            exchange.facts["integration.error"] = failed(self._name, answer)
             raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
         try:
             return payload.response(version, answer.payload, payload.decodes(version, exchange))
@@ -85,6 +87,11 @@ def invocation_with(version: str, exchange: Exchange, body: bytes) -> Invocation
     if len(event) > EVENT_BYTES_MAX:
         raise too_large()
     return Invocation(event, exchange.id, exchange.trace_id)
+
+
+def failed(name: str, answer: Answer) -> str:
+    """$context.integrationErrorMessage for a function's error: not what it says, which is for who may read its log."""
+    return f"{name} failed ({answer.error}): its log says why"
 
 
 def failure(version: str, status: int, kind: str) -> RefusedError:

@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-lambda-authorizer.html
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:  # whoever only reads the ledger needs no requests
     from owsgit.gateway.exchange import Exchange
 
 QUERY_FIELDS_MAX = 1000
+_PREFIX = re.compile(r"method\.|route\.|\$")
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,11 @@ CONTEXT: dict[str, "Callable[[Exchange], str]"] = {
 def source(text: str) -> "Callable[[Exchange], str]":
     """What reads an identity source. Raises ValueError that says which there are.
 
-    REST APIs' way to write them (method.request.header.Name) means the same as HTTP APIs' ($request.header.Name).
+    REST APIs' way to write them (method.request.header.Name) and WebSocket APIs' (route.request.header.Name) mean the
+    same as HTTP APIs' ($request.header.Name).
     """
-    plain = text.removeprefix("method.") if text.startswith("method.") else text.removeprefix("$")
+    prefix = _PREFIX.match(text)
+    plain = text[prefix.end() :] if prefix else text
     place, _, name = plain.partition(".")
     if place == "request":
         place, _, name = name.partition(".")

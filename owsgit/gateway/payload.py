@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-de
 import base64
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
@@ -21,6 +21,7 @@ _TEXT_TYPES: Final = re.compile(
 )
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_PORT: Final = re.compile(r":([0-9]{1,5})$")
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
@@ -42,7 +43,10 @@ def event(version: str, exchange: Exchange, body: bytes) -> bytes:
 
 def description(version: str, exchange: Exchange) -> dict[str, Any]:
     """The event without a body, for whoever decides about the request before it is read."""
-    made = _event_1(exchange, b"") if version == "1.0" else _event_2(exchange, b"")
+    if exchange.socket is not None:
+        made = _event_of_socket(exchange, exchange.socket, b"")
+    else:
+        made = _event_1(exchange, b"") if version == "1.0" else _event_2(exchange, b"")
     for name in ("body", "isBase64Encoded"):
         made.pop(name, None)
     return made
@@ -50,6 +54,18 @@ def description(version: str, exchange: Exchange) -> dict[str, Any]:
 
 def text_headers(exchange: Exchange) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers]
+
+
+def _forwarded(exchange: Exchange, headers: Mapping[str, str]) -> dict[str, str]:
+    """What API Gateway says in headers of how a request came, in place of what the client claims. Its own
+    X-Forwarded-For stays in front: the last entry is who the gateway saw, for handlers that count from the end."""
+    before, address, scheme = headers.get("x-forwarded-for"), exchange.client.address, exchange.scheme
+    port = _PORT.search(headers.get("host", ""))
+    return {
+        "x-forwarded-for": f"{before}, {address}" if before else address,
+        "x-forwarded-port": port[1] if port else "443" if scheme == "https" else "80",
+        "x-forwarded-proto": scheme,
+    }
 
 
 def _header(exchange: Exchange, name: bytes) -> str:
@@ -120,6 +136,14 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return grouped
 
 
+def _headers_1(exchange: Exchange) -> dict[str, list[str]]:
+    """Headers as events of format 1.0 and of WebSockets have them (multiValueHeaders)."""
+    headers = _grouped(text_headers(exchange))
+    joined = {name: ", ".join(values) for name, values in headers.items() if name in ("x-forwarded-for", "host")}
+    headers.update({name: [value] for name, value in _forwarded(exchange, joined).items()})
+    return headers
+
+
 def _times() -> tuple[str, int]:
     """Now, as requestTime and requestTimeEpoch have it."""
     now = time.time()
@@ -143,6 +167,7 @@ def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
             cookies += (part.strip() for part in value.split(";"))
         else:
             headers[name] = f"{headers[name]},{value}" if name in headers else value
+    headers.update(_forwarded(exchange, headers))
     context: dict[str, Any] = {
         "accountId": mount.account,
         "apiId": mount.api,
@@ -191,7 +216,7 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
     text, encoded = _body(exchange, body, "1.0")
     written, epoch = _times()
     mount = exchange.mount
-    query, headers = _grouped(query_pairs(exchange)), _grouped(text_headers(exchange))
+    query, headers = _grouped(query_pairs(exchange)), _headers_1(exchange)
     context: dict[str, Any] = {
         "accountId": mount.account,
         "apiId": mount.api,
@@ -279,7 +304,7 @@ def _event_of_socket(exchange: Exchange, socket: SocketEvent, body: bytes) -> di
         return result
     if socket.kind == "DISCONNECT":
         context["disconnectStatusCode"], context["disconnectReason"] = socket.code, socket.reason
-    headers, query = _grouped(text_headers(exchange)), _grouped(query_pairs(exchange))
+    headers, query = _headers_1(exchange), _grouped(query_pairs(exchange))
     result["headers"] = {name: values[-1] for name, values in headers.items()}
     result["multiValueHeaders"] = headers
     if query:

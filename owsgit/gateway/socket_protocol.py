@@ -52,6 +52,42 @@ def _uncounted() -> None:
     """Nobody counts it."""
 
 
+class _Quiet(asyncio.Transport):
+    """A transport to which what is written after its end goes nowhere. asyncio's are so; uvloop's, which nodes have,
+    raise RuntimeError, in the middle of what has to be done when a connection is lost."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+
+    def write(self, data: Any) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def pause_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._transport.get_extra_info(name, default)
+
+
 class BoundedSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket."""
 
@@ -63,6 +99,9 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
         self._pings: Allowance | None = None  # that are left; most clients send none
         self.leave: Callable[[], None] = _uncounted
         """What is done when the connection is lost: so long it counts as one of its client."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(_Quiet(transport))
 
     def data_received(self, data: bytes) -> None:
         parses = bool(self._unparsed)
@@ -88,6 +127,9 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def _feed(self, data: bytes) -> None:
+        if self.conn.parser_exc is not None:  # a fault, of which the client was told: nothing after it means anything
+            self._unparsed = b""
+            return
         try:
             super().data_received(data)
         except UnicodeError:  # of a path that is not ASCII

@@ -16,7 +16,7 @@ import orjson
 
 from owsgit.gateway import payload
 from owsgit.gateway.exchange import BrokenError, ClientGoneError, Exchange, Response
-from owsgit.gateway.functions import failure, invocation_of
+from owsgit.gateway.functions import failed, failure, invocation_of
 from owsgit.gateway.payload import MalformedResponseError
 from owsgit.model.errors import OwsgitError
 from owsgit.model.service import Answer, Target
@@ -59,6 +59,7 @@ class StreamingFunctionIntegration:
             async with asyncio.timeout(self._timeout):
                 return await self._head(stream, exchange)
         except TimeoutError:
+            exchange.facts["integration.error"] = f"{self._name} did not begin its answer within {self._timeout:g} s"
             raise failure(version, 504 if version == "1.0" else 503, "INTEGRATION_TIMEOUT") from None
         except OwsgitError as error:
             log.warning("%s: %s", stream.name, error)
@@ -80,7 +81,7 @@ class StreamingFunctionIntegration:
         first = await stream.get()
         if isinstance(first, Answer):
             if first.error is not None:
-                raise MalformedResponseError("the function failed")
+                raise MalformedResponseError(failed(self._name, first))
             return payload.response(self._version, first.payload, payload.decodes(self._version, exchange))
         if stream.content_type == HTTP_RESPONSE:
             status, headers, rest = await _prelude(stream, first)

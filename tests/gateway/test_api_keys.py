@@ -6,13 +6,15 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from owsgit.gateway import context
 from owsgit.gateway.api_keys import Count, KeySpec, Plan, Quota, UsagePlans, asked_for_key
 from owsgit.gateway.app import wrapped
-from owsgit.gateway.exchange import Exchange, Response
+from owsgit.gateway.exchange import Exchange, Handler, Response
 from owsgit.gateway.limits import Rate
 from owsgit.model.errors import InvalidError, UnavailableError
 from owsgit.services.gateways import usage
@@ -95,6 +97,25 @@ def test_a_quota_is_used_up_and_what_is_throttled_uses_nothing(keyed: Keyed) -> 
     assert refused.json() == {"message": "Limit Exceeded"} and 0 < int(refused.headers["retry-after"]) <= 86401
     keyed.counts["ann"].end = keyed.counts["ann"].begin = 0  # the day is over
     assert keyed.get().status_code == 200 and keyed.counts["ann"].used == 1
+
+
+def test_whose_requests_are_refused_is_known(keyed: Keyed) -> None:
+    seen: list[Any] = []
+
+    def step(handler: Handler) -> Handler:
+        async def handle(exchange: Exchange) -> Response:
+            try:
+                return await handler(exchange)
+            finally:
+                seen.append(context.value(exchange, "identity.apiKeyId"))
+
+        return handle
+
+    asked = asked_for_key(keyed.plans, "api", "$default", "GET /a", by_authorizer=False)
+    keyed.gateway.handle([("GET /a", wrapped(show, [step, asked]))])
+    keyed.put(Plan("p", {"ann": key("ann's")}, STAGES, Rate(0.001, 1), {}))
+    assert [keyed.get(key=each).status_code for each in ("ann's", "ann's", "nobody's")] == [200, 429, 403]
+    assert seen == ["p/ann", "p/ann", None]
 
 
 @pytest.mark.parametrize(

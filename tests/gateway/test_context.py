@@ -1,11 +1,13 @@
 """Variables of $context, as custom responses, mappings and access logs read them."""
 
+import ssl
 from typing import Any
 
 import pytest
 
 from owsgit.gateway import context
 from owsgit.gateway.exchange import Client, Exchange, SocketEvent
+from tests.support.authorities import Authority
 
 
 @pytest.fixture
@@ -37,6 +39,15 @@ def test_a_variable_is_found_wherever_it_stands(
 ) -> None:
     exchange.authorizer = authorizer
     assert context.value(exchange, name) == value
+
+
+def test_the_certificate_of_a_client(exchange: Exchange) -> None:
+    names = [f"identity.clientCert.{name}" for name in ("subjectDN", "issuerDN", "validity.notAfter", "none")]
+    assert [context.value(exchange, name) for name in names] == [None] * 4
+    pem = Authority("Clients").issue("alice")
+    exchange.client = Client("::1", certificate=ssl.PEM_cert_to_DER_cert(pem.decode().split("-----BEGIN PRIV")[0]))
+    subject, issuer, ends, none = (context.value(exchange, name) for name in names)
+    assert (subject, issuer, none) == ("CN=alice", "CN=Clients", None) and ends.endswith(" GMT")
 
 
 def test_what_is_known_of_a_websocket(exchange: Exchange) -> None:

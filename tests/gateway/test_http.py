@@ -56,6 +56,24 @@ def test_format_1_events(gateway: Served) -> None:
     assert event["requestContext"]["identity"]["sourceIp"] == "127.0.0.1"
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("host", ["api.test", "api.test:8080"])
+def test_events_say_how_a_request_came_and_not_what_its_client_claims(gateway: Served, version: str, host: str) -> None:
+    gateway.serve({"GET /a": ("echo", version)})
+    port = host.partition(":")[2] or "80"
+    event = gateway.client.get("/a", headers={"host": host}).json()
+    names = ("x-forwarded-for", "x-forwarded-port", "x-forwarded-proto")
+    assert [event["headers"][name] for name in names] == ["127.0.0.1", port, "http"]
+    claims = [("X-Forwarded-For", "10.1.1.1"), ("X-Forwarded-For", "10.2.2.2"), ("X-Forwarded-Proto", "https")]
+    event = gateway.client.get("/a", headers=[("host", host), *claims, ("X-Forwarded-Port", "443")]).json()
+    told, proto = event["headers"]["x-forwarded-for"], event["headers"]["x-forwarded-proto"]
+    assert [each.strip() for each in told.split(",")] == ["10.1.1.1", "10.2.2.2", "127.0.0.1"]
+    assert proto == "http" and event["headers"]["x-forwarded-port"] == port
+    if version == "1.0":
+        assert event["multiValueHeaders"]["x-forwarded-for"] == [told]
+        assert event["multiValueHeaders"]["x-forwarded-proto"] == ["http"]
+
+
 @pytest.mark.parametrize(
     ("version", "answer", "status", "body", "headers"),
     [

@@ -15,10 +15,12 @@ from pydantic import ValidationError
 from owsgit.gateway import access_log, context, traces
 from owsgit.gateway.access_log import AccessLog, Line
 from owsgit.gateway.exchange import Client, ClientGoneError, Exchange, Mount, RefusedError, Response
+from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.metrics import UNMATCHED, GatewayMetrics, StageMetrics
 from owsgit.gateway.observing import Outcome, timed, watched
+from owsgit.gateway.streaming import StreamingFunctionIntegration
 from owsgit.services.gateways.access_logs import AccessLogSpec
-from tests.gateway.served import Served, raw
+from tests.gateway.served import Echo, Served, raw
 
 
 class Ended:
@@ -229,6 +231,18 @@ def test_every_variable_can_be_written(gateway: Served) -> None:
     gateway.client.get("/hello/you")
     line = json.loads(log.texts()[0])
     assert line.keys() == context.NAMES and line["deploymentId"] == "-"
+
+
+@pytest.mark.parametrize("made", [FunctionIntegration, StreamingFunctionIntegration])
+def test_a_line_says_what_became_of_a_function_but_not_what_it_said(gateway: Served, made: Any) -> None:
+    log = Log(gateway, {"error": "$context.integrationErrorMessage", "same": "$context.integration.error"})
+    routes = [(f"GET /{name}", made(Echo(), name, "2.0", 0.2)) for name in ("fail", "slow", "gone", "echo")]
+    gateway.handle(routes, observers=[watched([log.log])])
+    for key, _ in routes:
+        gateway.client.get(key.removeprefix("GET "))
+    told = [line["error"] for line in map(json.loads, log.texts()) if line["error"] == line["same"]]
+    assert told[0] == "fail failed (Unhandled): its log says why" and "within 0.2 s" in told[1]
+    assert told[2:] == ["not running", "-"]
 
 
 def test_samples_and_floods_are_bounded(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:

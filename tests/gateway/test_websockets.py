@@ -18,8 +18,10 @@ from typing import Any
 import boto3
 import httpx
 import pytest
+import uvloop
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -127,9 +129,13 @@ def nothing(name: str, event: dict[str, Any]) -> Any:
     return {"statusCode": 200}
 
 
-@pytest.fixture
-def ws() -> Iterator[Sockets]:
-    gateway = Served()
+LOOPS = [pytest.param(uvloop.new_event_loop, id="uvloop"), pytest.param(asyncio.new_event_loop, id="asyncio")]
+"""Nodes have uvloop's, whose transports are stricter."""
+
+
+@pytest.fixture(params=LOOPS)
+def ws(request: pytest.FixtureRequest) -> Iterator[Sockets]:
+    gateway = Served(request.param)
     yield Sockets(gateway)
     gateway.close()
 
@@ -505,11 +511,23 @@ def test_a_burst_is_read_in_its_order_and_others_have_their_turns(ws: Sockets) -
     assert max(Counter(at for at, _ in seen).values()) <= MESSAGES_AT_ONCE
 
 
-def test_a_message_that_is_too_long_ends_the_connection(ws: Sockets) -> None:
+def test_a_message_that_is_too_long_ends_the_connection(
+    ws: Sockets, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = Queue[None]()
+    lose = WebSocketsSansIOProtocol.connection_lost
+
+    def watched(protocol: WebSocketsSansIOProtocol, exc: Exception | None) -> None:
+        lose(protocol, exc)
+        lost.put(None)
+
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "connection_lost", watched)
     ws.serve(Target(nothing), "$default")
     client = ws.connect()
     client.send("x" * (128 * 1024 + 1))
     assert closed(client)[0] == 1009
+    lost.get(timeout=10)
+    assert not caplog.records
 
 
 @contextmanager

@@ -134,6 +134,56 @@ def test_a_conversation_outlives_deployments_and_ends_with_its_gateway(services:
     services.run(converse())
 
 
+GUARD = """
+import json
+
+def handler(event, context):
+    about = event["requestContext"]
+    assert (about["eventType"], about["routeKey"]) == ("CONNECT", "$connect") and about["connectionId"], about
+    token = event["queryStringParameters"]["token"]
+    statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": event["methodArn"]}
+    if token != "ann":
+        statement["Effect"] = "Deny"
+    document = {"Version": "2012-10-17", "Statement": [statement]}
+    return {"principalId": token, "policyDocument": document, "context": {"tenant": 7}}
+"""
+
+
+def test_an_authorizer_is_asked_as_on_aws_and_what_it_says_stands_in_all_events(services: Services) -> None:
+    gateways, functions = services.handlers["gateway"], services.handlers["function"]
+    port = free_port()
+    told = "import json\n\ndef handler(event, context):\n"
+    told += "    return {'statusCode': 200, 'body': json.dumps(event['requestContext']['authorizer'])}\n"
+    chat = {
+        "protocol": "WEBSOCKET",
+        "port": port,
+        "authorizers": {
+            "guard": {"type": "request", "function": "guard", "identitySource": ["route.request.querystring.token"]}
+        },
+        "auth": "guard",
+        "routes": {
+            "$connect": {"function": "told"},
+            "$default": {"function": "told", "routeResponse": True},
+        },
+    }
+
+    async def converse() -> None:
+        for name, code in (("guard", GUARD), ("told", told)):
+            resource = services.resource("function", name, projects.function(timeout=20), **{"app.py": code})
+            await functions.apply(resource, "a" * 40)
+        await gateways.apply(services.resource("gateway", "chat", chat), "a" * 40)
+        for query, status in (("", 401), ("?token=bob", 403)):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://127.0.0.1:{port}/{query}", proxy=None)
+            assert refused.value.response.status_code == status
+        client = await connect(f"ws://127.0.0.1:{port}/?token=ann", proxy=None)
+        await client.send("hi")
+        assert json.loads(await asyncio.wait_for(client.recv(), 20)) == {"principalId": "ann", "tenant": "7"}
+        await client.close()
+
+    services.run(converse())
+
+
 def test_a_streaming_route_streams(services: Services) -> None:
     gateways, functions = services.handlers["gateway"], services.handlers["function"]
     port = free_port()

@@ -22,6 +22,7 @@ from owsgit.model.service import Credential, CredentialError, Site, Target
 from owsgit.services.gateways.authorizers import IAM, NONE, AuthorizerSpec, JwtAuthorizer
 from owsgit.services.gateways.documentation import DocsSpec
 from owsgit.services.gateways.function_authorizers import RequestAuthorizer, TokenAuthorizer, matcher
+from owsgit.services.gateways.sockets import HTTP, WEBSOCKET
 from owsgit.services.gateways.spec import GatewaySpec, RouteSpec
 from owsgit.services.gateways.stages import StageSpec, resolved
 
@@ -80,7 +81,8 @@ class Asked:
 
     @classmethod
     def by(cls, spec: GatewaySpec, route: RouteSpec) -> "Asked":
-        return cls(spec.auth_of(route), route.scopes, route.payload_format_version)
+        version = "1.0" if spec.protocol == WEBSOCKET else route.payload_format_version
+        return cls(spec.auth_of(route), route.scopes, version)
 
 
 def asked_of_docs(spec: GatewaySpec, docs: DocsSpec) -> Asked:
@@ -151,9 +153,11 @@ class Authorization:
         from owsgit.gateway.function_authorizer import FunctionAuthorizer  # noqa: PLC0415 - for who asks functions
 
         site, verdicts = self._site, self._state.verdicts(self._name, name, about)
+        protocol = self._spec.protocol
 
         def step(asked: Asked, stage: StageSpec) -> Step:
-            asking = asking_of(about, site.targets["function"], resolved(about.function, stage.variables))
+            function = resolved(about.function, stage.variables)
+            asking = asking_of(about, site.targets["function"], function, protocol)
             authorizer = FunctionAuthorizer(
                 name, asking, verdicts, lambda exchange: arn_of(exchange, site.scope()), context_of
             )
@@ -162,14 +166,19 @@ class Authorization:
         return step
 
 
-def asking_of(about: RequestAuthorizer | TokenAuthorizer, target: Target, function: str) -> "Asking":
+def asking_of(
+    about: RequestAuthorizer | TokenAuthorizer, target: Target, function: str, protocol: str = HTTP
+) -> "Asking":
+    """How a function is asked. About a WebSocket that is with the event of its handshake, and answers are read as those
+    of format 1.0: payload formats are of HTTP APIs alone, on AWS too."""
     from owsgit.gateway.function_authorizer import Asking  # noqa: PLC0415 - for who asks functions
 
-    if isinstance(about, TokenAuthorizer):
-        version: Literal["1.0", "2.0"] = "1.0"
-        simple = False
-    else:
-        version, simple = about.payload_format_version, about.enable_simple_responses
+    version: Literal["1.0", "2.0"] = "1.0"
+    simple = False
+    if isinstance(about, RequestAuthorizer):
+        simple = about.enable_simple_responses
+        if protocol == HTTP:
+            version = about.payload_format_version
     return Asking(
         kind=about.type,
         target=target,

@@ -80,7 +80,8 @@ class RequestAuthorizer(_Asks):
 
     type: Literal["request"] = Field(description="A function that sees the request.")
     payload_format_version: Literal["1.0", "2.0"] = Field(
-        "2.0", description="Format of what it is asked: 1.0 as of REST APIs, 2.0 as of HTTP APIs."
+        "2.0",
+        description="Format of what it is asked: 1.0 as of REST APIs, 2.0 as of HTTP APIs; WebSocket APIs have one.",
     )
     enable_simple_responses: bool = Field(
         False, description='Whether it answers {"isAuthorized": true, "context": {}}, and not a policy; for format 2.0.'
