@@ -146,6 +146,7 @@ class Exchange:
         "limits",
         "method",
         "mount",
+        "names",
         "parameters",
         "prompt",
         "protocol",
@@ -168,6 +169,9 @@ class Exchange:
         """`target` is the request's path and query as they came; `protocol` is such as HTTP/1.1."""
         self.method, self.target, self.headers, self.client = method, target, headers, client
         self.first: Mapping[bytes, bytes] = dict(reversed(headers))  # the first header of each name
+        self.names: Mapping[bytes, bytes] = (
+            _NO_NAMES  # of headers as the client wrote them, where that is not in lower case
+        )
         self.scheme, self.protocol = scheme, protocol
         self._body = body
         self._read: bytes | None = None
@@ -372,3 +376,4 @@ def head_size(exchange: Exchange) -> int:
 
 
 _NOWHERE: Final = Mount("", "")
+_NO_NAMES: Final[Mapping[bytes, bytes]] = {}

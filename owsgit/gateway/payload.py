@@ -25,6 +25,12 @@ _PORT: Final = re.compile(r":([0-9]{1,5})$")
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
+_NAMES_1: Final = {
+    name.lower(): name
+    for name in ("Host", "User-Agent", "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto")
+}
+"""Names in events of format 1.0 that do not depend on how the client writes them."""
+
 QUERY_FIELDS_MAX = 1000
 HEADERS_KEPT, KEPT_CHARACTERS_MAX = 1024, 256
 """How many headers of answers are kept as they are sent, and the longest value among them."""
@@ -137,11 +143,13 @@ def _grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _headers_1(exchange: Exchange) -> dict[str, list[str]]:
-    """Headers as events of format 1.0 and of WebSockets have them (multiValueHeaders)."""
+    """Headers as events of format 1.0 and of WebSockets have them (multiValueHeaders): names as the client wrote them,
+    but for those that API Gateway writes itself."""
     headers = _grouped(text_headers(exchange))
     joined = {name: ", ".join(values) for name, values in headers.items() if name in ("x-forwarded-for", "host")}
     headers.update({name: [value] for name, value in _forwarded(exchange, joined).items()})
-    return headers
+    written = {name.decode("latin-1"): as_written.decode("latin-1") for name, as_written in exchange.names.items()}
+    return {_NAMES_1.get(name) or written.get(name, name): values for name, values in headers.items()}
 
 
 def _times() -> tuple[str, int]:

@@ -76,6 +76,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._upgrade_waits = False  # for the responses to what came before it
         self.refusal = b""  # what is answered to what is no HTTP; nothing is read after it
         self._client = Client("")
+        self._names: dict[bytes, bytes] = {}  # of headers of this request, as it has them; see Exchange
         self.current: Cycle | None = None  # of the last request whose head came
         self._running: Cycle | None = None  # of the one that is answered, or was the last to be
         self.outbox: Outbox
@@ -214,6 +215,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:  # it does what uvicorn's does, which is not compiled
         key = name.lower()
         self.headers.append((key, value))
+        if key != name:
+            self._names[key] = name
         if key == b"expect":
             self.expect_100_continue = self.expect_100_continue or value.lower() == b"100-continue"
 
@@ -221,6 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
+        self._names = {}
         self._in_head = True
         self.deadline = self.loop.time() + self.application.limits.head_seconds
 
@@ -240,9 +244,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(_MISDIRECTED)
             return
         if self._upgrading:
-            self.scope = {"method": method, "headers": self.headers}  # type: ignore[typeddict-item]
+            names = self._names
+            headers = [(names.get(name, name), value) for name, value in self.headers]
+            self.scope = {"method": method, "headers": headers}  # type: ignore[typeddict-item]
             return
-        self.headers = []  # for trailers, which nobody gets: no limit, authorizer or cache has looked at them
+        exchange.names = self._names
+        # for trailers, which nobody gets: no limit, authorizer or cache has looked at them
+        self.headers, self._names = [], {}
         if self.refusal:
             return
         coding = exchange.first.get(b"transfer-encoding")

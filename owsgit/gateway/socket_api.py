@@ -23,7 +23,16 @@ from owsgit.gateway.app import Api, wrapped
 from owsgit.gateway.exchange import Exchange, Handler, Mount, RefusedError, Response, SocketEvent, Step
 from owsgit.gateway.limits import DEFAULT as DEFAULT_LIMITS
 from owsgit.gateway.limits import Limits
-from owsgit.gateway.sockets import CLIENT, CUT, MESSAGE_BYTES_MAX, Connection, Connections, GoneError, SocketLimits
+from owsgit.gateway.sockets import (
+    CLIENT,
+    CUT,
+    MESSAGE_BYTES_MAX,
+    NAMES,
+    Connection,
+    Connections,
+    GoneError,
+    SocketLimits,
+)
 from owsgit.gateway.table import CONNECT, DEFAULT, DISCONNECT
 from owsgit.gateway.throttle import Pace, too_many
 from owsgit.model.errors import OwsgitError
@@ -280,7 +289,9 @@ def handshake(scope: Scope) -> Exchange:
         target += b"?" + scope["query_string"]
     headers = [(name.lower(), value) for name, value in scope["headers"]]
     scheme = "https" if scope["scheme"] == "wss" else "http"
-    return Exchange("GET", target, headers, _Message(b""), scope["extensions"][CLIENT], scheme, "HTTP/1.1")
+    made = Exchange("GET", target, headers, _Message(b""), scope["extensions"][CLIENT], scheme, "HTTP/1.1")
+    made.names = scope["extensions"][NAMES]
+    return made
 
 
 class _Message:

@@ -15,7 +15,7 @@ from websockets.frames import Frame
 from websockets.http11 import Request
 
 from owsgit.gateway.protocol import client_of
-from owsgit.gateway.sockets import CLIENT, CUT, MESSAGE_BYTES_MAX
+from owsgit.gateway.sockets import CLIENT, CUT, MESSAGE_BYTES_MAX, NAMES
 from owsgit.runtime.allowance import Allowance
 
 FRAMES_MAX = 1024
@@ -161,6 +161,7 @@ class BoundedSocketProtocol(WebSocketsSansIOProtocol):
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[CUT] = self.cut
             extensions[CLIENT] = client_of(self.transport, self.client)
+            extensions[NAMES] = {name.lower().encode(): name.encode() for name, _ in event.headers.raw_items()}
 
     async def receive(self) -> Any:
         message = await self.queue.get()

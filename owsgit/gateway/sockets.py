@@ -28,6 +28,7 @@ SEND_SECONDS_MAX = 30.0
 
 CUT = "owsgit.cut"
 CLIENT = "owsgit.client"
+NAMES = "owsgit.names"
 """What the extensions of an ASGI scope have beside ASGI's: how to close without waiting for room, and who is there."""
 
 NONCE_BYTES = 15

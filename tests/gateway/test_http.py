@@ -62,16 +62,35 @@ def test_events_say_how_a_request_came_and_not_what_its_client_claims(gateway: S
     gateway.serve({"GET /a": ("echo", version)})
     port = host.partition(":")[2] or "80"
     event = gateway.client.get("/a", headers={"host": host}).json()
-    names = ("x-forwarded-for", "x-forwarded-port", "x-forwarded-proto")
+    names = ["x-forwarded-for", "x-forwarded-port", "x-forwarded-proto"]
+    if version == "1.0":
+        names = [name.title() for name in names]
     assert [event["headers"][name] for name in names] == ["127.0.0.1", port, "http"]
     claims = [("X-Forwarded-For", "10.1.1.1"), ("X-Forwarded-For", "10.2.2.2"), ("X-Forwarded-Proto", "https")]
     event = gateway.client.get("/a", headers=[("host", host), *claims, ("X-Forwarded-Port", "443")]).json()
-    told, proto = event["headers"]["x-forwarded-for"], event["headers"]["x-forwarded-proto"]
+    told, *others = (event["headers"][name] for name in names)
     assert [each.strip() for each in told.split(",")] == ["10.1.1.1", "10.2.2.2", "127.0.0.1"]
-    assert proto == "http" and event["headers"]["x-forwarded-port"] == port
+    assert others == [port, "http"]
     if version == "1.0":
-        assert event["multiValueHeaders"]["x-forwarded-for"] == [told]
-        assert event["multiValueHeaders"]["x-forwarded-proto"] == ["http"]
+        assert event["multiValueHeaders"]["X-Forwarded-For"] == [told]
+        assert event["multiValueHeaders"]["X-Forwarded-Proto"] == ["http"]
+
+
+def test_events_of_format_1_have_names_of_headers_as_they_were_written(gateway: Served) -> None:
+    """A REST API's handler looks for event["headers"]["Authorization"]."""
+    gateway.serve({"POST /1": ("echo", "1.0"), "POST /2": ("echo", "2.0")})
+    head = "POST /{} HTTP/1.1\r\nhOsT: a\r\nAuthorization: x\r\nX-TWO: 1\r\nx-two: 2\r\nuser-agent: me\r\naccept: b\r\n"
+    chunked = "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nAccept: c\r\n\r\n"  # a trailer is no header
+    told = []
+    for version in (1, 2):
+        answer = raw(gateway.port, (head.format(version) + "Connection: close\r\n" + chunked).encode())
+        told.append(json.loads(answer.partition(b"\r\n\r\n")[2]))
+    own = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Port": "80", "X-Forwarded-Proto": "http"}
+    client = {"Authorization": "x", "accept": "b", "Connection": "close", "Transfer-Encoding": "chunked"}
+    first, second = ({**each["headers"]} for each in told)
+    assert first.pop("X-TWO") == "2" and told[0]["multiValueHeaders"]["X-TWO"] == ["1", "2"]
+    assert first == {"Host": "a", "User-Agent": "me", **client, **own}
+    assert second["authorization"] == "x" and all(name.islower() for name in second)
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_a_conversation_has_awss_events(ws: Sockets) -> None:
     client = ws.connect("/?room=1&room=2", additional_headers={"X-One": "1"}, user_agent_header="tester")
     event = target.event()
     context = event["requestContext"]
-    assert event["queryStringParameters"] == {"room": "2"} and event["headers"]["x-one"] == "1"
+    assert event["queryStringParameters"] == {"room": "2"} and event["headers"]["X-One"] == "1"
     assert event["multiValueQueryStringParameters"] == {"room": ["1", "2"]} and event["isBase64Encoded"] is False
     assert event["stageVariables"] == {"color": "red"} and "body" not in event
     assert context["routeKey"] == "$connect" and context["eventType"] == "CONNECT"
