@@ -19,9 +19,14 @@ def _of_socket(of: Callable[[SocketEvent], str | int]) -> Callable[[Exchange], s
     return lambda exchange: str(of(exchange.socket) or "") if exchange.socket is not None else ""
 
 
+def _is_http(exchange: Exchange) -> bool:
+    return exchange.socket is None or exchange.socket.kind == "CONNECT"
+
+
 VARIABLES: Mapping[str, Callable[[Exchange], str]] = {
     "accountId": lambda exchange: exchange.mount.account,
     "apiId": lambda exchange: exchange.mount.api,
+    "cipherSuite": lambda exchange: exchange.client.cipher,
     "connectedAt": _of_socket(lambda event: round(event.connected_at * 1000)),
     "connectionId": _of_socket(lambda event: event.connection_id),
     "disconnectReason": _of_socket(lambda event: event.reason),
@@ -30,21 +35,23 @@ VARIABLES: Mapping[str, Callable[[Exchange], str]] = {
     "domainPrefix": lambda exchange: exchange.host.partition(".")[0],
     "eventType": _of_socket(lambda event: event.kind),
     "extendedRequestId": lambda exchange: exchange.id,
-    "httpMethod": lambda exchange: exchange.method,
+    "httpMethod": lambda exchange: exchange.method if _is_http(exchange) else "",
     "identity.sourceIp": lambda exchange: exchange.client.address,
     "identity.userAgent": lambda exchange: exchange.header(b"user-agent").decode("utf-8", "replace"),
+    "messageDirection": _of_socket(lambda event: "IN"),
     "messageId": _of_socket(lambda event: event.message_id),
-    "path": full_path,
-    "protocol": lambda exchange: exchange.protocol,
+    "path": lambda exchange: full_path(exchange) if _is_http(exchange) else "",
+    "protocol": lambda exchange: exchange.protocol if _is_http(exchange) else "",
     "requestId": lambda exchange: exchange.id,
     "resourcePath": lambda exchange: exchange.resource,
     "routeKey": lambda exchange: exchange.route_key,
     "stage": lambda exchange: exchange.mount.stage,
+    "tlsVersion": lambda exchange: exchange.client.tls_version,
 }
 
 _NAMES = """
     authenticate.error authenticate.latency authenticate.status authorize.error authorize.latency authorize.status
-    awsEndpointRequestId awsEndpointRequestId2 cache cipherSuite customDomain.basePathMatched
+    awsEndpointRequestId awsEndpointRequestId2 cache customDomain.basePathMatched
     customDomain.routingRuleIdMatched dataProcessed deploymentId endpointType error.message error.messageString
     error.responseType error.validationErrorString identity.accessKey identity.accountId identity.apiKey
     identity.apiKeyId identity.caller identity.clientCert.clientCertPem identity.clientCert.issuerDN
@@ -54,8 +61,8 @@ _NAMES = """
     identity.vpcId identity.vpceId integration.error integration.integrationStatus integration.latency
     integration.requestId integration.responseTransferMode integration.status integration.timeToAllHeaders
     integration.timeToFirstContent integrationErrorMessage integrationLatency integrationStatus isCanaryRequest
-    messageDirection requestTime requestTimeEpoch resourceId responseLatency responseLength
-    status tlsVersion waf.error waf.latency waf.status wafResponseCode webaclArn xrayTraceId
+    requestTime requestTimeEpoch resourceId responseLatency responseLength
+    status waf.error waf.latency waf.status wafResponseCode webaclArn xrayTraceId
 """
 """Every other name, AWS's whole list and "cache": some stand for something in a log alone, some have no value here."""
 

@@ -110,6 +110,8 @@ class Client:
     port: int = 0
     certificate: bytes = b""  # DER, verified by the listener; empty without mTLS
     secured: "Secured | None" = None  # what the connection was made with; None without TLS
+    tls_version: str = ""  # such as TLSv1.3
+    cipher: str = ""  # OpenSSL's name of it
 
 
 @dataclass(frozen=True)

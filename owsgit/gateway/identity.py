@@ -73,7 +73,7 @@ def source(text: str) -> "Callable[[Exchange], str]":
     if place == "stageVariables" and name:
         return lambda exchange: exchange.mount.variables.get(name, "")
     raise ValueError(
-        f"{text!r} is no identity source: write $request.header.NAME, $request.querystring.NAME, $stageVariables.NAME "
+        f"this is no identity source: write $request.header.NAME, $request.querystring.NAME, $stageVariables.NAME "
         f"or $context. and one of {', '.join(CONTEXT)}"
     )
 

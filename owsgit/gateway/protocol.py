@@ -452,7 +452,8 @@ def client_of(transport: asyncio.Transport, peer: tuple[str, int] | None) -> Cli
     if ssl_object is None:
         return Client(address, port)
     certificate = ssl_object.getpeercert(binary_form=True) or b""
-    return Client(address, port, certificate, getattr(ssl_object.context, "secured", None))
+    secured, cipher = getattr(ssl_object.context, "secured", None), ssl_object.cipher()
+    return Client(address, port, certificate, secured, ssl_object.version() or "", cipher[0] if cipher else "")
 
 
 def _is_odd(coding: bytes, version: str) -> bool:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -105,15 +106,18 @@ class WebSocketApi:
         connect_steps: Sequence[Step] = (),
         steps: Sequence[Step] = (),
         observers: Sequence[Step] = (),
+        seen: Sequence[Step] = (),
         manage_steps: Sequence[Step] = (closed,),
         http: Limits = DEFAULT_LIMITS,
     ) -> None:
-        """`routes` by route key, $connect and $disconnect among them if there is something to do then. `manage_steps`
-        let pass who may use @connections (execute-api:ManageConnections); `http` is for it and for handshakes."""
+        """`routes` by route key, $connect and $disconnect among them if there is something to do then. `observers` see
+        requests over HTTP, `seen` what happens on connections. `manage_steps` let pass who may use @connections
+        (execute-api:ManageConnections); `http` is for it and for handshakes."""
         self.mount, self.limits = mount, http
         self._routes = {key: route for key, route in routes.items() if key not in (CONNECT, DISCONNECT)}
         self._disconnect = routes.get(DISCONNECT)
         self._deployed, self._selection, self._limits = connections, selection, limits
+        self._seen = seen
         self._pace = Pace()
         connect = routes[CONNECT].handler if CONNECT in routes else _accept
         handshake = wrapped(connect, [_named_connect, *connect_steps])
@@ -196,44 +200,75 @@ class WebSocketApi:
                 await asyncio.sleep(0)
 
     async def _message(self, connection: Connection, message: str | bytes) -> None:
-        request_id = str(uuid.uuid4())
+        event = SocketEvent("MESSAGE", connection.id, connection.connected_at, str(uuid.uuid4()))
+        exchange = self._exchange(connection, event, message)
+        exchange.id = event.message_id
+        response = await wrapped(partial(self._answer, connection, message), self._seen)(exchange)
+        if response.body:
+            assert isinstance(response.body, bytes)
+            await connection.send(response.body)
+
+    async def _answer(self, connection: Connection, message: str | bytes, exchange: Exchange) -> Response:
+        """What the client gets for a message; nothing if the body is empty."""
         try:
             if not connection.may_send():
                 raise self._pace.slowed(too_many(1), time.monotonic())
             key = self._selection.key(message) if isinstance(message, str) else ""
-            if key not in self._routes:
-                key = DEFAULT
             route = self._routes.get(key)
             if route is None:
+                key, route = DEFAULT, self._routes.get(DEFAULT)
+            if route is None:
                 raise RefusedError(403, "Forbidden")
-            event = SocketEvent("MESSAGE", connection.id, connection.connected_at, request_id)
-            exchange = _exchange(connection, event, key, message)
-            exchange.id, exchange.mount = request_id, self.mount
+            exchange.route_key = exchange.resource = key
             response = await route.handler(exchange)
-            body = await _whole(response) if route.two_way else b""
-        except RefusedError as refusal:
-            if refusal.held:  # meanwhile nothing more is read of this connection
-                await asyncio.sleep(refusal.held)
-            await connection.send(_error(refusal, connection, request_id))
+            return Response(response.status, [], await _whole(response) if route.two_way else b"")
+        except RefusedError as caught:
+            refusal = caught
         except Exception:
-            log.exception("a message to %s failed", connection.mount.api)
-            await connection.send(_error(RefusedError(500, ""), connection, request_id))
-        else:
-            if body:
-                await connection.send(body)
+            log.exception("a message to %s failed", self.mount.api)
+            refusal = RefusedError(500, "Internal server error")
+        _note(refusal, exchange)
+        if refusal.held:  # meanwhile nothing more is read of this connection
+            await asyncio.sleep(refusal.held)
+        return Response(refusal.status, [], _error(refusal, exchange))
 
     async def _goodbye(self, connection: Connection, code: int, reason: str) -> None:
         if self._disconnect is None:
             return
         event = SocketEvent("DISCONNECT", connection.id, connection.connected_at, "", code, reason)
-        exchange = _exchange(connection, event, DISCONNECT, "")
-        exchange.id = str(uuid.uuid4())
+        exchange = self._exchange(connection, event, "")
+        exchange.id, exchange.route_key, exchange.resource = str(uuid.uuid4()), DISCONNECT, DISCONNECT
+        await wrapped(partial(self._farewell, self._disconnect.handler), self._seen)(exchange)
+
+    async def _farewell(self, handler: Handler, exchange: Exchange) -> Response:
+        """Tell that a connection is over. Nobody gets an answer."""
         try:
-            await self._disconnect.handler(exchange)
-        except RefusedError as refusal:
-            log.warning("%s $disconnect: %s", connection.mount.api, refusal.message)
+            response = await handler(exchange)
+            await response.drop()
+            return Response(response.status, [])
+        except RefusedError as caught:
+            refusal = caught
+            log.warning("%s $disconnect: %s", self.mount.api, refusal.message)
         except Exception:
-            log.exception("$disconnect of %s failed", connection.mount.api)
+            log.exception("$disconnect of %s failed", self.mount.api)
+            refusal = RefusedError(500, "Internal server error")
+        _note(refusal, exchange)
+        return Response(refusal.status, [])
+
+    def _exchange(self, connection: Connection, event: SocketEvent, message: str | bytes) -> Exchange:
+        """What happens on a connection, as a request."""
+        text = isinstance(message, str)
+        data = message.encode() if isinstance(message, str) else message
+        kind = b"application/json" if text else b"application/octet-stream"
+        headers = [(b"host", connection.host.encode("latin-1")), (b"content-type", kind)]
+        if connection.user_agent:
+            headers.append((b"user-agent", connection.user_agent))
+        exchange = Exchange("POST", b"/", headers, _Message(data), connection.client, connection.scheme, "HTTP/1.1")
+        exchange.segments = [""]
+        exchange.host, exchange.mount, exchange.limits = connection.host, self.mount, self.limits
+        exchange.authorizer, exchange.identity = connection.authorizer, connection.identity
+        exchange.socket = event
+        return exchange
 
     # ---- @connections
 
@@ -311,23 +346,6 @@ class _Message:
         """What was said is answered to its end; then it is seen that the client has left."""
 
 
-def _exchange(connection: Connection, event: SocketEvent, route_key: str, message: str | bytes) -> Exchange:
-    """What happens on a connection, as a request."""
-    text = isinstance(message, str)
-    data = message.encode() if isinstance(message, str) else message
-    kind = b"application/json" if text else b"application/octet-stream"
-    headers = [(b"host", connection.host.encode("latin-1")), (b"content-type", kind)]
-    if connection.user_agent:
-        headers.append((b"user-agent", connection.user_agent))
-    exchange = Exchange("POST", b"/", headers, _Message(data), connection.client, connection.scheme, "HTTP/1.1")
-    exchange.segments = [""]
-    exchange.host, exchange.mount = connection.host, connection.mount
-    exchange.route_key = exchange.resource = route_key
-    exchange.authorizer, exchange.identity = connection.authorizer, connection.identity
-    exchange.socket = event
-    return exchange
-
-
 async def _whole(response: Response) -> bytes:
     """The body. Raises RefusedError for one that is too long for a message."""
     body = response.body if isinstance(response.body, bytes) else await _gathered(response.body)
@@ -349,12 +367,20 @@ async def _gathered(pieces: AsyncIterator[bytes]) -> bytes:
     return bytes(gathered)
 
 
-def _error(refusal: RefusedError, connection: Connection, request_id: str) -> bytes:
+def _note(refusal: RefusedError, exchange: Exchange) -> None:
+    """For what sees it."""
+    exchange.facts["error.message"] = refusal.message
+    exchange.facts["error.responseType"] = refusal.kind
+
+
+def _error(refusal: RefusedError, exchange: Exchange) -> bytes:
     """API Gateway's words on a WebSocket."""
+    assert exchange.socket is not None
     message = refusal.message
     if refusal.status >= 500:
         message = "Endpoint request timed out" if refusal.kind == "INTEGRATION_TIMEOUT" else "Internal server error"
-    return orjson.dumps({"message": message, "connectionId": connection.id, "requestId": request_id})
+    about = {"connectionId": exchange.socket.connection_id, "requestId": exchange.id}
+    return orjson.dumps({"message": message, **about})
 
 
 async def _accept(exchange: Exchange) -> Response:

@@ -238,10 +238,17 @@ def test_a_good_date_and_scope_of_a_signature_leave_the_rest_to_the_node(run: An
     assert found["notDecided"] == ["who signed, and whether policies let them, is not decided here: the node does"]
 
 
-def test_a_policy_is_asked_about_the_address_that_is_given(run: Any) -> None:
+def test_a_policy_is_asked_about_the_address_that_is_given(run: Any, tree: Project) -> None:
     denied = run("test", "GET", "/open", "-g", "guarded", "--source-ip", "203.0.113.7", "-o", "json")
     refusal = told(denied)["refusal"]
     assert refusal["status"] == 403 and "explicit deny" in refusal["message"] and denied.return_value == 1
+    walled = tree.folder / "gateways/walled.json"  # no route of it asks who signs: the policy comes before all routes
+    walled.write_text(
+        json.dumps({"port": 8083, "policy": GUARDED["policy"], "routes": {"GET /open": {"function": "hello"}}})
+    )
+    refused = run("test", "GET", "/open", "-g", "walled", "--source-ip", "203.0.113.7").stdout
+    walled.unlink()
+    assert "route:       none (refused before a route is looked for)" in refused and "also matches" not in refused
     assert run("test", "GET", "/open", "-g", "guarded", "--source-ip", "198.51.100.7").return_value == 0
     assert "is no IP address" in str(run("test", "GET", "/open", "--source-ip", "here").exception)
 

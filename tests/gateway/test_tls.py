@@ -17,7 +17,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owsgit.gateway import door, hello
+from owsgit.gateway import context, door, hello
 from owsgit.gateway.app import Api
 from owsgit.gateway.certificates import Certificate, of_client
 from owsgit.gateway.exchange import Exchange, Handler, Mount, Response
@@ -359,6 +359,22 @@ def test_curl_speaks_both_protocols(secure: Secure) -> None:
         ("b.test", "--http2", "1.1"),
     ):
         assert secure.curl(host, option, "-w", " %{http_version}") == f"{host} {version}"
+
+
+@pytest.mark.parametrize("option", ["--http2", "--http1.1"])
+def test_logs_and_mappings_know_what_a_connection_is_made_with(secure: Secure, option: str) -> None:
+    async def told(exchange: Exchange) -> Response:
+        return Response(
+            200, [], f"{context.value(exchange, 'tlsVersion')} {context.value(exchange, 'cipherSuite')}".encode()
+        )
+
+    bindings = [Binding("a.test", (), Api(Mount("api", "1"), [("$default", told)]))]
+    secure.do(secure.listeners.serve("api", secure.port, bindings, [secure.secured("a.test")]))
+    assert secure.curl("a.test", option, "--tls-max", "1.2", "--ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384") in (
+        "TLSv1.2 ECDHE-ECDSA-AES256-GCM-SHA384",
+        "TLSv1.2 ECDHE-RSA-AES256-GCM-SHA384",
+    )
+    assert secure.curl("a.test", option).startswith("TLSv1.3 TLS_")
 
 
 def test_a_port_turns_to_tls_and_back_without_being_closed(secure: Secure) -> None:

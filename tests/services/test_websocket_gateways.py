@@ -12,6 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from owsgit.model.errors import InvalidError
+from owsgit.runtime.log_lines import message
+from owsgit.runtime.log_reader import last_lines
 from owsgit.services import KINDS
 from tests.support import projects
 from tests.support.nodes import free_port
@@ -132,6 +134,65 @@ def test_a_conversation_outlives_deployments_and_ends_with_its_gateway(services:
         assert closed.value.rcvd is not None and closed.value.rcvd.code == 1001
 
     services.run(converse())
+
+
+def test_what_happens_on_connections_is_logged_and_counted(services: Services) -> None:
+    gateways, functions = services.handlers["gateway"], services.handlers["function"]
+    port = free_port()
+    names = ("eventType", "routeKey", "messageDirection", "httpMethod", "status", "responseLength", "error.message")
+    chat = {
+        "protocol": "WEBSOCKET",
+        "port": port,
+        "accessLog": {"format": {name: f"$context.{name}" for name in (*names, "connectionId", "integrationLatency")}},
+        "routes": {
+            "$disconnect": {"function": "chat"},
+            "shout": {"function": "chat", "routeResponse": True},
+            "fails": {"function": "fails"},
+            "once": {"response": {}, "throttle": {"rate": 0.001, "burst": 1}},
+        },
+    }
+    fails = "def handler(event, context):\n    raise ValueError\n"
+
+    async def converse() -> list[Any]:
+        for name, code in (("chat", CHAT), ("fails", fails)):
+            await functions.apply(
+                services.resource("function", name, projects.function(), **{"app.py": code}), "a" * 40
+            )
+        await gateways.apply(services.resource("gateway", "chat", chat), "a" * 40)
+        async with connect(f"ws://127.0.0.1:{port}/", proxy=None) as client:
+            for action in ("shout", "odd", "fails", "once", "once"):
+                await client.send(json.dumps({"action": action}))
+                if action != "once":
+                    await asyncio.wait_for(client.recv(), 20)
+            told = json.loads(await asyncio.wait_for(client.recv(), 20))
+        lines: list[Any] = []
+        while len(lines) < 7:
+            await asyncio.sleep(0.05)
+            lines = [json.loads(message(line)) for line in last_lines(gateways.logs("chat"), 100_000)]
+        assert {line.pop("connectionId") for line in lines} == {told["connectionId"]}
+        assert [line.pop("integrationLatency") != "-" for line in lines] == [
+            False,
+            True,
+            False,
+            True,
+            True,
+            False,
+            True,
+        ]
+        return lines
+
+    found = services.run(converse())
+    assert [tuple(line[name] for name in names) for line in found] == [
+        ("CONNECT", "$connect", "IN", "GET", 200, 0, "-"),
+        ("MESSAGE", "shout", "IN", "-", 200, len(json.dumps({"VERSION": "shout", "said": '{"action": "shout"}'})), "-"),
+        ("MESSAGE", "-", "IN", "-", 403, found[2]["responseLength"], "Forbidden"),
+        ("MESSAGE", "fails", "IN", "-", 500, found[3]["responseLength"], "Internal Server Error"),
+        ("MESSAGE", "once", "IN", "-", 200, 0, "-"),
+        ("MESSAGE", "once", "IN", "-", 429, found[5]["responseLength"], "Too Many Requests"),
+        ("DISCONNECT", "$disconnect", "IN", "-", 200, 0, "-"),
+    ]
+    counted = gateways.details("chat")
+    assert (counted["requests"], counted["4xx"], counted["5xx"]) == (7, 2, 1)
 
 
 GUARD = """

@@ -85,6 +85,7 @@ class Builder:
             connect_steps=self._route_steps(CONNECT, connect, stage) if connect else (),
             steps=self._steps(stage),
             observers=self._observers(stage),
+            seen=self._lasting.seen.observers(self._name, stage),
             manage_steps=self._authorization.manage_steps(),
             http=spec.limits.value(spec.web_socket.connections),
         )
@@ -94,7 +95,10 @@ class Builder:
         read = key == CONNECT or route.route_response
         route = route.model_copy(update={"payload_format_version": "1.0" if read else "2.0"})
         made = self._integration(key, route, stage, about)
-        return made if key in (CONNECT, DISCONNECT) else wrapped(made, self._protection.of_route(stage, key, route))
+        if key == CONNECT:  # which has the steps of a request
+            return made
+        protection = [] if key == DISCONNECT else self._protection.of_route(stage, key, route)
+        return wrapped(made, [*protection, *self._lasting.seen.around_integration()])
 
     def _http_api(self, stage: str, about: StageSpec) -> Api:
         binary = frozenset(self._spec.binary_media_types)

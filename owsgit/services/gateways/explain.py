@@ -349,7 +349,10 @@ def _compare(found: Explanation, exchange: Exchange, spec: GatewaySpec) -> None:
             found.others.append(key)
         elif len(found.near) < NEAR_MAX and any(table.match(method, segments) for method in METHODS):
             found.near.append(key)
-    if chosen is None:
+    if chosen is None and found.others:  # what the whole stage asks of a request comes before its routes
+        found.others = []
+        found.why = "refused before a route is looked for"
+    elif chosen is None:
         found.why = "no route matches" + ("; another method would" if found.near else "")
     else:
         found.why = _why(chosen)
