@@ -144,15 +144,15 @@ def walk(
             else:
                 head, report = _successor(objects, head, commit, review, partial(covers.of, index))
         except OwsgitError as error:
-            raise _at(commit, error) from error
+            raise _at(commit, error, len(chain) - index - 1, start) from error
         seen(report)
     if head is None:
         raise NotFastForwardError("there is no commit to verify")
     return head
 
 
-def _at(commit: Commit, error: OwsgitError) -> OwsgitError:
-    """The same error, naming the commit."""
+def _at(commit: Commit, error: OwsgitError, later: int, base: str | None) -> OwsgitError:
+    """The same error, naming the commit; and if there are `later` ones, that they do not mend it."""
     name = f"commit {commit.short}"
     error.problems = tuple(
         problem
@@ -160,6 +160,12 @@ def _at(commit: Commit, error: OwsgitError) -> OwsgitError:
         else replace(problem, message=f"{problem.message} [{name}]" if problem.file else f"{name}: {problem.message}")
         for problem in error.problems
     )
+    if later and base is not None:
+        others = "the commit after it does" if later == 1 else f"the {later} commits after it do"
+        message = f"every commit is checked by itself: {others} not mend {name}"
+        onto = base[:10]
+        remedy = f"make them one (git reset --soft {onto}; git commit -S), or change that one (git rebase -i {onto})"
+        error.problems += (Problem(message, remedy=remedy),)
     return error
 
 

@@ -65,6 +65,22 @@ def test_a_push_is_reported_commit_by_commit(project: Project, base: Verified, b
     assert dict(again.state.resources) == dict(report.head.state.resources)
 
 
+def test_a_later_commit_does_not_mend_one_that_is_refused(project: Project, base: Verified) -> None:
+    project.write("functions/f/function.json", function(timeout=-1))
+    project.commit("bad")
+    bad = project.head()
+    assert "every commit is checked by itself" not in told(project, base)
+    for number, word in ((3, "commit after it does"), (4, "2 commits after it do")):
+        project.write("functions/f/function.json", function(timeout=number))
+        project.commit("mended")
+        text = told(project, base)
+        assert f"every commit is checked by itself: the {word} not mend commit {bad[:10]}" in text
+    project.git("reset", "--soft", base.commit[:10])
+    assert f"git reset --soft {base.commit[:10]}; git commit -S" in text
+    project.commit("one")
+    assert len(check(project, base).commits) == 1
+
+
 def test_only_what_changed_is_read(project: Project, base: Verified, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
     original = Objects.blob
