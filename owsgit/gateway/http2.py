@@ -117,6 +117,8 @@ class Http2Protocol(asyncio.Protocol):
             self._say_goodbye(ErrorCodes.FRAME_SIZE_ERROR)
             self._transport.close()
             return
+        if self._writes:  # responses: what h2 says by itself is counted
+            self._write()
         try:
             events = self._h2.receive_data(data)
         except ProtocolError:

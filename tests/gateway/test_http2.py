@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 import ssl
 import struct
@@ -65,6 +66,10 @@ class Doing:
     async def huge(self, exchange: Exchange) -> Response:
         return Response(200, [], bytes(30_000_000))  # more than sockets take that nobody reads
 
+    async def soon(self, exchange: Exchange) -> Response:
+        await asyncio.sleep(random.random() / 1000)
+        return Response(200, [(b"x-long", b"x" * 300)], b"soon")
+
     async def wait(self, exchange: Exchange) -> Response:
         self.running += 1
         try:
@@ -85,7 +90,8 @@ class Doing:
 
     def serve(self, secure: Secure, limits: Limits = DEFAULT) -> None:
         routes = [
-            (f"ANY /{name}", getattr(self, name)) for name in ("stream", "large", "huge", "wait", "unread", "broken")
+            (f"ANY /{name}", getattr(self, name))
+            for name in ("stream", "large", "huge", "soon", "wait", "unread", "broken")
         ]
         api = Api(Mount("api", "1"), [*routes, ("$default", self.echo)], limits=limits)
         guarded = secure.secured("m.test", trust=Trust(Authority("Clients").pem.encode()))
@@ -219,6 +225,24 @@ def test_many_at_once(secure: Secure, doing: Doing) -> None:
             return await answers
 
     assert [(got.status_code, got.http_version) for got in asyncio.run(all_of_them())] == [(200, "HTTP/2")] * 20
+
+
+def test_a_busy_client_costs_nothing_but_its_requests(secure: Secure, doing: Doing) -> None:
+    """Whose responses wait to be sent together while it asks for more."""
+
+    async def all_of_them() -> set[str]:
+        async with httpx.AsyncClient(http2=True, verify=secure.context()) as client:
+            url, named = f"https://127.0.0.1:{secure.port}/soon", {"sni_hostname": "a.test"}
+
+            async def ask(times: int) -> set[str]:
+                return {
+                    (await client.get(url, headers={"host": "a.test"}, extensions=named)).text for _ in range(times)
+                }
+
+            await ask(1)
+            return set.union(*await asyncio.gather(*(ask(75) for _ in range(8))))
+
+    assert asyncio.run(all_of_them()) == {"soon"}
 
 
 def test_another_host_that_asks_for_more_is_not_reached(client: Raw) -> None:
