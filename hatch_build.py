@@ -173,8 +173,8 @@ def build(extensions: list[Any]) -> None:
         command.run()
     except CCompilerError:
         raise SystemExit(
-            "the C compiler failed (see above; Debian: gcc, libc6-dev and python3-dev are needed, and memory):"
-            f" {INTERPRETED}"
+            "the C compiler failed (see above; Debian: gcc, libc6-dev and"
+            f" python{sys.version_info[0]}.{sys.version_info[1]}-dev are needed, and memory): {INTERPRETED}"
         ) from None
 
 
@@ -192,16 +192,22 @@ def clear() -> None:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Wait for whoever compiles here already: both would write the same files."""
-    SCRATCH.mkdir(exist_ok=True)
-    with (SCRATCH / "lock").open("w") as file:
+    try:
+        SCRATCH.mkdir(exist_ok=True)
+        file = (SCRATCH / "lock").open("w")
+    except OSError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}: what is compiled lies beside its source") from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def main() -> None:
-    sources = named()
+    sources, pure = named(), "--pure" in sys.argv[1:]
+    if not pure and is_fresh(sources):
+        return
     with _alone():
-        if "--pure" in sys.argv[1:]:
+        if pure:
             clear()
         elif not is_fresh(sources):
             if missing := what_is_missing():

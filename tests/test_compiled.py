@@ -108,6 +108,14 @@ def test_a_c_compiler_that_fails_is_told_in_words(tmp_path: Path, monkeypatch: p
         hatch_build.build([Extension("owsgit.bad", [str(tmp_path / "bad.c")])])
 
 
+def test_a_checkout_that_cannot_be_written_to_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(hatch_build, "SCRATCH", tmp_path / "file" / "scratch")
+    monkeypatch.setattr(sys, "argv", ["hatch_build.py", "--pure"])
+    with pytest.raises(SystemExit, match="Not a directory: what is compiled lies beside its source"):
+        hatch_build.main()
+
+
 def test_what_another_python_compiled_is_not_looked_at(package: Path) -> None:
     (package / "gateway/app.py").write_text("one = 2\n")
     compiled.binary(package / "gateway/app.py").rename(package / "gateway/app.cpython-39-x86_64-linux-gnu.so")
