@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-de
 import base64
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
@@ -21,7 +21,6 @@ _TEXT_TYPES: Final = re.compile(
 )
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_PORT: Final = re.compile(r":([0-9]{1,5})$")
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
@@ -62,16 +61,16 @@ def text_headers(exchange: Exchange) -> list[tuple[str, str]]:
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers]
 
 
-def _forwarded(exchange: Exchange, headers: Mapping[str, str]) -> dict[str, str]:
-    """What API Gateway says in headers of how a request came, in place of what the client claims. Its own
+def _forward(exchange: Exchange, headers: dict[str, str]) -> None:
+    """Write what API Gateway says in headers of how a request came, in place of what the client claims. Its own
     X-Forwarded-For stays in front: the last entry is who the gateway saw, for handlers that count from the end."""
     before, address, scheme = headers.get("x-forwarded-for"), exchange.client.address, exchange.scheme
-    port = _PORT.search(headers.get("host", ""))
-    return {
-        "x-forwarded-for": f"{before}, {address}" if before else address,
-        "x-forwarded-port": port[1] if port else "443" if scheme == "https" else "80",
-        "x-forwarded-proto": scheme,
-    }
+    _, _, port = headers.get("host", "").rpartition(":")
+    if not port.isdecimal() or not port.isascii() or len(port) > 5:
+        port = "443" if scheme == "https" else "80"
+    headers["x-forwarded-for"] = f"{before}, {address}" if before else address
+    headers["x-forwarded-port"] = port
+    headers["x-forwarded-proto"] = scheme
 
 
 def _header(exchange: Exchange, name: bytes) -> str:
@@ -146,8 +145,10 @@ def _headers_1(exchange: Exchange) -> dict[str, list[str]]:
     """Headers as events of format 1.0 and of WebSockets have them (multiValueHeaders): names as the client wrote them,
     but for those that API Gateway writes itself."""
     headers = _grouped(text_headers(exchange))
-    joined = {name: ", ".join(values) for name, values in headers.items() if name in ("x-forwarded-for", "host")}
-    headers.update({name: [value] for name, value in _forwarded(exchange, joined).items()})
+    told = {name: ", ".join(values) for name, values in headers.items() if name in ("x-forwarded-for", "host")}
+    _forward(exchange, told)
+    told.pop("host", None)
+    headers.update({name: [value] for name, value in told.items()})
     written = {name.decode("latin-1"): as_written.decode("latin-1") for name, as_written in exchange.names.items()}
     return {_NAMES_1.get(name) or written.get(name, name): values for name, values in headers.items()}
 
@@ -175,7 +176,7 @@ def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
             cookies += (part.strip() for part in value.split(";"))
         else:
             headers[name] = f"{headers[name]},{value}" if name in headers else value
-    headers.update(_forwarded(exchange, headers))
+    _forward(exchange, headers)
     context: dict[str, Any] = {
         "accountId": mount.account,
         "apiId": mount.api,
