@@ -326,7 +326,7 @@ def test_a_document_of_api_gateway_becomes_a_gateway() -> None:
     }
     assert routes["OPTIONS /proxied/{id}"]["response"] == {
         "statusCode": 200,
-        "headers": {"Access-Control-Allow-Origin": "*"},
+        "headers": {"Access-Control-Allow-Origin": "*", "Content-Type": "application/json"},
         "body": "{}",
     }
     told = {warning.path for warning in found.warnings}
@@ -344,6 +344,149 @@ def test_a_document_of_api_gateway_becomes_a_gateway() -> None:
     }
     assert any("X-Bad" in path for path in told) and "POST /sqs" not in routes
     parsed({"port": 1, "stages": {"$default": {"variables": {"alias": "live"}}}, **gateway})
+
+
+HTTP_API = """
+openapi: "3.0.1"
+info: {title: http-api, version: "2024-05-01 10:11:12UTC"}
+paths:
+  /users/{id}:
+    get:
+      responses: {default: {description: "Default response for GET /users/{id}"}}
+      x-amazon-apigateway-integration: {$ref: "#/components/x-amazon-apigateway-integrations/shared"}
+  /moved/{proxy+}:
+    x-amazon-apigateway-any-method:
+      responses: {default: {description: x}}
+      x-amazon-apigateway-integration:
+        type: http_proxy
+        httpMethod: ANY
+        uri: https://inner.example.com/base/{proxy}
+        payloadFormatVersion: "1.0"
+        requestParameters:
+          overwrite:path: /v2/${request.path.proxy}/of/$stageVariables.tenant
+          append:header.x-id: $context.requestId
+  /all:
+    get:
+      responses: {default: {description: x}}
+      x-amazon-apigateway-integration:
+        type: http_proxy
+        httpMethod: GET
+        uri: https://inner.example.com/
+        requestParameters: {overwrite:path: $request.header.where}
+  /private:
+    get:
+      responses: {default: {description: x}}
+      x-amazon-apigateway-integration:
+        type: http_proxy
+        httpMethod: GET
+        uri: arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/my/1/2
+        connectionType: VPC_LINK
+        connectionId: abc123
+components:
+  x-amazon-apigateway-integrations:
+    shared:
+      type: aws_proxy
+      httpMethod: POST
+      uri: arn:aws:apigateway:eu-west-1:lambda:path/2015-03-31/functions/arn:aws:lambda:eu-west-1:123456789012:function:users/invocations
+      payloadFormatVersion: "2.0"
+"""
+
+
+def test_a_document_of_an_http_api_becomes_a_gateway() -> None:
+    found = read(HTTP_API.encode(), "api.yaml")
+    routes = found.gateway["routes"]
+    assert routes["GET /users/{id}"]["function"] == "users"
+    moved = routes["ANY /moved/{proxy+}"]
+    assert moved["http"] == {"uri": "https://inner.example.com"}
+    assert moved["rewrite"] == "/v2/{proxy}/of/${stageVariables.tenant}"
+    assert moved["requestParameters"] == {"append:header.x-id": "$context.requestId"}
+    assert "rewrite" not in routes["GET /all"] and "GET /private" not in routes
+    integration = "x-amazon-apigateway-integration"
+    assert {warning.path for warning in found.warnings} == {
+        f"$.paths['/all'].get['{integration}'].requestParameters['overwrite:path']",
+        f"$.paths['/private'].get['{integration}'].connectionId",
+        f"$.paths['/private'].get['{integration}'].connectionType",
+        f"$.paths['/private'].get['{integration}'].uri",
+        "$.routes['GET /private']",
+    }
+    parsed({"port": 1, "stages": {"$default": {"variables": {"tenant": "t"}}}, **found.gateway})
+
+
+SAM_TEMPLATE = """
+openapi: 3.0.1
+info: {title: !Sub "${AWS::StackName}-api", version: "1.0"}
+paths:
+  /sub:
+    get:
+      responses: {}
+      x-amazon-apigateway-integration:
+        type: aws_proxy
+        httpMethod: POST
+        uri: !Sub arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${Echo.Arn}/invocations
+  /alias:
+    get:
+      responses: {}
+      x-amazon-apigateway-integration:
+        type: aws_proxy
+        httpMethod: POST
+        uri: !Sub arn:aws:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${Echo.Arn}:live/invocations
+  /named:
+    get:
+      responses: {}
+      x-amazon-apigateway-integration:
+        type: aws_proxy
+        httpMethod: POST
+        uri: !Sub "arn:aws:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/arn:aws:lambda:${AWS::Region}:${AWS::AccountId}:function:${Echo}/invocations"
+  /variables:
+    get:
+      responses: {}
+      x-amazon-apigateway-integration:
+        type: aws_proxy
+        httpMethod: POST
+        uri: !Sub
+          - arn:aws:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${Fn}/invocations
+          - Fn: !GetAtt Echo.Arn
+  /join:
+    get:
+      responses: {}
+      x-amazon-apigateway-integration:
+        type: aws_proxy
+        httpMethod: POST
+        uri:
+          Fn::Join:
+            - ""
+            - ["arn:", {Ref: "AWS::Partition"}, ":apigateway:", !Ref "AWS::Region",
+               ":lambda:path/2015-03-31/functions/", {"Fn::GetAtt": [Echo, Arn]}, /invocations]
+"""
+
+
+def test_functions_of_cloudformation_stand_for_what_they_name() -> None:
+    found = read(SAM_TEMPLATE.encode(), "template.yaml")
+    assert {key: route["function"] for key, route in found.gateway["routes"].items()} == {
+        "GET /sub": "Echo",
+        "GET /alias": "Echo:live",
+        "GET /named": "Echo",
+        "GET /variables": "Echo",
+        "GET /join": "Echo",
+    }
+    assert found.gateway["info"]["title"] == "${AWS::StackName}-api" and not found.warnings
+
+
+def test_a_policy_of_aws_speaks_of_the_gateway() -> None:
+    api = "arn:aws:execute-api:eu-west-1:123456789012:a1b2c3d4e5"
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": "*", "Action": "execute-api:Invoke", "Resource": f"{api}/*"},
+            {"Effect": "Deny", "Principal": "*", "Action": "execute-api:Invoke", "Resource": [f"{api}/prod/GET/admin"]},
+        ],
+    }
+    written = {**yaml.safe_load(AWS), "x-amazon-apigateway-policy": policy}
+    found = read(json.dumps(written).encode(), "api.json")
+    allowed, denied = found.gateway["policy"]["Statement"]
+    assert (allowed["Resource"], denied["Resource"]) == ("execute-api:/*", ["execute-api:/prod/GET/admin"])
+    told = [warning.message for warning in found.warnings if warning.path == "$['x-amazon-apigateway-policy']"]
+    assert len(told) == 1 and "'prod'" in told[0]
 
 
 def test_what_api_gateway_leaves_out_of_its_exports_is_not_asked_for() -> None:

@@ -5,20 +5,36 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from owsgit.model.strictjson import join
 
-FUNCTION = re.compile(r"arn:[a-z-]+:lambda:[^:/]*:[^:/]*:function:(?P<name>[^/]+)/invocations$")
-SAM = re.compile(r".*\$\{(?P<name>[A-Za-z0-9]+)\.Arn\}/invocations$")
+_PART = r"(?:\$\{AWS::\w+\}|[^:/])*"
+"""A part of an ARN, which CloudFormation may be asked to fill in."""
+
+_FUNCTION = re.compile(rf"arn:{_PART}:lambda:{_PART}:{_PART}:function:(?P<name>[^/]+)/invocations$")
+_SAM = re.compile(r".*(?P<name>\$\{[A-Za-z0-9]+\.Arn\}(?::[^:/]+)?)/invocations$")
+_RESOURCE = re.compile(r"\$\{([A-Za-z0-9]+)(?:\.Arn)?\}")
 KNOWN = frozenset(
     {"type", "uri", "httpMethod", "payloadFormatVersion", "timeoutInMillis", "passthroughBehavior", "requestTemplates",
      "responses", "connectionType", "requestParameters", "responseParameters"}
 )  # fmt: skip
 
 CHANGES = ("append:", "overwrite:", "remove:")
+PATH = "overwrite:path"
+ADDRESSES = ("http://", "https://", "${")
 
 Warn = Callable[[str, str], None]
 """Takes a JSON path and what is not kept of it."""
+
+
+def function_of(uri: Any) -> str | None:
+    """The function, with its alias, that an address invokes; None if it invokes none.
+
+    What a template names by its own resource is called as that resource is.
+    """
+    found = _FUNCTION.search(str(uri)) or _SAM.match(str(uri))
+    return _RESOURCE.sub(r"\1", found["name"]) if found else None
 
 
 @dataclass(frozen=True)
@@ -127,18 +143,15 @@ def read(given: Mapping[str, Any], path: str, warn: Warn) -> dict[str, Any]:
 
 def _function(given: Mapping[str, Any], kind: str, path: str, warn: Warn) -> dict[str, Any]:
     uri = given.get("uri")
-    if isinstance(uri, dict):
-        uri = uri.get("Fn::Sub")
-        uri = uri[0] if isinstance(uri, list) and uri else uri
-    found = FUNCTION.search(str(uri)) or SAM.match(str(uri))
-    if found is None:
+    function = function_of(uri)
+    if function is None:
         warn(join(path, "uri"), f"{uri!r:.100} invokes no Lambda function")
         return {}
     if kind == "aws":
         warn(join(path, "type"), "templates are not applied: the function gets the event of a proxy integration")
     elif given.get("requestTemplates"):
         warn(join(path, "requestTemplates"), "is of integrations that are not proxies")
-    made = {"function": found["name"]}
+    made = {"function": function}
     version = str(given.get("payloadFormatVersion", "1.0"))
     if version != "2.0":
         made["payloadFormatVersion"] = "1.0"
@@ -146,13 +159,35 @@ def _function(given: Mapping[str, Any], kind: str, path: str, warn: Warn) -> dic
 
 
 def _http(given: Mapping[str, Any], kind: str, path: str, warn: Warn) -> dict[str, Any]:
-    if not isinstance(given.get("uri"), str):
-        warn(join(path, "uri"), "is no address")
+    uri = given.get("uri")
+    if not isinstance(uri, str) or not uri.startswith(ADDRESSES):
+        warn(join(path, "uri"), f"{uri!r:.100} is no address: of a private integration, write the one of its service")
         return {}
     if kind == "http" and given.get("requestTemplates"):
         warn(join(path, "requestTemplates"), "mapping templates are not applied: requests go through as they are")
     method = str(given.get("httpMethod", "ANY")).upper()
-    return {"http": {"uri": given["uri"], **({"method": method} if method != "ANY" else {})}}
+    made: dict[str, Any] = {"http": {"uri": uri, **({"method": method} if method != "ANY" else {})}}
+    requests = given.get("requestParameters")
+    if isinstance(requests, dict) and PATH in requests:
+        rewrite = _rewrite(str(requests[PATH]))
+        if rewrite is None:
+            warn(join(join(path, "requestParameters"), PATH), f"{requests[PATH]!r:.100} has no counterpart in rewrite")
+        else:
+            address = urlsplit(uri)
+            made["http"]["uri"], made["rewrite"] = f"{address.scheme}://{address.netloc}", rewrite
+    return made
+
+
+def _rewrite(path: str) -> str | None:
+    """`overwrite:path` of an HTTP API in the words of `rewrite`; None if it asks for more than parameters of the path
+    and stage variables."""
+    made = re.sub(
+        r"\$request\.path\.(\w+)|\$\{request\.path\.(\w+)\}", lambda found: f"{{{found[1] or found[2]}}}", path
+    )
+    made = re.sub(r"\$stageVariables\.(\w+)", r"${stageVariables.\1}", made)
+    if "$" in made.replace("${stageVariables.", ""):
+        return None
+    return made if made.startswith("/") else f"/{made}"
 
 
 def _response(given: Mapping[str, Any], path: str, warn: Warn) -> dict[str, Any]:
@@ -203,6 +238,8 @@ def _changes(given: Mapping[str, Any], path: str, warn: Warn) -> dict[str, Any]:
     requests = given.get("requestParameters")
     found: dict[str, str] = {}
     for name, value in requests.items() if isinstance(requests, dict) else ():
+        if name == PATH:
+            continue  # it is the route's rewrite
         change = (name, str(value)) if name.startswith(CHANGES) else _change(name, str(value))
         if change is None:
             warn(join(join(path, "requestParameters"), name), f"{value!r:.100} has no counterpart")

@@ -32,6 +32,50 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _intrinsic(loader: yaml.SafeLoader, word: str, node: yaml.Node) -> dict[str, Any]:
+    """CloudFormation's short form of its functions, as the long one: `!Sub x` is `{"Fn::Sub": "x"}`."""
+    value: Any
+    if isinstance(node, yaml.ScalarNode):
+        value = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)  # type: ignore[arg-type]
+    return {word if word == "Ref" else f"Fn::{word}": value}
+
+
+_Loader.add_multi_constructor("!", _intrinsic)
+
+
+def _told(value: Any) -> Any:
+    """The functions of a CloudFormation template as texts: what they would fill in stays `${Name}`."""
+    if isinstance(value, list):
+        return [_told(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    made = {name: _told(each) for name, each in value.items()}
+    text = _text(*next(iter(made.items()))) if len(made) == 1 else None
+    return made if text is None else text
+
+
+def _text(function: str, given: Any) -> str | None:
+    """What a function of CloudFormation makes; None if it is none of those that make texts."""
+    match function, given:
+        case "Ref", str():
+            return f"${{{given}}}"
+        case "Fn::GetAtt", str():
+            return f"${{{given}}}"
+        case "Fn::GetAtt", [str(name), str(attribute)]:
+            return f"${{{name}.{attribute}}}"
+        case "Fn::Sub", str():
+            return given
+        case "Fn::Sub", [str(text), dict(variables)]:
+            return re.sub(r"\$\{(\w+)\}", lambda found: str(variables.get(found[1], found[0])), text)
+        case "Fn::Join", [str(between), list(parts)] if all(isinstance(part, str) for part in parts):
+            return between.join(parts)
+    return None
+
+
 def load(data: bytes, file: str) -> dict[str, Any]:
     """The document, checked against the specification of its version. Raises InvalidError."""
     if len(data) > BYTES_MAX:
@@ -45,6 +89,8 @@ def load(data: bytes, file: str) -> dict[str, Any]:
         told = " ".join(str(error).split())[:300]
         raise InvalidError(f"neither JSON nor YAML: {told}", file=file, remedy="correct the syntax") from None
     document = _plain(found, file)
+    if isinstance(document, dict) and words.GATEWAY not in document:  # what is exported here is no template
+        document = _told(document)
     if not isinstance(document, dict) or not ("openapi" in document or "swagger" in document):
         raise InvalidError("no OpenAPI document: it says neither openapi nor swagger", file=file, path="$")
     return document

@@ -17,6 +17,9 @@ from owsgit.services.gateways.schemas import DRAFT_4, DRAFT_2020, DRAFTS, mapped
 from owsgit.services.gateways.spec import INTEGRATIONS, GatewaySpec, RouteSpec
 
 AWS_MODEL = re.compile(r"https?://apigateway\.amazonaws\.com/restapis/[^/]+/models/([A-Za-z0-9]+)$")
+INVOKED = re.compile(r"arn:[a-z-]+:execute-api:[^:]*:[^:]*:[^:/]+/")
+"""What the ARNs of an API's own policy begin with."""
+
 DOCUMENTATION = ("operationId", "summary", "description", "tags", "deprecated")
 GATEWAY_WORDS = frozenset(
     {words.CORS, words.VALIDATOR, words.VALIDATORS, words.RESPONSES, words.BINARY, words.COMPRESSION, words.POLICY,
@@ -26,7 +29,7 @@ OPERATION_WORDS = frozenset(
     {*DOCUMENTATION, "parameters", "requestBody", "responses", "security", "isDefaultRoute", words.INTEGRATION,
      words.VALIDATOR, words.ROUTE}
 )  # fmt: skip
-COMPONENTS = frozenset({"schemas", "securitySchemes", "parameters", "requestBodies", "responses"})
+COMPONENTS = frozenset({"schemas", "securitySchemes", "parameters", "requestBodies", "responses", words.INTEGRATIONS})
 REFERENCES_MAX = 20
 PRUNED_MAX = 1000
 GUARDS = frozenset({"auth", "scopes", "apiKeyRequired", "authorizers", "policy"})
@@ -89,6 +92,7 @@ class _Reader:
         self._is_swagger = "swagger" in document
         self._is_modern = str(document.get("openapi", "")).startswith("3.1")
         self._is_amazons = _has_amazon(document)
+        self._is_own = words.GATEWAY in document
         if self._is_swagger:
             document = swagger.modern(document, self.warn)
         self._document = document
@@ -143,7 +147,7 @@ class _Reader:
                 written = written.replace(f"{{{name}}}", str(about.get("default", "x")))
             written = re.sub(r"\{[^}]*\}", "x", written)
             path = re.sub("/{2,}", "/", urlsplit(written).path)
-            if words.GATEWAY not in self._document and path not in ("", "/"):
+            if not self._is_own and path not in ("", "/"):
                 self.warn(
                     f"$.servers[{index}].url",
                     f"routes are served without {path}: a domain's basePath, or a stage, puts something before them",
@@ -151,9 +155,11 @@ class _Reader:
 
     def _settings(self, made: dict[str, Any]) -> None:
         document = self._document
-        for word, name in ((words.CORS, "cors"), (words.BINARY, "binaryMediaTypes"), (words.POLICY, "policy")):
+        for word, name in ((words.CORS, "cors"), (words.BINARY, "binaryMediaTypes")):
             if word in document:
                 made[name] = document[word]
+        if words.POLICY in document:
+            made["policy"] = self._policy(document[words.POLICY])
         if isinstance(document.get(words.COMPRESSION), int):
             made["compression"] = {"minimumSize": document[words.COMPRESSION]}
         if document.get(words.KEY_SOURCE):
@@ -161,6 +167,38 @@ class _Reader:
         responses = document.get(words.RESPONSES)
         if isinstance(responses, dict) and responses:
             made["responses"] = dict(self._gateway_responses(responses))
+
+    def _policy(self, policy: Any) -> Any:
+        """A resource policy whose ARNs, which name the API, its region and account on AWS, mean the gateway."""
+        statements = policy.get("Statement") if isinstance(policy, dict) else None
+        if statements is None or self._is_own:
+            return policy
+        several = isinstance(statements, list)
+        made = [self._statement(each) for each in (statements if several else [statements])]
+        return {**policy, "Statement": made if several else made[0]}
+
+    def _statement(self, statement: Any) -> Any:
+        if not isinstance(statement, dict):
+            return statement
+        made = dict(statement)
+        for word in made.keys() & {"Resource", "NotResource"}:
+            several = isinstance(made[word], list)
+            names = [self._invoked(each) for each in (made[word] if several else [made[word]])]
+            made[word] = names if several else names[0]
+        return made
+
+    def _invoked(self, resource: Any) -> Any:
+        found = INVOKED.match(resource) if isinstance(resource, str) else None
+        if found is None:
+            return resource
+        rest = resource[found.end() :]
+        stage = rest.partition("/")[0]
+        if not stage.startswith(("*", DEFAULT)):
+            self.warn(
+                join("$", words.POLICY),
+                f"{resource!r:.100} speaks of the stage {stage!r:.60}, and so of no other, not of {DEFAULT} either",
+            )
+        return f"execute-api:/{rest}"
 
     def _gateway_responses(self, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         for kind, about in given.items():
@@ -230,9 +268,11 @@ class _Reader:
         own = operation.get(words.ROUTE, {})
         own = own if isinstance(own, dict) else {}
         made: dict[str, Any] = {}
-        integration = operation.get(words.INTEGRATION)
-        if isinstance(integration, dict):
+        integration = self._integration(operation)
+        if integration:
             made = integrations.read(integration, join(place, words.INTEGRATION), self.warn)
+        if "response" in made and not self._is_own:
+            _typed(made["response"])
         if not any(name in made or name in own for name in INTEGRATIONS) and self._options.function is not None:
             made = {"function": self._options.function}
         made.update(self._security(operation, place))
@@ -243,6 +283,10 @@ class _Reader:
         if about:
             made["documentation"] = about
         return dict(words.merged(made, own))
+
+    def _integration(self, operation: dict[str, Any]) -> dict[str, Any]:
+        """That of an operation, which several may share by a reference."""
+        return self._resolved(operation.get(words.INTEGRATION, {}))
 
     def _security(self, operation: dict[str, Any], place: str) -> dict[str, Any]:
         if "security" in operation:
@@ -288,8 +332,8 @@ class _Reader:
         validate = self._validate(operation, place)
         if validate is not None:
             made["validate"] = validate
-        integration = operation.get(words.INTEGRATION)
-        if content and isinstance(integration, dict):
+        integration = self._integration(operation)
+        if content and integration:
             behaviour = str(integration.get("passthroughBehavior", "when_no_match")).upper()
             if behaviour != "NEVER":
                 made["passthroughBehavior"] = "WHEN_NO_MATCH"
@@ -490,6 +534,13 @@ def _placed(holder: Mapping[str, Any], place: str) -> list[Placed]:
 
 def _model_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "_", name.replace("~1", "/").replace("~0", "~"))[:128] or "_"
+
+
+def _typed(response: dict[str, Any]) -> None:
+    """A mock integration's body is JSON for the client if the document does not say what it is."""
+    headers = response.get("headers", {})
+    if "body" in response and not any(name.lower() == "content-type" for name in headers):
+        response["headers"] = {**headers, "Content-Type": "application/json"}
 
 
 def _is_json(kind: str) -> bool:

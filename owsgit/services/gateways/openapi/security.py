@@ -7,7 +7,7 @@ from typing import Any
 
 from owsgit.model.strictjson import join
 from owsgit.services.gateways.openapi import words
-from owsgit.services.gateways.openapi.integrations import FUNCTION, SAM, Place, Warn
+from owsgit.services.gateways.openapi.integrations import Place, Warn, function_of
 
 NONE, IAM = "none", "iam"
 DISCOVERY = "/.well-known/openid-configuration"
@@ -165,10 +165,10 @@ def authorizer(scheme: Any, path: str, warn: Warn) -> dict[str, Any] | None:
     if kind not in ("request", "token"):
         warn(join(path, "type"), f"{kind!r:.40} is no authorizer that is known")
         return None
-    found = FUNCTION.search(str(about.get("authorizerUri"))) or SAM.match(str(about.get("authorizerUri")))
-    made: dict[str, Any] = {"type": kind, "function": found["name"] if found else ""}
-    if found is None:
-        made.pop("function")
+    function = function_of(about.get("authorizerUri"))
+    made: dict[str, Any] = {"type": kind}
+    if function is not None:
+        made["function"] = function
     sources = _sources(about.get("identitySource"))
     if kind == "token":
         made["identitySource"] = sources[0] if sources else f"$request.header.{scheme.get('name', 'Authorization')}"

@@ -4,6 +4,7 @@ from typing import Any
 
 AMAZON = "x-amazon-apigateway-"
 INTEGRATION = f"{AMAZON}integration"
+INTEGRATIONS = f"{AMAZON}integrations"
 ANY_METHOD = f"{AMAZON}any-method"
 AUTHORIZER = f"{AMAZON}authorizer"
 AUTHTYPE = f"{AMAZON}authtype"
