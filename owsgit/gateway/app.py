@@ -122,7 +122,7 @@ class Api:
         segments = exchange.segments  # a trailing slash does not make another route
         match = self._table.match(exchange.method, segments[:-1] if segments[-1] == "" else segments)
         if match is None:
-            raise RefusedError(404, "Not Found")
+            raise RefusedError(404, "Not Found", "RESOURCE_NOT_FOUND")
         exchange.route_key, exchange.resource = match.key.text, match.key.path
         exchange.parameters = match.parameters
         return match.item(exchange)

@@ -180,6 +180,21 @@ def test_gateway_responses_are_the_owners(custom: Gateways) -> None:
     assert custom.client.get("/v1/none").json() == {"message": "Not Found"}, "what no one has described stays"
 
 
+def test_an_address_that_no_route_answers_has_a_type_of_its_own(custom: Gateways) -> None:
+    custom.serve(
+        routes={"GET /{a}": {"function": "fail"}},
+        responses={
+            "RESOURCE_NOT_FOUND": {"statusCode": 410, "body": '{"type": "$context.error.responseType"}'},
+            "DEFAULT_4XX": {"body": "another"},
+        },
+    )
+    try:
+        found = custom.client.get("/a/b")
+        assert (found.status_code, found.json()) == (410, {"type": "RESOURCE_NOT_FOUND"})
+    finally:
+        custom.serve(models=MODELS, routes=ROUTES, responses=RESPONSES, stages={"v1": {}})
+
+
 def test_what_a_request_says_stays_a_value(custom: Gateways) -> None:
     custom.serve(
         routes={"GET /{a}": {"function": "fail"}},
