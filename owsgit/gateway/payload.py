@@ -16,9 +16,12 @@ import orjson
 from owsgit.gateway import certificates
 from owsgit.gateway.exchange import Exchange, Response, SocketEvent
 
-_TEXT_TYPES: Final = re.compile(
-    r"text/.*|application/(.*\+)?(json|xml)|application/(javascript|x-www-form-urlencoded|graphql)", re.IGNORECASE
-)
+_TEXT_TYPES: Final = re.compile(r"text/.*|application/(.*\+)?(json|xml)|application/javascript", re.IGNORECASE)
+"""Bodies that HTTP APIs give to functions as texts; forms are not among them."""
+
+_TEXTS_OF_REST: Final = re.compile(r"application/(x-www-form-urlencoded|graphql)", re.IGNORECASE)
+"""Further ones of format 1.0: a REST API takes everything for text."""
+
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _HOP_BY_HOP: Final = frozenset(
@@ -81,7 +84,8 @@ def _is_text(exchange: Exchange, version: str, kind: str) -> bool:
     """Whether a body goes into an event as text: by its type, or as the gateway's binaryMediaTypes say."""
     if version == "1.0" and exchange.mount.binary_media_types:
         return not _is_binary(exchange, kind)
-    return _TEXT_TYPES.fullmatch(kind) is not None and not exchange.header(b"content-encoding")
+    found = _TEXT_TYPES.fullmatch(kind) or (_TEXTS_OF_REST.fullmatch(kind) if version == "1.0" else None)
+    return found is not None and not exchange.header(b"content-encoding")
 
 
 def _is_binary(exchange: Exchange, kind: str) -> bool:
