@@ -90,9 +90,9 @@ class Api:
         self._inner = wrapped(self._route, steps)
         self._outer = wrapped(self._answer, observers)
 
-    def below(self, base_path: tuple[str, ...]) -> "Api":
-        """The same with another base path."""
-        other = Api(replace(self.mount, base_path=base_path), ())
+    def below(self, base_path: tuple[str, ...], *, is_mapped: bool = False) -> "Api":
+        """The same with another base path; see Mount."""
+        other = Api(replace(self.mount, base_path=base_path, is_mapped=is_mapped), ())
         other.limits, other._outer = self.limits, self._outer  # which is all that `handle` asks for
         return other
 

@@ -100,6 +100,7 @@ class Mount:
     base_path: tuple[str, ...] = ()  # what a request's path begins with, and its route's does not
     variables: Mapping[str, str] = field(default_factory=dict)
     binary_media_types: frozenset[str] = frozenset()  # of format 1.0; empty: by what the type is
+    is_mapped: bool = False  # whether the base path is a domain's (AWS's API mapping), and not the stage's name
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,15 @@ def full_path(exchange: Exchange) -> str:
     return "/" + "/".join((*exchange.mount.base_path, *exchange.segments))
 
 
+def _path(exchange: Exchange, version: str) -> str:
+    """`path` of format 1.0 and `rawPath` of 2.0: a domain's base path is in the former alone, a stage's name in the
+    latter.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+    """
+    return full_path(exchange) if exchange.mount.is_mapped == (version == "1.0") else exchange.path
+
+
 def query_pairs(exchange: Exchange) -> list[tuple[str, str]]:
     try:
         return parse_qsl(exchange.query, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
@@ -171,7 +180,7 @@ def _written(second: int) -> str:
 def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
     text, encoded = _body(exchange, body, "2.0")
     written, epoch = _times()
-    mount, path = exchange.mount, full_path(exchange)
+    mount, path = exchange.mount, _path(exchange, "2.0")
     headers: dict[str, str] = {}
     cookies: list[str] = []
     for field, content in exchange.headers:
@@ -268,7 +277,7 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
     return {
         "version": "1.0",
         "resource": exchange.resource,
-        "path": exchange.path,
+        "path": _path(exchange, "1.0"),
         "httpMethod": exchange.method,
         "headers": {name: values[-1] for name, values in headers.items()},
         "multiValueHeaders": headers,

@@ -125,12 +125,12 @@ class WebSocketApi:
         manage = wrapped(self._manage, [_typed, *manage_steps])
         self._http = Api(mount, [(f"ANY /{CONNECTIONS}/{{id}}", manage), (DEFAULT, _no_socket)], (), observers, http)
 
-    def below(self, base_path: tuple[str, ...]) -> "WebSocketApi":
-        """The same with another base path."""
+    def below(self, base_path: tuple[str, ...], *, is_mapped: bool = False) -> "WebSocketApi":
+        """The same with another base path; see Mount."""
         other = object.__new__(WebSocketApi)
-        other.__dict__.update(self.__dict__, mount=replace(self.mount, base_path=base_path))
-        other._handshakes = self._handshakes.below(base_path)
-        other._http = self._http.below(base_path)
+        other.__dict__.update(self.__dict__, mount=replace(self.mount, base_path=base_path, is_mapped=is_mapped))
+        other._handshakes = self._handshakes.below(base_path, is_mapped=is_mapped)
+        other._http = self._http.below(base_path, is_mapped=is_mapped)
         return other
 
     async def handle(self, exchange: Exchange) -> Response:

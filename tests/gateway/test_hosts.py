@@ -8,10 +8,11 @@ import pytest
 
 from owsgit.gateway.app import Api
 from owsgit.gateway.exchange import Exchange, Handler, Mount, Response
+from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hosts import ANY_HOST, Binding
 from owsgit.model.errors import InvalidError
 from owsgit.services.gateways.spec import GatewaySpec
-from tests.gateway.served import Served, raw
+from tests.gateway.served import Echo, Served, raw
 from tests.support.nodes import free_port
 
 
@@ -34,6 +35,25 @@ def binding(word: str, host: str, *base_path: str, stage: str = "$default") -> B
 def get(gateway: Served, host: str, path: str) -> str:
     found = gateway.client.get(path, headers={"host": host})
     return found.text if found.status_code == 200 else str(found.status_code)
+
+
+@pytest.mark.parametrize(
+    ("is_mapped", "expected"),
+    [(True, ("/pets/7", "/v1/pets/7", "/v1/pets/7")), (False, ("/v1/pets/7", "/pets/7", "/v1/pets/7"))],
+)
+def test_events_have_base_paths_where_aws_has_them(gateway: Served, is_mapped: bool, expected: tuple[str, ...]) -> None:
+    """A base path of a domain, and the name of a stage, which clients write as well."""
+    routes = [
+        (f"GET /{name}/{{id}}", FunctionIntegration(Echo(), "echo", version, 5.0))
+        for name, version in (("pets", "2.0"), ("cats", "1.0"))
+    ]
+    api = Api(Mount("shop", "1", "v1"), routes).below(("v1",), is_mapped=is_mapped)
+    gateway.do(gateway.listeners.serve("api", gateway.port, [Binding(ANY_HOST, ("v1",), api)]))
+    second = gateway.client.get("/v1/pets/7").json()
+    first = gateway.client.get("/v1/cats/7").json()
+    assert second["requestContext"]["http"]["path"] == second["rawPath"]
+    paths = (second["rawPath"], first["path"], first["requestContext"]["path"])
+    assert tuple(path.replace("cats", "pets") for path in paths) == expected and first["resource"] == "/cats/{id}"
 
 
 def test_the_most_exact_host_and_the_longest_base_path_answer(gateway: Served) -> None:

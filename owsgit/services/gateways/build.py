@@ -58,7 +58,7 @@ class Builder:
         make = self._http_api if self._spec.protocol == HTTP else self._socket_api
         self._apis = {stage: make(stage, about) for stage, about in self._spec.stages.items()}
         return [
-            Binding(host, base_path, self._apis[stage].below(base_path))
+            Binding(host, base_path, self._apis[stage].below(base_path, is_mapped=bool(host)))
             for host, base_path, stage in self._spec.places()
         ]
 

@@ -199,9 +199,9 @@ class _Probe:
 
     def api(self, site: Site, name: str, spec: GatewaySpec, place: Place, refuse: Refuse) -> Api:
         """What serves a stage, as the Builder has it, with steps that need nothing but the request."""
-        _, base, stage = place
+        host, base, stage = place
         admission = Admission(site, name, spec, self.notes.append)
-        mount = Mount(name, site.scope().account, stage, base, spec.stages[stage].variables)
+        mount = Mount(name, site.scope().account, stage, base, spec.stages[stage].variables, is_mapped=bool(host))
         return Api(mount, self._routes(spec, stage, admission), admission.stage_steps(), refuse=refuse)
 
     def _routes(self, spec: GatewaySpec, stage: str, admission: Admission) -> Iterator[tuple[str, Handler]]:
