@@ -100,7 +100,7 @@ def _pre_commit(clone: Clone) -> Result:
             output.note(line)
         output.note("owsgit: not committed; git commit --no-verify goes past this check, and a node will refuse it")
         return Result({"valid": False}, status=1)
-    for warning in plain.warnings(clone.objects(), tree, state):
+    for warning in (*plain.warnings(clone.objects(), tree, state), *state.warnings()):
         output.note(f"owsgit: warning: {warning}")
     return Result({"valid": True})
 

@@ -30,7 +30,7 @@ def command() -> Result:
     try:
         with clone.snapshot() as (objects, tree):
             state = verify.load_tree(objects, KINDS, genesis, tree)
-            warnings = list(plain.warnings(objects, tree, state))
+            warnings = [*plain.warnings(objects, tree, state), *state.warnings()]
     except UnavailableError:
         raise
     except OwsgitError as error:

@@ -110,6 +110,11 @@ def _commit(report: CommitReport) -> Iterator[str]:
         yield f"  {sign} {grant.need.file}  {grant.need.action}  {grant.decision.reason}{by}"
     if len(report.grants) > GRANTS_SHOWN_MAX:
         yield f"  and {len(report.grants) - GRANTS_SHOWN_MAX} more, all allowed"
+    for changed in (change.after for change in report.changes[:GRANTS_SHOWN_MAX]):
+        for warning in changed.spec.warnings(changed.file) if changed is not None else ():
+            first, *more = warning.lines()
+            yield f"  warning: {first}"
+            yield from (f"  {line}" for line in more)
 
 
 def refusal(error: OwsgitError) -> Iterator[str]:

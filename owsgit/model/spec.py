@@ -137,6 +137,10 @@ class Spec(Document):
         """
         yield from ()
 
+    def warnings(self, file: str) -> Iterator[Problem]:
+        """What is allowed, and hardly what was meant."""
+        yield from ()
+
     def problems_of_removal(self, file: str) -> Iterator[Problem]:
         """Why the resource cannot be deleted, for which this was the last that was said."""
         yield from ()

@@ -79,6 +79,11 @@ class State:
     def get(self, kind: str, name: str) -> Resource | None:
         return self.resources.get(self.kinds[kind].key(name))
 
+    def warnings(self) -> Iterator[Problem]:
+        """What is allowed, and hardly what was meant."""
+        for resource in self.resources.values():
+            yield from resource.spec.warnings(resource.file)
+
     def of_kind(self, kind: str) -> Iterator[Resource]:
         """All resources of a kind, by name."""
         found = (resource for resource in self.resources.values() if resource.kind.name == kind)

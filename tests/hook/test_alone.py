@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import people, projects
+from tests.support.nodes import owsgit
 from tests.support.people import Person
 from tests.support.projects import Project
 
@@ -50,6 +51,19 @@ def test_it_lets_in_what_is_signed_and_allowed(project: Project, bare: Path) -> 
     project.commit("second")
     second = push(project, bare)
     assert second.status == 0 and "second" in second.text
+
+
+def test_it_tells_of_what_is_allowed_and_hardly_meant(project: Project, bare: Path) -> None:
+    deny = {"Effect": "Deny", "Principal": "*", "Action": "execute-api:Invoke", "Resource": "execute-api:/prod/*"}
+    policy = {"Version": "2012-10-17", "Statement": [deny]}
+    project.write("gateways/shop.json", {"port": 8080, "routes": {}, "policy": policy})
+    project.commit("guard it")
+    told = push(project, bare)
+    assert (
+        told.status == 0 and "gateways/shop.json $.policy.Statement[0].Resource: execute-api:/prod/* is no" in told.text
+    )
+    validated = owsgit("validate", by=project.owner, cwd=project.folder)
+    assert validated.status == 0 and "warning: gateways/shop.json $.policy" in validated.text
 
 
 def test_it_refuses_what_a_node_would_refuse(project: Project, bare: Path, mallory: Person) -> None:

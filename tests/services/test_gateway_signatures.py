@@ -18,6 +18,7 @@ from botocore.credentials import Credentials
 from owsgit.aws.credentials import Given
 from owsgit.model.errors import InvalidError
 from owsgit.model.iam.decision import Session
+from owsgit.services.gateways.spec import GatewaySpec
 from tests.support.gateways import Account, Gateways, Key
 
 REGION, SERVICE = "us-east-1", "execute-api"
@@ -363,6 +364,38 @@ def policy(*statements: dict[str, Any]) -> dict[str, Any]:
 
 HERE, ELSEWHERE = {"IpAddress": {"aws:SourceIp": "127.0.0.1"}}, {"IpAddress": {"aws:SourceIp": "192.0.2.0/24"}}
 OPEN = {key: {**route, "auth": "none"} for key, route in ROUTES.items()}
+
+
+@pytest.mark.parametrize(
+    ("resource", "told"),
+    [
+        ("execute-api:/*", False),
+        ("execute-api:/*/GET/pets", False),
+        ("execute-api:/live/GET/pets", False),
+        ("execute-api:/l?v*/GET/pets", False),
+        ("arn:aws:execute-api:us-east-1:*:*", False),
+        ("arn:aws:execute-api:us-east-1:*:shop/live/GET/pets", False),
+        ("arn:aws:execute-api:us-east-1:*:*/GET/pets", False),
+        ("execute-api:/prod/GET/pets", True),
+        ("execute-api:/lives/*", True),
+        ("execute-api:/$default/GET/pets", True),
+        ("arn:aws:execute-api:us-east-1:*:abc123/live/GET/pets", True),
+        ("arn:aws:execute-api:us-east-1:*:shop", True),
+    ],
+)
+def test_a_resource_that_no_call_of_the_gateway_is_gets_a_warning(resource: str, told: bool) -> None:
+    """A Deny of it would deny nobody."""
+    document = {
+        "port": 80,
+        "stages": {"live": {}, "beta": {}},
+        "routes": {},
+        "policy": policy({}, {"Resource": resource}),
+    }
+    found = list(GatewaySpec.parse(json.dumps(document).encode(), "gateways/shop.json").warnings("gateways/shop.json"))
+    assert [each.path for each in found] == (["$.policy.Statement[1].Resource"] if told else [])
+    assert all(
+        each.message.startswith(f"{resource} is no call") and "stages live, beta" in each.message for each in found
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-resource-policies.html
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -42,6 +43,40 @@ class GatewayStatement(ResourceStatement):
             if not action.lower().startswith(SERVICE):
                 raise ValueError(f"a gateway's policy is about calls: {action} is no action of execute-api")
         return self
+
+
+def unmatched(policy: "GatewayPolicy", name: str, stages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The resources of a policy that match no call of a gateway of that name, whatever its path: the JSON path below
+    the policy, and the resource."""
+    own = [f"{name}/{stage}/" for stage in stages]
+    for index, statement in enumerate(policy.statements):
+        listed, named = statement.resources
+        for pattern in listed:
+            written = f"{SERVICE}{pattern.removeprefix(OWN)}" if pattern.startswith(f"{OWN}/") else pattern
+            resource = f"{name}{pattern.removeprefix(OWN)}" if written != pattern else pattern.split(":", 5)[-1]
+            if resource != "*" and not any(_may_begin(resource, text) for text in own):
+                yield f"Statement[{index}].{'Resource' if named else 'NotResource'}", written
+
+
+def _may_begin(pattern: str, text: str) -> bool:
+    """Whether a pattern with * and ? matches something that begins with `text`."""
+    reached = _past_stars(pattern, {0})
+    for letter in text:
+        stays = {at for at in reached if at < len(pattern) and pattern[at] == "*"}
+        goes_on = {at + 1 for at in reached if at < len(pattern) and pattern[at] in (letter, "?")}
+        reached = _past_stars(pattern, stays | goes_on)
+    return bool(reached)
+
+
+def _past_stars(pattern: str, reached: set[int]) -> set[int]:
+    """With the places behind stars, which may stand for nothing."""
+    found = set(reached)
+    for start in reached:
+        at = start
+        while at < len(pattern) and pattern[at] == "*":
+            at += 1
+            found.add(at)
+    return found
 
 
 class GatewayPolicy(ResourcePolicyDocument):

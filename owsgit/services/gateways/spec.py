@@ -9,6 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from owsgit.gateway.table import CONNECT, DEFAULT, parse_key
 from owsgit.model.core import Port
+from owsgit.model.errors import Problem
 from owsgit.model.iam.document import Guarded
 from owsgit.model.spec import Claim, Document, PlacedError, Reference, Suspendable
 from owsgit.model.strictjson import join, problem_path
@@ -44,7 +45,7 @@ from owsgit.services.gateways.integrations import (
     mapped_responses,
     missing_variable,
 )
-from owsgit.services.gateways.policy import GatewayPolicy
+from owsgit.services.gateways.policy import GatewayPolicy, unmatched
 from owsgit.services.gateways.protection import InFlightMax, LimitsSpec, ThrottleSpec
 from owsgit.services.gateways.requests import MODELS_MAX, JsonSchema, ModelName, RequestSpec
 from owsgit.services.gateways.responses import GatewayResponse, ResponseKind
@@ -425,6 +426,13 @@ class GatewaySpec(Suspendable, Guarded):
         if not self.domains:
             for stage in self.stages:
                 yield "", () if stage == DEFAULT else (stage,), stage
+
+    def warnings(self, file: str) -> Iterator[Problem]:
+        name = file.rsplit("/", 1)[-1].removesuffix(".json")
+        for path, resource in unmatched(self.policy, name, self.stages) if self.policy is not None else ():
+            message = f"{resource} is no call of this gateway, which has the stages {', '.join(self.stages)}"
+            remedy = f"write execute-api:/{next(iter(self.stages))}/..., or execute-api:/*/... for every stage"
+            yield Problem(message, file, f"$.policy.{path}", remedy)
 
     def asks_for_key(self, route: RouteSpec) -> bool:
         return self.api_key_required if route.api_key_required is None else route.api_key_required
