@@ -476,6 +476,13 @@ def test_a_policy_is_asked_about_who_signs_for_the_docs_page_too(served: Gateway
     assert served.client.get("/pets").status_code == 403
 
 
+def test_a_page_that_says_itself_who_may_see_it_needs_no_key(served: Gateways) -> None:
+    for docs, status in (({"path": "/docs"}, 403), ({"path": "/docs", "auth": "none"}, 200)):
+        served.serve(apiKeyRequired=True, docs=docs, routes=OPEN)
+        assert served.client.get("/docs/openapi.json").status_code == status
+        assert served.client.get("/pets").status_code == 403
+
+
 def test_a_policy_has_to_allow_it_before_an_authorizer_is_asked(served: Gateways) -> None:
     login = {"login": {"type": "jwt", "issuer": "http://127.0.0.1:1", "audience": ["a"]}}
     served.serve(policy=policy({"Condition": ELSEWHERE}), authorizers=login, auth="login", routes=ROUTES)

@@ -236,6 +236,7 @@ x-amazon-apigateway-request-validator: params-only
 x-amazon-apigateway-importexport-version: "1.0"
 x-amazon-apigateway-endpoint-configuration: {vpcEndpointIds: []}
 x-amazon-apigateway-gateway-responses:
+  MISSING_AUTHENTICATION_TOKEN: {statusCode: 404}
   ACCESS_DENIED:
     statusCode: 403
     responseParameters:
@@ -319,6 +320,7 @@ def test_a_document_of_api_gateway_becomes_a_gateway() -> None:
         "Access-Control-Allow-Origin": "*",
         "X-Id": "$context.requestId",
     }
+    assert gateway["responses"]["RESOURCE_NOT_FOUND"] == gateway["responses"]["MISSING_AUTHENTICATION_TOKEN"]
     assert routes["ANY /proxied/{id}"]["http"] == {"uri": "https://inner.example.com/{id}"}
     assert routes["ANY /proxied/{id}"]["requestParameters"] == {
         "overwrite:header.X-Who": "$request.header.Who",

@@ -121,7 +121,7 @@ class Builder:
         info, seen = self._spec.info, self._lasting.seen.around_integration()
         title = (info.title if info else None) or self._name
         docs = Docs(title, lambda exchange: document(self._name, self._spec, base_path(exchange)))
-        asked, by_key = asked_of_docs(self._spec, spec), self._spec.api_key_required
+        asked, by_key = asked_of_docs(self._spec, spec), self._spec.asks_for_key_of_docs
         return [
             (key, wrapped(handler, [*self._admission(key, asked, stage, by_key=by_key), *seen]))
             for key, handler in zip(spec.route_keys, (docs.redirect, docs.file), strict=True)

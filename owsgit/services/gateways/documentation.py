@@ -26,7 +26,9 @@ class DocsSpec(Document):
         description="Path of the page, such as /docs."
     )
     auth: str | None = Field(
-        None, max_length=128, description="Who may see it, as auth of a route; without it, what the gateway says."
+        None,
+        max_length=128,
+        description="Who may see it, as auth of a route, without a key; by default what the gateway says.",
     )
 
     @property

@@ -215,7 +215,7 @@ class _Probe:
         if spec.docs is not None:
             asked = asked_of_docs(spec, spec.docs)
             for key in spec.docs.route_keys:
-                steps = admission.route_steps(key, asked, stage, by_key=spec.api_key_required)
+                steps = admission.route_steps(key, asked, stage, by_key=spec.asks_for_key_of_docs)
                 method, path = key.split(" ")
                 yield key, self._arrived(RouteFacts(key, method, path, "docs", asked.auth, ()), wrapped(_shown, steps))
 

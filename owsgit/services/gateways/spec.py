@@ -437,6 +437,11 @@ class GatewaySpec(Suspendable, Guarded):
     def asks_for_key(self, route: RouteSpec) -> bool:
         return self.api_key_required if route.api_key_required is None else route.api_key_required
 
+    @property
+    def asks_for_key_of_docs(self) -> bool:
+        """Not where it says itself who may see them: a browser sends no key."""
+        return self.api_key_required and self.docs is not None and self.docs.auth is None
+
     def lacks(self, need: str) -> str | None:
         """A usage plan names stages and routes."""
         if need.startswith(STAGE_NEED) and (stage := need.removeprefix(STAGE_NEED)) not in self.stages:

@@ -167,6 +167,9 @@ class _Reader:
         responses = document.get(words.RESPONSES)
         if isinstance(responses, dict) and responses:
             made["responses"] = dict(self._gateway_responses(responses))
+            missing = made["responses"].get("MISSING_AUTHENTICATION_TOKEN")
+            if missing is not None and not self._is_own:  # a REST API answers so what no route is for
+                made["responses"].setdefault("RESOURCE_NOT_FOUND", missing)
 
     def _policy(self, policy: Any) -> Any:
         """A resource policy whose ARNs, which name the API, its region and account on AWS, mean the gateway."""
