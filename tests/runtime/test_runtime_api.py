@@ -109,9 +109,9 @@ class Lab:
                 each.close()
             await asyncio.sleep(0.1)
             await self.sandbox.close()
-            await end_tasks()
 
         self.run(end())
+        self.loop.run_until_complete(end_tasks())
         self.loop.close()
 
 
