@@ -14,6 +14,7 @@ from typing import cast
 
 from owsgit.gateway import hello
 from owsgit.gateway.hello import Hello, NotTlsError
+from owsgit.gateway.secure_transport import SecureTransport
 from owsgit.gateway.tls import ACME_PROTOCOL, Context, HandshakeError, Security
 
 HANDSHAKE_SECONDS_MAX = 20.0
@@ -27,7 +28,9 @@ ALERT_READS_MAX = 8
 """How long, and how often, what a refused client sends is read."""
 
 ACCEPTS_AT_ONCE_MAX = 64
-SHUTDOWN_SECONDS_MAX = 5.0
+SHUTDOWN_SECONDS_MAX = 24 * 3600.0
+"""A bound that the loop wants; the one that counts is kept by SecureTransport."""
+
 PAUSE_SECONDS = 1.0
 """When there are no file descriptors left."""
 
@@ -208,7 +211,7 @@ class _Opening(asyncio.Protocol):
         self._protocol = protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)  # uvloop's are not of that class
+        transport = SecureTransport(cast(asyncio.Transport, transport))  # uvloop's are not of that class
         secured: ssl.SSLObject = transport.get_extra_info("ssl_object")
         chosen = secured.selected_alpn_protocol() or ""
         if chosen == ACME_PROTOCOL:

@@ -23,7 +23,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import Frame, GoAwayFrame
 from uvicorn.server import ServerState
 
 from owsgit.gateway.exchange import Application, Client, ClientGoneError, Exchange, Headers, head_size
@@ -50,7 +50,18 @@ ABORT_SECONDS = 0.5
 """How long a client that is sent away has to read why."""
 
 SMALL_BYTES = 128
-"""A window that is opened by less, or a piece of a body that is smaller, counts as a frame that only costs."""
+"""A window that is opened by less counts as a frame that only costs; so does, in part, a smaller piece of a body."""
+
+SMALL_COST = 0.125
+"""Of such a piece: whoever sends a body line by line means no harm, and a request, which is free, costs more."""
+
+
+class _Connection(H2Connection):
+    """h2 takes a GOAWAY for the end of the connection. A client that says so takes the responses to what it has asked
+    for (RFC 9113 6.8)."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        return [], [ConnectionTerminated()]
 
 
 class Http2Protocol(asyncio.Protocol):
@@ -66,7 +77,7 @@ class Http2Protocol(asyncio.Protocol):
         self._draining = self._counted = self._writes = False
         self._timer: asyncio.TimerHandle | None = None
         self._client = Client("")
-        self._h2 = H2Connection(_CONFIGURATION)
+        self._h2 = _Connection(_CONFIGURATION)
         self._h2.encoder = HeadEncoder()
         self._h2.local_settings = Settings(
             client=False,
@@ -142,8 +153,8 @@ class Http2Protocol(asyncio.Protocol):
         self._sending.flow.pause_reading()
 
     def resume_writing(self) -> None:
+        self._sending.flow.resume_reading()  # first: who writes may pause both again before anything is read
         self._sending.flow.resume_writing()
-        self._sending.flow.resume_reading()
 
     def shutdown(self) -> None:
         """Take no more requests, and close when those that have begun are answered."""
@@ -215,10 +226,12 @@ class Http2Protocol(asyncio.Protocol):
             self._close_if_idle()
 
     def _body(self, event: DataReceived) -> None:
-        self._pay(len(event.data) < SMALL_BYTES and event.stream_ended is None)
+        if len(event.data) < SMALL_BYTES and event.stream_ended is None:
+            self._pay(SMALL_COST if event.data else 1)
         stream = self._streams.get(event.stream_id)
         if stream is None or stream.gone:
             self._acknowledge(event.flow_controlled_length, None)
+            self._write_soon()
         else:
             stream.feed(event.data, event.flow_controlled_length)
 
@@ -253,7 +266,7 @@ class Http2Protocol(asyncio.Protocol):
             if stream is not None:
                 stream.make_room()
 
-    def _pay(self, count: int = 1) -> None:
+    def _pay(self, count: float = 1) -> None:
         """Count frames that only cost; a client that sends too many of them is sent away."""
         if count and not self._toll.charge(count, self._loop.time()) and not self._transport.is_closing():
             self._say_goodbye(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -285,11 +298,15 @@ class Http2Protocol(asyncio.Protocol):
             raise ClientGoneError
         self._h2.send_headers(stream.id, headers, end_stream=last)
         self._write_soon()
+        if last:
+            self._running.discard(stream)
 
     async def send(self, stream: Stream, piece: bytes, *, last: bool) -> None:
         if self._transport.is_closing():
             raise ClientGoneError
         await self._sending.send(stream, piece, last=last)
+        if last:  # its client asks for more when it has the end, and that may be before the task is over
+            self._running.discard(stream)
 
     def reset(self, stream: Stream, code: ErrorCodes) -> None:
         if not stream.gone and not self._transport.is_closing():

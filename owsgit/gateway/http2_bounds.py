@@ -44,7 +44,7 @@ class Toll:
     def __init__(self) -> None:
         self._owed, self._at = 0.0, 0.0
 
-    def charge(self, count: int, now: float) -> bool:
+    def charge(self, count: float, now: float) -> bool:
         """Count frames that only cost; whether the client may go on."""
         self._owed = max(0.0, self._owed - (now - self._at) * TOLL_PER_SECOND) + count
         self._at = now

@@ -21,6 +21,12 @@ TABLE_BYTES_MAX = 4096
 _METHOD = re.compile(rb"[A-Z][A-Z-]{0,31}")
 """As HTTP/1.1's parser takes them: `post` would match no policy of POST, and be POST to what takes capitals of it."""
 
+_TARGET = re.compile(rb"[\x21-\x7e]+")
+_NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]*")
+_VALUES = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+"""Bytes that HTTP/1.1's parser takes: a service behind a gateway gets them over HTTP/1.1, where a space would end the
+target of a request. h2 refuses some of the others."""
+
 _INDEXED = 0x80
 """The bit of a header that is in the table (RFC 7541 6.1)."""
 
@@ -80,7 +86,10 @@ def read_head(pairs: Iterable[tuple[bytes, bytes]]) -> tuple[str, bytes, Headers
         else:
             headers.append((name, value))
     method, target = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
-    if not _METHOD.fullmatch(method) or not target or b":protocol" in pseudo:
+    if not _METHOD.fullmatch(method) or not _TARGET.fullmatch(target) or b":protocol" in pseudo:
+        return None
+    names, values = b"".join([name for name, _ in headers]), b"".join([value for _, value in headers])
+    if not _NAMES.fullmatch(names) or not _VALUES.fullmatch(values + b"".join(cookies)):
         return None
     hosts = {value.lower() for name, value in headers if name == b"host"}
     if authority := pseudo.get(b":authority"):

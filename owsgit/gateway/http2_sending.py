@@ -73,7 +73,10 @@ class Sending:
             while True:
                 sent = 0 if self.flow.write_paused else self._send_now(stream, rest, last)
                 rest, look.taken = rest[sent:], look.taken + sent
+                if not rest and last:
+                    return
                 if not rest and not self.flow.write_paused:
+                    await asyncio.sleep(0)  # what makes the pieces may have them at hand, and others wait
                     return
                 UNSENT.give_back(held)
                 held = len(rest) if UNSENT.take(len(rest)) else 0
@@ -81,7 +84,9 @@ class Sending:
                     raise ClientGoneError
                 if (now := self._loop.time()) >= look.again:
                     look = self._looked(stream, look, now)
-                if not sent:
+                if sent:
+                    await asyncio.sleep(0)  # others come between, who have waited for longer
+                else:
                     await self._wait(stream, look.again)
         finally:
             UNSENT.give_back(held)
@@ -105,8 +110,9 @@ class Sending:
     def _send_now(self, stream: Receiver, rest: memoryview, last: bool) -> int:
         """Send what fits into the windows, and no more than others can wait for; how many bytes that is."""
         sent = 0
-        while sent < min(len(rest), WRITE_BYTES_MAX) and (window := self._window(stream)):
-            size = min(window, len(rest) - sent)
+        most = min(len(rest), WRITE_BYTES_MAX)  # a frame may be of 16 MiB, if the client says so
+        while sent < most and (window := self._window(stream)):
+            size = min(window, most - sent)
             self._h2.send_data(stream.id, rest[sent : sent + size], end_stream=last and sent + size == len(rest))
             sent += size
         self._written += sent

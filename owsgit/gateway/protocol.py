@@ -124,7 +124,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Close, once what is written is sent; a client that does not take it does not keep the connection."""
         transport = self.transport
         transport.close()
-        if self._lingering is None and transport.get_write_buffer_size():
+        if self._lingering is None and not self.is_secure and transport.get_write_buffer_size():
             self._lingering = self.loop.call_later(READER_SECONDS, self._linger)
 
     def _linger(self) -> None:

@@ -157,6 +157,7 @@ class WebSocketApi:
             if not 200 <= response.status < 300:
                 await deny(response, send)
                 return
+            await response.drop()
             await self._accepted(exchange, response, scope["extensions"][CUT], receive, send)
         finally:
             connections.leave(self.mount.api)
@@ -221,7 +222,10 @@ class WebSocketApi:
                 raise RefusedError(403, "Forbidden")
             exchange.route_key = exchange.resource = key
             response = await route.handler(exchange)
-            return Response(response.status, [], await _whole(response) if route.two_way else b"")
+            if route.two_way:
+                return Response(response.status, [], await _whole(response))
+            await response.drop()
+            return Response(response.status, [])
         except RefusedError as caught:
             refusal = caught
         except Exception:

@@ -15,12 +15,13 @@ from typing import Any
 import h2.config
 import h2.connection
 import h2.events
+import h2.exceptions
 import hpack
 import httpx
 import pytest
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
-from hyperframe.frame import ContinuationFrame, HeadersFrame, RstStreamFrame
+from hyperframe.frame import ContinuationFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,22 @@ from tests.gateway.test_tls import LOOPS, Secure, until
 from tests.support.authorities import Authority
 
 HEAD = [(":method", "GET"), (":scheme", "https"), (":authority", "a.test"), (":path", "/")]
+
+
+class Lasting:
+    """The body of a response that has none, whose end takes longer than the response."""
+
+    def __init__(self, release: asyncio.Event) -> None:
+        self._release = release
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        await self._release.wait()
 
 
 class Doing:
@@ -78,6 +95,9 @@ class Doing:
             self.running -= 1
         return Response(200, [], b"waited")
 
+    async def lasting(self, exchange: Exchange) -> Response:
+        return Response(204, [], Lasting(self.release))
+
     async def unread(self, exchange: Exchange) -> Response:
         return Response(200, [], b"early")
 
@@ -91,7 +111,7 @@ class Doing:
     def serve(self, secure: Secure, limits: Limits = DEFAULT) -> None:
         routes = [
             (f"ANY /{name}", getattr(self, name))
-            for name in ("stream", "large", "huge", "soon", "wait", "unread", "broken")
+            for name in ("stream", "large", "huge", "soon", "wait", "lasting", "unread", "broken")
         ]
         api = Api(Mount("api", "1"), [*routes, ("$default", self.echo)], limits=limits)
         guarded = secure.secured("m.test", trust=Trust(Authority("Clients").pem.encode()))
@@ -245,6 +265,60 @@ def test_a_busy_client_costs_nothing_but_its_requests(secure: Secure, doing: Doi
     assert asyncio.run(all_of_them()) == {"soon"}
 
 
+def test_a_body_that_is_sent_line_by_line(browser: httpx.Client) -> None:
+    assert len(ask(browser, "POST", "/", content=(b"a line\n" for _ in range(1000))).content) == 7000
+
+
+@pytest.mark.parametrize("path", ["/lasting", "/large"])
+def test_a_client_that_always_has_as_many_streams_as_it_may(secure: Secure, doing: Doing, path: str) -> None:
+    """It begins another one as soon as it has the end of a response, which is before all is done here."""
+    client = reader(secure, 65_535)
+    client.h2.increment_flow_control_window(2**31 - 1 - 65_535)
+    for _ in range(http2.STREAMS_MAX):
+        client.request(path)
+    ended = 0
+    for event in client.events():
+        assert not isinstance(event, h2.events.StreamReset | h2.events.ConnectionTerminated)
+        if isinstance(event, h2.events.DataReceived):
+            with contextlib.suppress(h2.exceptions.StreamClosedError):
+                client.h2.increment_flow_control_window(event.flow_controlled_length, event.stream_id)
+        if isinstance(event, h2.events.StreamEnded):
+            ended += 1
+            if ended == 3 * http2.STREAMS_MAX:
+                break
+            client.request(path)
+    client.socket.close()
+
+
+def test_a_small_response_comes_between_the_pieces_of_a_large_one(secure: Secure, doing: Doing) -> None:
+    client = greedy(secure)
+    large, small = client.request("/huge"), 0
+    for event in client.events():
+        if not small and client.taken[large] > 1_000_000:
+            small = client.request("/unread")
+        if isinstance(event, h2.events.StreamEnded):
+            assert event.stream_id == small
+            break
+        time.sleep(0.0003)  # slower than the server
+    client.socket.close()
+
+
+def test_a_client_that_says_goodbye_gets_what_it_has_asked_for(client: Raw, secure: Secure, doing: Doing) -> None:
+    """As Node.js does when its session is closed (RFC 9113 6.8)."""
+    waits, large = client.request("/wait"), client.request("/large")
+    until(lambda: doing.running == 1)
+    client.send(GoAwayFrame(0).serialize())
+    for event in client.events():
+        if isinstance(event, h2.events.DataReceived):
+            client.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        if isinstance(event, h2.events.StreamEnded):
+            assert event.stream_id == large
+            break
+    secure.loop.call_soon_threadsafe(doing.release.set)
+    assert client.until(h2.events.StreamEnded, id_=waits) and client.taken[waits] == len("waited")
+    assert client.until(h2.events.StreamReset) is None, "and then it is closed"
+
+
 def test_another_host_that_asks_for_more_is_not_reached(client: Raw) -> None:
     id_ = client.h2.get_next_available_stream_id()
     client.h2.send_headers(id_, [*HEAD[:2], (":authority", "m.test"), (":path", "/")], end_stream=True)
@@ -320,13 +394,22 @@ def test_a_slow_reader_is_not_waited_for(secure: Secure, hasty: Doing, path: str
     client.socket.close()
 
 
+def greedy(secure: Secure) -> Raw:
+    """A client that takes all of a response at once, as far as it says."""
+    made = Raw(secure)
+    large = 2**31 - 1
+    made.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: large, SettingCodes.MAX_FRAME_SIZE: 2**24 - 1})
+    made.h2.increment_flow_control_window(large - 65_535)
+    made.flush()
+    made.until(h2.events.SettingsAcknowledged)
+    return made
+
+
 def test_a_client_that_reads_nothing_of_its_connection_is_cut_off(secure: Secure, hasty: Doing) -> None:
-    client = Raw(secure)
-    client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
-    client.h2.increment_flow_control_window(2**31 - 1 - 65_535)
-    client.flush()
+    """What it does not read counts as memory, however long its frames may be."""
+    client = greedy(secure)
     client.request("/huge")
-    until(lambda: UNSENT.free < _ROOM)
+    until(lambda: _ROOM - UNSENT.free > 15_000_000)
     until(lambda: UNSENT.free == _ROOM)
     client.socket.close()
 
@@ -361,6 +444,7 @@ def test_a_client_that_reads_its_connection_slowly_is_waited_for(
         time.sleep(0.03)
     assert _ROOM - UNSENT.free > 4 * 30_000_000, "all five are being sent"
     client.socket.close()
+    until(lambda: UNSENT.free == _ROOM)
 
 
 def test_responses_that_nobody_reads_have_an_end(secure: Secure, doing: Doing, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,6 +590,10 @@ def test_a_head_that_is_too_large(client: Raw) -> None:
         [*HEAD, ("transfer-encoding", "chunked")],
         [*HEAD, ("x-bad", "a\r\nb: c")],
         [*HEAD, ("X-Upper", "a")],
+        [*HEAD, ("x(odd)", "a")],
+        [*HEAD, ("x-bad", "a\x01b")],
+        [*HEAD, ("cookie", "a\x7fb")],
+        [*HEAD[:3], (":path", "/?a HTTP/1.0")],
         [*HEAD, ("content-length", "5")],
         [*HEAD, ("host", "m.test")],
         [pair for pair in HEAD if pair[0] != ":authority"],

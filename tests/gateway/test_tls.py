@@ -7,7 +7,7 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owsgit.gateway import context, door, hello
+from owsgit.gateway import context, door, hello, secure_transport
 from owsgit.gateway.app import Api
 from owsgit.gateway.certificates import Certificate, of_client
 from owsgit.gateway.exchange import Exchange, Handler, Mount, Response
@@ -455,3 +455,69 @@ def test_whatever_comes_is_a_hello_or_not(data: bytes) -> None:
 def test_a_clients_certificate_is_read_once() -> None:
     der = ssl.PEM_cert_to_DER_cert(Authority().pem)
     assert of_client(der) is of_client(der)
+
+
+class Slow:
+    """A client with little room, that asks for a large response and the end of the connection."""
+
+    def __init__(self, secure: Secure, path: str) -> None:
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        plain.connect(("127.0.0.1", secure.port))
+        plain.settimeout(10)
+        self.socket = secure.context().wrap_socket(plain, server_hostname="a.test", suppress_ragged_eofs=False)
+        self.socket.sendall(f"GET {path} HTTP/1.0\r\nHost: a.test\r\n\r\n".encode())
+
+
+@pytest.fixture
+def ending(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> Secure:
+    """Serves large responses; the times of its ends are short."""
+    monkeypatch.setattr(secure_transport, "READER_SECONDS", 3.0)
+    monkeypatch.setattr(secure_transport, "GOODBYE_SECONDS", 0.3)
+    monkeypatch.setattr(secure_transport, "LOOK_SECONDS", 0.05)
+
+    async def whole(exchange: Exchange) -> Response:
+        return Response(200, [], bytes(LARGE))
+
+    async def stream(exchange: Exchange) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(LARGE // 100_000):
+                yield bytes(100_000)
+
+        return Response(200, [], pieces())
+
+    api = Api(Mount("api", "1"), [("GET /whole", whole), ("GET /stream", stream)])
+    secure.do(secure.listeners.serve("api", secure.port, [Binding("a.test", (), api)], [secure.secured("a.test")]))
+    return secure
+
+
+LARGE = 10_000_000
+
+
+def test_slow_clients_get_all_before_the_end(ending: Secure) -> None:
+    """As without TLS: however long it takes, and then a goodbye, or it would be no end."""
+    clients = [Slow(ending, path) for path in ("/whole", "/stream")]
+    taken = [sum(len(client.socket.recv(16_384)) for _ in range(LARGE // 2 // 16_384)) for client in clients]
+    for _ in range(60):  # meanwhile the server has written all of it
+        taken = [before + len(client.socket.recv(16_384)) for before, client in zip(taken, clients, strict=True)]
+        time.sleep(0.1)
+    for before, client in zip(taken, clients, strict=True):
+        rest = sum(map(len, iter(lambda: client.socket.recv(16_384), b"")))
+        assert before + rest > LARGE
+        client.socket.close()
+
+
+def test_a_client_that_takes_nothing_before_the_end_is_cut_off(ending: Secure) -> None:
+    client = Slow(ending, "/whole")
+    connections = ending.listeners.of("api").connections  # type: ignore[union-attr]
+    until(lambda: connections.count == 1)
+    until(lambda: connections.count == 0)
+    client.socket.close()
+
+
+def test_a_client_that_does_not_answer_a_goodbye_is_cut_off(ending: Secure) -> None:
+    client = Slow(ending, "/none")
+    connections = ending.listeners.of("api").connections  # type: ignore[union-attr]
+    until(lambda: connections.count == 1)
+    until(lambda: connections.count == 0)
+    client.socket.close()

@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Queue
@@ -301,6 +301,32 @@ def test_other_integrations_answer_too(ws: Sockets) -> None:
         assert client.recv(timeout=10) == "hi"
         client.send('{"action": "pieces"}')
         assert client.recv(timeout=10) == "onetwo"
+
+
+def test_a_body_that_nobody_gets_is_let_go_of(ws: Sockets) -> None:
+    """It may be a connection to the service that answered."""
+    closed = []
+
+    class Kept:
+        """A body that somebody else knows."""
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return self
+
+        async def __anext__(self) -> bytes:
+            return b"more"
+
+        async def aclose(self) -> None:
+            closed.append(self)
+
+    async def answers(exchange: Exchange) -> Response:
+        return Response(200, [], Kept())
+
+    ws.serve(Target(nothing), handlers={"$connect": SocketRoute(answers), "$default": SocketRoute(answers)})
+    with ws.connect() as client:
+        until(lambda: len(closed) == 1)
+        client.send("something")
+        until(lambda: len(closed) == 2)
 
 
 def test_errors_are_told_in_awss_words(ws: Sockets) -> None:
