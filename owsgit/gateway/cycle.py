@@ -95,11 +95,12 @@ class Cycle:
         whole = b""
         try:
             response = await application.handle(self.exchange)
-            if isinstance(response.body, bytes):
-                whole = self._write(response, response.body)
+            body = response.body
+            if isinstance(body, bytes) and (len(body) < WAITING_BYTES_MAX or not self.connection.is_secure):
+                whole = self._write(response, body)
             else:
                 started = True
-                await pieces.send(self, response, response.body)
+                await pieces.send(self, response, pieces.cut(body) if isinstance(body, bytes) else body)
         except ClientGoneError:
             if not started and not self.gone:
                 self.connection.transport.write(self.connection.refusal)

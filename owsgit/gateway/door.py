@@ -28,6 +28,10 @@ ALERT_READS_MAX = 8
 """How long, and how often, what a refused client sends is read."""
 
 ACCEPTS_AT_ONCE_MAX = 64
+UNSENT_BYTES_MAX = 64 * 1024
+"""Of a connection, before whoever writes has to wait: without TLS the loops have the same bound, with it eight times as
+much."""
+
 SHUTDOWN_SECONDS_MAX = 24 * 3600.0
 """A bound that the loop wants; the one that counts is kept by SecureTransport."""
 
@@ -212,6 +216,7 @@ class _Opening(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = SecureTransport(cast(asyncio.Transport, transport))  # uvloop's are not of that class
+        transport.set_write_buffer_limits(UNSENT_BYTES_MAX)
         secured: ssl.SSLObject = transport.get_extra_info("ssl_object")
         chosen = secured.selected_alpn_protocol() or ""
         if chosen == ACME_PROTOCOL:

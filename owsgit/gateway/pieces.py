@@ -3,10 +3,14 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from owsgit.gateway.exchange import BODILESS, ClientGoneError, Exchange, Response
+from owsgit.gateway.exchange import BODILESS, BrokenError, ClientGoneError, Exchange, Response
+from owsgit.gateway.limits import UNSENT
 
 if TYPE_CHECKING:
     from owsgit.gateway.cycle import Cycle
+
+
+CUT_BYTES = 64 * 1024
 
 
 async def received(exchange: Exchange) -> AsyncIterator[bytes]:
@@ -20,6 +24,24 @@ async def received(exchange: Exchange) -> AsyncIterator[bytes]:
     while piece := await exchange.piece(room):
         room -= len(piece)
         yield piece
+
+
+async def cut(body: bytes) -> AsyncIterator[bytes]:
+    """A whole body in pieces, of which what is left counts as memory. Raises BrokenError if there is none for it.
+
+    Over TLS a large one that is written at once waits where nobody sees it, below what encrypts it.
+    """
+    left = len(body)
+    if not UNSENT.take(left):
+        raise BrokenError
+    try:
+        for start in range(0, len(body), CUT_BYTES):
+            piece = body[start : start + CUT_BYTES]
+            left -= len(piece)
+            UNSENT.give_back(len(piece))
+            yield piece
+    finally:
+        UNSENT.give_back(left)
 
 
 async def send(cycle: "Cycle", response: Response, pieces: AsyncIterator[bytes]) -> None:

@@ -128,8 +128,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._lingering = self.loop.call_later(READER_SECONDS, self._linger)
 
     def _linger(self) -> None:
-        if self._reader is None:  # else its rate is watched
+        if self._reader is None:
             self.transport.abort()
+        else:  # its rate is watched, until what is left is little
+            self._lingering = self.loop.call_later(READER_SECONDS, self._linger)
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -17,13 +17,14 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owsgit.gateway import context, door, hello, secure_transport
+from owsgit.gateway import context, door, hello, protocol, secure_transport
 from owsgit.gateway.app import Api
 from owsgit.gateway.certificates import Certificate, of_client
 from owsgit.gateway.exchange import Exchange, Handler, Mount, Response
 from owsgit.gateway.functions import FunctionIntegration
 from owsgit.gateway.hello import Hello, NotTlsError
 from owsgit.gateway.hosts import Binding
+from owsgit.gateway.limits import UNSENT
 from owsgit.gateway.redirects import challenges, to_https, with_header
 from owsgit.gateway.tls import Secured, Trust
 from owsgit.model.errors import InvalidError
@@ -377,6 +378,32 @@ def test_logs_and_mappings_know_what_a_connection_is_made_with(secure: Secure, o
     assert secure.curl("a.test", option).startswith("TLSv1.3 TLS_")
 
 
+def test_what_a_client_does_not_read_of_a_large_response_is_counted_and_has_an_end(
+    secure: Secure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "READER_SECONDS", 0.5)
+
+    async def large(exchange: Exchange) -> Response:
+        return Response(200, [], bytes(30_000_000))
+
+    bindings = [Binding("a.test", (), Api(Mount("api", "1"), [("$default", large)]))]
+    secure.do(secure.listeners.serve("api", secure.port, bindings, [secure.secured("a.test")]))
+    before = UNSENT.free
+    assert len(secure.curl("a.test", "--http1.1")) == 30_000_000
+    assert secure.curl("a.test", "--http1.1", "--head").count("content-length: 30000000") == 1
+    with secure.connected("a.test") as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        until(lambda: UNSENT.free < before - 15_000_000)
+        until(lambda: UNSENT.free == before)
+        with contextlib.suppress(OSError):
+            assert sum(iter(lambda: len(client.recv(65536)), 0)) < 30_000_000
+    monkeypatch.setattr(UNSENT, "free", 20_000_000)
+    with secure.connected("a.test") as client, contextlib.suppress(OSError):
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n")
+        assert sum(iter(lambda: len(client.recv(65536)), 0)) < 1000, "there is no memory for it"
+    assert UNSENT.free == 20_000_000
+
+
 def test_a_port_turns_to_tls_and_back_without_being_closed(secure: Secure) -> None:
     api = Api(Mount("api", "1"), [("$default", says("plain"))])
     secure.do(secure.listeners.serve("api", secure.port, [Binding("", (), api)]))
@@ -472,7 +499,8 @@ class Slow:
 @pytest.fixture
 def ending(secure: Secure, monkeypatch: pytest.MonkeyPatch) -> Secure:
     """Serves large responses; the times of its ends are short."""
-    monkeypatch.setattr(secure_transport, "READER_SECONDS", 3.0)
+    for each in (protocol, secure_transport):
+        monkeypatch.setattr(each, "READER_SECONDS", 3.0)
     monkeypatch.setattr(secure_transport, "GOODBYE_SECONDS", 0.3)
     monkeypatch.setattr(secure_transport, "LOOK_SECONDS", 0.05)
 
