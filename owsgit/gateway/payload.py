@@ -121,13 +121,13 @@ def full_path(exchange: Exchange) -> str:
     return "/" + "/".join((*exchange.mount.base_path, *exchange.segments))
 
 
-def _path(exchange: Exchange, version: str) -> str:
-    """`path` of format 1.0 and `rawPath` of 2.0: a domain's base path is in the former alone, a stage's name in the
-    latter.
-
-    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+def _path_1(exchange: Exchange, *, whole: bool) -> str:
+    """A path of format 1.0. It stays as the client wrote it, as in REST APIs: frameworks for them decode it, and would
+    take a slash that was encoded for one of the path's, and a percent sign for the begin of a code. Format 2.0 has it
+    decoded, as in HTTP APIs.
     """
-    return full_path(exchange) if exchange.mount.is_mapped == (version == "1.0") else exchange.path
+    base_path = exchange.mount.base_path if whole else ()
+    return "/" + "/".join((*base_path, *(exchange.written or exchange.segments)))
 
 
 def query_pairs(exchange: Exchange) -> list[tuple[str, str]]:
@@ -180,7 +180,10 @@ def _written(second: int) -> str:
 def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
     text, encoded = _body(exchange, body, "2.0")
     written, epoch = _times()
-    mount, path = exchange.mount, _path(exchange, "2.0")
+    mount = exchange.mount
+    path = (
+        exchange.path if mount.is_mapped else full_path(exchange)
+    )  # a stage's name is in it, a domain's base path not
     headers: dict[str, str] = {}
     cookies: list[str] = []
     for field, content in exchange.headers:
@@ -261,7 +264,7 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
             "userArn": None,
             **exchange.identity,
         },
-        "path": full_path(exchange),
+        "path": _path_1(exchange, whole=True),
         "protocol": exchange.protocol,
         "requestId": exchange.id,
         "requestTime": written,
@@ -277,13 +280,13 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
     return {
         "version": "1.0",
         "resource": exchange.resource,
-        "path": _path(exchange, "1.0"),
+        "path": _path_1(exchange, whole=mount.is_mapped),  # with a domain's base path, without a stage's name
         "httpMethod": exchange.method,
         "headers": {name: values[-1] for name, values in headers.items()},
         "multiValueHeaders": headers,
         "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
         "multiValueQueryStringParameters": query or None,
-        "pathParameters": exchange.parameters or None,
+        "pathParameters": exchange.written_parameters or exchange.parameters or None,
         "stageVariables": dict(mount.variables) or None,
         "requestContext": context,
         "body": text,
