@@ -27,6 +27,12 @@ _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
+_OF_THE_CONNECTION: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+)
+"""Headers that tell the gateway how a request is sent, and that events do not have, as on AWS: a framework that is told
+of chunks looks for them in the body, which is whole."""
+
 _NAMES_1: Final = {
     name.lower(): name
     for name in ("Host", "User-Agent", "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto")
@@ -61,7 +67,12 @@ def description(version: str, exchange: Exchange) -> dict[str, Any]:
 
 
 def text_headers(exchange: Exchange) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers]
+    """The headers that are of the request itself."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in exchange.headers
+        if name not in _OF_THE_CONNECTION
+    ]
 
 
 def _forward(exchange: Exchange, headers: dict[str, str]) -> None:
@@ -186,13 +197,14 @@ def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
     )  # a stage's name is in it, a domain's base path not
     headers: dict[str, str] = {}
     cookies: list[str] = []
-    for field, content in exchange.headers:
-        name, value = field.decode("latin-1"), content.decode("latin-1")
+    for name, value in text_headers(exchange):
         if name == "cookie":
             cookies += (part.strip() for part in value.split(";"))
         else:
             headers[name] = f"{headers[name]},{value}" if name in headers else value
     _forward(exchange, headers)
+    if body:
+        headers.setdefault("content-length", str(len(body)))  # which those that come in chunks have not
     context: dict[str, Any] = {
         "accountId": mount.account,
         "apiId": mount.api,
