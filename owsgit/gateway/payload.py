@@ -19,8 +19,8 @@ from owsgit.gateway.exchange import Exchange, Response, SocketEvent
 _TEXT_TYPES: Final = re.compile(r"text/.*|application/(.*\+)?(json|xml)|application/javascript", re.IGNORECASE)
 """Bodies that HTTP APIs give to functions as texts; forms are not among them."""
 
-_TEXTS_OF_REST: Final = re.compile(r"application/(x-www-form-urlencoded|graphql)", re.IGNORECASE)
-"""Further ones of format 1.0: a REST API takes everything for text."""
+_TEXTS_OF_REST: Final = re.compile(r"(application/(x-www-form-urlencoded|graphql))?", re.IGNORECASE)
+"""Further ones of format 1.0, and those without a type: a REST API takes everything for text."""
 
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
