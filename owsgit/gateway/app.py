@@ -119,10 +119,14 @@ class Api:
         return identified(response, exchange.id)
 
     def _route(self, exchange: Exchange) -> Awaitable[Response]:
-        segments = exchange.segments  # a trailing slash does not make another route
-        match = self._table.match(exchange.method, segments[:-1] if segments[-1] == "" else segments)
+        segments, written = exchange.segments, exchange.written
+        if segments[-1] == "":  # a trailing slash does not make another route
+            segments = segments[:-1]
+        match = self._table.match(exchange.method, segments)
         if match is None:
             raise RefusedError(404, "Not Found", "RESOURCE_NOT_FOUND")
         exchange.route_key, exchange.resource = match.key.text, match.key.path
         exchange.parameters = match.parameters
+        if match.parameters and written is not exchange.segments:
+            exchange.written_parameters = match.key.parameters(written[: len(segments)])
         return match.item(exchange)

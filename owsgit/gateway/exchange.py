@@ -164,6 +164,8 @@ class Exchange:
         "span",
         "target",
         "trace_id",
+        "written",
+        "written_parameters",
     )
 
     def __init__(
@@ -185,11 +187,13 @@ class Exchange:
         self.began = monotonic()
         self.host = ""  # lower case, without its port
         self.segments: list[str] = []  # of the path, decoded, below the mount's base path
+        self.written: list[str] = []  # the same segments as they were written; the same list if nothing is encoded
         self.query = ""  # as it came
         self.mount: Mount = _NOWHERE
         self.route_key: str = ""
         self.resource: str = ""
         self.parameters: dict[str, str] = {}
+        self.written_parameters: dict[str, str] = {}  # as they were written, if that is otherwise
         self.authorizer: dict[str, Any] = {}  # what events show as requestContext.authorizer
         self.identity: dict[str, Any] = {}  # of requestContext.identity: apiKey, userArn, ...
         self.trace_id = ""  # as X-Amzn-Trace-Id has it; empty if nobody traces

@@ -112,9 +112,16 @@ class VirtualHosts:
                 if not length:
                     return binding.api
                 if tuple(exchange.segments[:length]) == binding.base_path:
-                    exchange.segments = exchange.segments[length:] or [""]
+                    _take_off(exchange, length)
                     return binding.api
         raise RefusedError(404, "Not Found")
+
+
+def _take_off(exchange: Exchange, length: int) -> None:
+    """Take so many segments off the exchange's path."""
+    segments, written = exchange.segments, exchange.written
+    exchange.segments = segments[length:] or [""]
+    exchange.written = exchange.segments if written is segments else written[length:] or [""]
 
 
 async def _refused(refusal: RefusedError) -> Response:
@@ -122,7 +129,8 @@ async def _refused(refusal: RefusedError) -> Response:
 
 
 def read_target(exchange: Exchange) -> None:
-    """Set the exchange's segments, query and host. Raises RefusedError for what has no one meaning.
+    """Set the exchange's segments (decoded, and as written), query and host. Raises RefusedError for what has no one
+    meaning.
 
     The path is split before it is decoded: an encoded slash stays inside its segment. Empty segments are left out, as
     most servers behind a gateway do; a path that climbs, however it is written, is refused. RFC 9112 3.2, RFC 3986 3.3.
@@ -143,12 +151,14 @@ def read_target(exchange: Exchange) -> None:
         raise _bad()
     exchange.host = host_of(hosts[0]) if hosts else ""
     if target == b"/":
-        exchange.segments, exchange.query = [""], ""
+        exchange.segments = exchange.written = [""]
+        exchange.query = ""
         return
     path, _, query = target.partition(b"?")
     if len(path) > PATH_BYTES_MAX:
         raise RefusedError(414, "URI Too Long")
     exchange.segments = list(_known(path)) if len(path) <= KNOWN_BYTES_MAX else _segments(path)
+    exchange.written = _pieces(path) if b"%" in path else exchange.segments
     exchange.query = query.decode("latin-1")
 
 
@@ -163,16 +173,20 @@ def _segments(path: bytes) -> list[str]:
         return path[1:].decode("ascii").split("/")
     if not _PATH.fullmatch(path):
         raise _bad()
-    *before, last = path[1:].split(b"/")
-    pieces = [*(piece for piece in before if piece), last]
     try:
-        segments = [unquote_to_bytes(piece).decode("utf-8") for piece in pieces]
+        segments = [unquote_to_bytes(piece).decode("utf-8") for piece in _pieces(path)]
     except UnicodeDecodeError:
         raise _bad() from None
     for segment in segments:
         if _CONTROLS.search(segment) or any(part.partition(";")[0] in _CLIMBS for part in _SLASHES.split(segment)):
             raise _bad()
     return segments
+
+
+def _pieces(path: bytes) -> list[str]:
+    """The segments of a path of printable ASCII, still encoded."""
+    *before, last = path[1:].decode("ascii").split("/")
+    return [*(piece for piece in before if piece), last]
 
 
 @lru_cache(1024)

@@ -189,12 +189,12 @@ class Shown:
 
     def __call__(self, handler: Handler) -> Handler:
         async def shown(exchange: Exchange) -> Response:
-            kept = exchange.headers, exchange.query, exchange.segments, exchange.mount
+            kept = exchange.headers, exchange.query, exchange.segments, exchange.written, exchange.mount
             await self._show(exchange)
             try:
                 return await handler(exchange)
             finally:  # the log tells what the client asked for
-                headers, exchange.query, exchange.segments, exchange.mount = kept
+                headers, exchange.query, exchange.segments, exchange.written, exchange.mount = kept
                 exchange.replace_headers(headers)
 
         return shown
@@ -205,7 +205,8 @@ class Shown:
         headers, query = changes.headers(exchange.headers, sources), changes.query(exchange.query, sources)
         if self._path is not None:
             path = self._path.fill(exchange)
-            exchange.segments = [unquote(segment) for segment in path[1:].split("/")]
+            exchange.written = path[1:].split("/")
+            exchange.segments = [unquote(segment) for segment in exchange.written]
             exchange.mount = replace(exchange.mount, base_path=())
         exchange.query = query
         exchange.replace_headers(headers)

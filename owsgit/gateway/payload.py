@@ -19,14 +19,20 @@ from owsgit.gateway.exchange import Exchange, Response, SocketEvent
 _TEXT_TYPES: Final = re.compile(r"text/.*|application/(.*\+)?(json|xml)|application/javascript", re.IGNORECASE)
 """Bodies that HTTP APIs give to functions as texts; forms are not among them."""
 
-_TEXTS_OF_REST: Final = re.compile(r"application/(x-www-form-urlencoded|graphql)", re.IGNORECASE)
-"""Further ones of format 1.0: a REST API takes everything for text."""
+_TEXTS_OF_REST: Final = re.compile(r"(application/(x-www-form-urlencoded|graphql))?", re.IGNORECASE)
+"""Further ones of format 1.0, and those without a type: a REST API takes everything for text."""
 
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length"}
 )
+_OF_THE_CONNECTION: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"}
+)
+"""Headers that tell the gateway how a request is sent, and that events do not have, as on AWS: a framework that is told
+of chunks looks for them in the body, which is whole."""
+
 _NAMES_1: Final = {
     name.lower(): name
     for name in ("Host", "User-Agent", "X-Amzn-Trace-Id", "X-Forwarded-For", "X-Forwarded-Port", "X-Forwarded-Proto")
@@ -61,7 +67,12 @@ def description(version: str, exchange: Exchange) -> dict[str, Any]:
 
 
 def text_headers(exchange: Exchange) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in exchange.headers]
+    """The headers that are of the request itself."""
+    return [
+        (name.decode("latin-1"), value.decode("latin-1"))
+        for name, value in exchange.headers
+        if name not in _OF_THE_CONNECTION
+    ]
 
 
 def _forward(exchange: Exchange, headers: dict[str, str]) -> None:
@@ -121,13 +132,13 @@ def full_path(exchange: Exchange) -> str:
     return "/" + "/".join((*exchange.mount.base_path, *exchange.segments))
 
 
-def _path(exchange: Exchange, version: str) -> str:
-    """`path` of format 1.0 and `rawPath` of 2.0: a domain's base path is in the former alone, a stage's name in the
-    latter.
-
-    https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html
+def _path_1(exchange: Exchange, *, whole: bool) -> str:
+    """A path of format 1.0. It stays as the client wrote it, as in REST APIs: frameworks for them decode it, and would
+    take a slash that was encoded for one of the path's, and a percent sign for the begin of a code. Format 2.0 has it
+    decoded, as in HTTP APIs.
     """
-    return full_path(exchange) if exchange.mount.is_mapped == (version == "1.0") else exchange.path
+    base_path = exchange.mount.base_path if whole else ()
+    return "/" + "/".join((*base_path, *(exchange.written or exchange.segments)))
 
 
 def query_pairs(exchange: Exchange) -> list[tuple[str, str]]:
@@ -180,16 +191,20 @@ def _written(second: int) -> str:
 def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
     text, encoded = _body(exchange, body, "2.0")
     written, epoch = _times()
-    mount, path = exchange.mount, _path(exchange, "2.0")
+    mount = exchange.mount
+    path = (
+        exchange.path if mount.is_mapped else full_path(exchange)
+    )  # a stage's name is in it, a domain's base path not
     headers: dict[str, str] = {}
     cookies: list[str] = []
-    for field, content in exchange.headers:
-        name, value = field.decode("latin-1"), content.decode("latin-1")
+    for name, value in text_headers(exchange):
         if name == "cookie":
             cookies += (part.strip() for part in value.split(";"))
         else:
             headers[name] = f"{headers[name]},{value}" if name in headers else value
     _forward(exchange, headers)
+    if body:
+        headers.setdefault("content-length", str(len(body)))  # which those that come in chunks have not
     context: dict[str, Any] = {
         "accountId": mount.account,
         "apiId": mount.api,
@@ -261,7 +276,7 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
             "userArn": None,
             **exchange.identity,
         },
-        "path": full_path(exchange),
+        "path": _path_1(exchange, whole=True),
         "protocol": exchange.protocol,
         "requestId": exchange.id,
         "requestTime": written,
@@ -277,13 +292,13 @@ def _event_1(exchange: Exchange, body: bytes) -> dict[str, Any]:
     return {
         "version": "1.0",
         "resource": exchange.resource,
-        "path": _path(exchange, "1.0"),
+        "path": _path_1(exchange, whole=mount.is_mapped),  # with a domain's base path, without a stage's name
         "httpMethod": exchange.method,
         "headers": {name: values[-1] for name, values in headers.items()},
         "multiValueHeaders": headers,
         "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
         "multiValueQueryStringParameters": query or None,
-        "pathParameters": exchange.parameters or None,
+        "pathParameters": exchange.written_parameters or exchange.parameters or None,
         "stageVariables": dict(mount.variables) or None,
         "requestContext": context,
         "body": text,

@@ -49,6 +49,14 @@ class RouteKey:
         """Equal for two keys that match the same requests."""
         return self.method, self.segments, self.greedy
 
+    def parameters(self, segments: list[str]) -> dict[str, str]:
+        """What a path that matches says of the parameters."""
+        places = [index for index, segment in enumerate(self.segments) if segment is None]
+        values = [segments[place] for place in places]
+        if self.greedy:
+            values[-1] = "/".join(segments[places[-1] :])
+        return dict(zip(self.names, values, strict=True))
+
 
 def parse_key(text: str) -> RouteKey:
     """Raises RouteKeyError that says what is wrong."""

@@ -51,6 +51,8 @@ def test_events_have_base_paths_where_aws_has_them(gateway: Served, is_mapped: b
     gateway.do(gateway.listeners.serve("api", gateway.port, [Binding(ANY_HOST, ("v1",), api)]))
     second = gateway.client.get("/v1/pets/7").json()
     first = gateway.client.get("/v1/cats/7").json()
+    written = gateway.client.get("/%761/cats/a%2F7").json()
+    assert written["path"] == first["path"].replace("7", "a%2F7") and written["pathParameters"] == {"id": "a%2F7"}
     assert second["requestContext"]["http"]["path"] == second["rawPath"]
     paths = (second["rawPath"], first["path"], first["requestContext"]["path"])
     assert tuple(path.replace("cats", "pets") for path in paths) == expected and first["resource"] == "/cats/{id}"

@@ -86,11 +86,35 @@ def test_events_of_format_1_have_names_of_headers_as_they_were_written(gateway: 
         answer = raw(gateway.port, (head.format(version) + "Connection: close\r\n" + chunked).encode())
         told.append(json.loads(answer.partition(b"\r\n\r\n")[2]))
     own = {"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Port": "80", "X-Forwarded-Proto": "http"}
-    client = {"Authorization": "x", "accept": "b", "Connection": "close", "Transfer-Encoding": "chunked"}
+    client = {"Authorization": "x", "accept": "b"}
     first, second = ({**each["headers"]} for each in told)
     assert first.pop("X-TWO") == "2" and told[0]["multiValueHeaders"]["X-TWO"] == ["1", "2"]
     assert first == {"Host": "a", "User-Agent": "me", **client, **own}
     assert second["authorization"] == "x" and all(name.islower() for name in second)
+    assert second["content-length"] == "1" and not {"connection", "transfer-encoding"} & second.keys()
+
+
+@pytest.mark.parametrize(
+    ("written", "decoded"),
+    [
+        ("a", "a"),
+        ("a%20b+c", "a b+c"),
+        ("a%2Fb", "a/b"),
+        ("50%25", "50%"),
+        ("caf%C3%A9", "café"),
+        ("what%3Fis%23it", "what?is#it"),
+        ("%2541", "%41"),
+    ],
+)
+def test_paths_are_as_written_in_format_1_and_decoded_in_format_2(gateway: Served, written: str, decoded: str) -> None:
+    """As in REST APIs and in HTTP APIs: a framework for the former decodes a path itself."""
+    gateway.serve({"GET /1/{id}/{rest+}": ("echo", "1.0"), "GET /2/{id}/{rest+}": ("echo", "2.0")})
+    first = gateway.client.get(f"/1/{written}//x/{written}/").json()
+    assert first["path"] == first["requestContext"]["path"] == f"/1/{written}/x/{written}/"
+    assert first["pathParameters"] == {"id": written, "rest": f"x/{written}"}
+    second = gateway.client.get(f"/2/{written}//x/{written}/").json()
+    assert second["rawPath"] == second["requestContext"]["http"]["path"] == f"/2/{decoded}/x/{decoded}/"
+    assert second["pathParameters"] == {"id": decoded, "rest": f"x/{decoded}"}
 
 
 @pytest.mark.parametrize(

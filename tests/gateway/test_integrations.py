@@ -8,7 +8,7 @@ import pytest
 
 from owsgit.gateway.exchange import Exchange, Handler, Mount, Response
 from owsgit.gateway.fixed import FixedResponse, Redirect
-from owsgit.gateway.functions import EventIntegration
+from owsgit.gateway.functions import EventIntegration, FunctionIntegration
 from owsgit.gateway.mapping import Changes, Shown, answered
 from owsgit.gateway.table import parse_key
 from owsgit.gateway.template import PathTemplate
@@ -110,6 +110,15 @@ def test_rewritten_paths(gateway: Served) -> None:
     assert gateway.client.get("/users/a%2Fb/c/d/?q=1").json()["path"] == "/internal/c/d//of/a/b"
     shown(gateway, "$default", {}, "/all/{proxy}")
     assert gateway.client.get("/x/y").json()["path"] == "/all/x/y"
+
+
+def test_functions_of_format_1_see_a_rewritten_path_encoded(gateway: Served) -> None:
+    key = "GET /users/{id}"
+    step = Shown(PathTemplate("/internal/{id}", parse_key(key)), Changes.of({}, "request"))
+    gateway.handle([(key, step(FunctionIntegration(Echo(), "echo", "1.0", 5.0)))], mount=MOUNT)
+    event = gateway.client.get("/users/a%2Fb%20c").json()
+    assert event["path"] == event["requestContext"]["path"] == "/internal/a%2Fb%20c"
+    assert event["pathParameters"] == {"id": "a%2Fb%20c"}
 
 
 def test_requests_are_mapped(gateway: Served) -> None:
