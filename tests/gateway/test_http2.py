@@ -137,8 +137,13 @@ def doing(secure: Secure) -> Iterator[Doing]:
 class Raw:
     """A client that h2 keeps the state of, with a way around it."""
 
-    def __init__(self, secure: Secure, **options: Any) -> None:
-        plain = socket.create_connection(("127.0.0.1", secure.port), 10)
+    def __init__(self, secure: Secure, room: int = 0) -> None:
+        """`room`: bytes that its kernel takes before it does; without it, megabytes."""
+        plain = socket.socket()
+        if room:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        plain.settimeout(10)
+        plain.connect(("127.0.0.1", secure.port))
         self.socket = secure.context(protocols=("h2",)).wrap_socket(plain, server_hostname="a.test")
         assert self.socket.selected_alpn_protocol() == "h2"
         self.h2 = h2.connection.H2Connection(
@@ -432,7 +437,7 @@ def test_a_client_that_reads_its_connection_slowly_is_waited_for(
 ) -> None:
     """Responses take turns, so that one may wait for long for the others."""
     monkeypatch.setattr(http2_sending, "READER_SECONDS", 1.0)
-    client = Raw(secure)
+    client = Raw(secure, room=65_536)
     client.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
     client.h2.increment_flow_control_window(2**31 - 1 - 65_535)
     client.flush()

@@ -150,7 +150,9 @@ def test_a_client_that_reads_slowly_is_waited_for(gateway: Served, monkeypatch: 
     """Its kernel takes some of it all the time, and the gateway's takes more only now and then."""
     monkeypatch.setattr(protocol, "READER_SECONDS", 1.0)
     connections = alone(gateway).connections
-    with socket.create_connection(("127.0.0.1", gateway.port), 5) as client:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        client.connect(("127.0.0.1", gateway.port))
         client.sendall(head("GET", "/large"))
         ended = time.monotonic() + 4
         while time.monotonic() < ended:
