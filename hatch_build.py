@@ -94,6 +94,19 @@ def waits_in_handlers(text: str) -> Iterator[int]:
                         yield inner.target.lineno
 
 
+def renamed_errors(text: str) -> Iterator[int]:
+    """The lines of a module that call an error of one kind what the function calls one of another kind already. mypyc
+    gives a name one type in a function, that of the first."""
+    for function in ast.walk(ast.parse(text)):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            kinds: dict[str, str] = {}
+            for node in ast.walk(function):
+                if isinstance(node, ast.ExceptHandler) and node.name and node.type:
+                    kind = ast.unparse(node.type)
+                    if kinds.setdefault(node.name, kind) != kind:
+                        yield node.lineno
+
+
 def imported(sources: Sequence[Path]) -> set[Path]:
     """The modules of the package that these import. What is compiled relies on the types that they declare."""
     found = set()
@@ -132,6 +145,8 @@ def compile_all(sources: Sequence[Path]) -> None:
             raise SystemExit(
                 f"{each}:{line}: a coroutine waits while it handles an error, which mypyc compiles wrongly"
             )
+        for line in renamed_errors(each.read_text()):
+            raise SystemExit(f"{each}:{line}: the name is one of another error before, which mypyc compiles wrongly")
     from mypyc.build import mypycify  # noqa: PLC0415 - slow to import, and mostly there is nothing to do
 
     clear()

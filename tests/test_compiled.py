@@ -142,6 +142,16 @@ def test_a_coroutine_that_waits_while_it_handles_an_error_is_not_compiled(
         hatch_build.compile_all([source])
 
 
+def test_a_name_of_two_kinds_of_errors_is_not_compiled(tmp_path: Path) -> None:
+    code = "def f():\n    try:\n        g()\n    except KeyError as error:\n        h(error)\n    except OSError as error:\n        pass\n"
+    assert list(hatch_build.renamed_errors(code)) == [6]
+    (tmp_path / "module.py").write_text(code)
+    with pytest.raises(SystemExit, match=r"module\.py:6: the name"):
+        hatch_build.compile_all([tmp_path / "module.py"])
+    other = code.replace("except OSError as error", "except OSError as problem")
+    assert not list(hatch_build.renamed_errors(other))
+
+
 def test_a_coroutine_that_waits_elsewhere_is() -> None:
     code = (
         "async def f(x):\n    try:\n        await x\n    except OSError:\n        raise\n    else:\n        await x\n"

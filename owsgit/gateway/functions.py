@@ -48,9 +48,9 @@ class FunctionIntegration:
             raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE")
         try:
             return payload.response(version, answer.payload, payload.decodes(version, exchange))
-        except MalformedResponseError as error:
-            log.warning("%s %s: %s answered badly: %s", exchange.mount.api, exchange.route_key, self._name, error)
-            exchange.facts["integration.error"] = str(error)
+        except MalformedResponseError as problem:
+            log.warning("%s %s: %s answered badly: %s", exchange.mount.api, exchange.route_key, self._name, problem)
+            exchange.facts["integration.error"] = str(problem)
             raise failure(version, 502 if version == "1.0" else 500, "INTEGRATION_FAILURE") from None
 
 
@@ -67,8 +67,8 @@ class EventIntegration:
         invocation = await invocation_of(self._version, exchange)
         try:
             request_id = await self._target.enqueue(self._name, invocation)
-        except InvalidError as error:
-            raise RefusedError(413, str(error), "REQUEST_TOO_LARGE") from None
+        except InvalidError as too_large:
+            raise RefusedError(413, str(too_large), "REQUEST_TOO_LARGE") from None
         except OwsgitError as error:
             log.warning("%s %s: %s", exchange.mount.api, exchange.route_key, error)
             exchange.facts["integration.error"] = str(error)

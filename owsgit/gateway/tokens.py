@@ -13,9 +13,8 @@ from typing import Any
 
 import jwt
 
-from owsgit.gateway.exchange import Exchange, Handler, RefusedError, Response, Step
-from owsgit.gateway.issuers import Issuer, IssuerError
-from owsgit.gateway.payload import query_pairs
+from owsgit.gateway.bearer import TokenError
+from owsgit.gateway.issuers import Issuer
 
 TOKEN_BYTES_MAX = 16 * 1024
 VERIFIED_MAX = 10_000
@@ -23,16 +22,6 @@ VERIFIED_MAX = 10_000
 
 ALGORITHMS = frozenset(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"))
 """Only with public keys: whoever can check a token could make one otherwise."""
-
-Source = Callable[[Exchange], bytes | None]
-
-
-class TokenError(Exception):
-    """A token that is not taken. `told` is for the client, `why` for the log."""
-
-    def __init__(self, told: str, why: str = "") -> None:
-        super().__init__(why or told)
-        self.told = told
 
 
 @dataclass(frozen=True)
@@ -45,31 +34,6 @@ class Verified:
     generation: int
 
 
-def source(text: str) -> Source:
-    """How to find the token in a request: $request.header.NAME or $request.querystring.NAME."""
-    place, _, name = text.removeprefix("$request.").partition(".")
-    return _of_query(name) if place == "querystring" else _of_header(name.lower().encode())
-
-
-def _of_header(name: bytes) -> Source:
-    def find(exchange: Exchange) -> bytes | None:
-        values = [value for key, value in exchange.headers if key == name]
-        if len(values) != 1:  # of two, a proxy could have looked at the other one
-            return None
-        value = values[0].strip()
-        return value[7:].strip() if value[:7].lower() == b"bearer " else value
-
-    return find
-
-
-def _of_query(name: str) -> Source:
-    def find(exchange: Exchange) -> bytes | None:
-        values = [value for key, value in query_pairs(exchange) if key == name]
-        return values[0].encode("utf-8", "replace") if len(values) == 1 else None
-
-    return find
-
-
 class TokenVerifier:
     """Checks the tokens of one authorizer, and remembers which were good."""
 
@@ -79,16 +43,26 @@ class TokenVerifier:
         self._audience = frozenset(audience)
         self._verified: OrderedDict[bytes, Verified] = OrderedDict()
 
+    def known(self, token: bytes) -> Verified | None:
+        """What is known of a token that was good before, and is. Of others nothing is said."""
+        digest = hashlib.sha256(token).digest()
+        found = self._remembered(digest)
+        if found is None or time.time() >= found.until:
+            return None
+        self._verified.move_to_end(digest)
+        return found
+
+    def _remembered(self, digest: bytes) -> Verified | None:
+        found = self._verified.get(digest)
+        is_current = found is not None and found.generation == self._issuer.generation and self._issuer.is_fresh
+        return found if is_current else None
+
     async def verify(self, token: bytes) -> Verified:
-        """Raises TokenError, IssuerError."""
+        """Of one that is not known. Raises TokenError, IssuerError."""
         if len(token) > TOKEN_BYTES_MAX:
             raise TokenError("the token is too long")
         digest = hashlib.sha256(token).digest()
-        found = self._verified.get(digest)
-        if found is not None and found.generation == self._issuer.generation and self._issuer.is_fresh:
-            if time.time() < found.until:
-                self._verified.move_to_end(digest)
-                return found
+        if self._remembered(digest) is not None:
             raise TokenError("the token has expired")
         verified = await self._verify(token)
         self._verified[digest] = verified
@@ -157,42 +131,3 @@ def shown_as_text(value: Any) -> str:
     if isinstance(value, dict):
         return "map[" + " ".join(f"{name}:{shown_as_text(each)}" for name, each in sorted(value.items())) + "]"
     return str(value)
-
-
-def bearer_step(verifier: TokenVerifier, found: Source, scopes: Sequence[str], payload_version: str) -> Step:
-    """Lets requests pass that have a good token with one of `scopes`, if there are any."""
-    wanted = frozenset(scopes)
-
-    def step(inner: Handler) -> Handler:
-        async def handle(exchange: Exchange) -> Response:
-            token = found(exchange)
-            if not token:
-                raise _unauthorized(exchange, "there is no token", b"Bearer")
-            try:
-                verified = await verifier.verify(token)
-            except TokenError as error:
-                told = f'Bearer scope="" error="invalid_token" error_description="{error.told}"'
-                raise _unauthorized(exchange, str(error), told.encode()) from None
-            except IssuerError as error:
-                exchange.facts["authorizer.error"] = f"the issuer's keys cannot be had: {error}"
-                raise RefusedError(500, "Internal Server Error", "AUTHORIZER_FAILURE") from None
-            if wanted and wanted.isdisjoint(verified.scopes):
-                raise _out_of_scope(exchange, scopes)
-            claims = {"claims": verified.claims, "scopes": list(verified.scopes) or None}
-            exchange.authorizer = claims if payload_version == "1.0" else {"jwt": claims}
-            return await inner(exchange)
-
-        return handle
-
-    return step
-
-
-def _unauthorized(exchange: Exchange, why: str, challenge: bytes) -> RefusedError:
-    exchange.facts["authorizer.error"] = why
-    return RefusedError(401, "Unauthorized", "UNAUTHORIZED", [(b"www-authenticate", challenge)])
-
-
-def _out_of_scope(exchange: Exchange, scopes: Sequence[str]) -> RefusedError:
-    exchange.facts["authorizer.error"] = "the token has none of the scopes that the route asks for"
-    told = f'Bearer scope="{" ".join(scopes)}" error="insufficient_scope"'
-    return RefusedError(403, "Forbidden", "ACCESS_DENIED", [(b"www-authenticate", told.encode())])

@@ -136,10 +136,10 @@ class Authorization:
     def _authorizer(self, name: str, about: AuthorizerSpec) -> "Callable[[Asked, StageSpec], Step]":
         if not isinstance(about, JwtAuthorizer):
             return self._asks_function(name, about)
-        from owsgit.gateway import tokens  # noqa: PLC0415 - PyJWT, for who has tokens
+        from owsgit.gateway import bearer  # noqa: PLC0415 - PyJWT, for who has tokens
 
-        verifier, found = self._verifier(about), tokens.source(about.identity_source)
-        return lambda asked, stage: tokens.bearer_step(verifier, found, asked.scopes, asked.payload_format_version)
+        verifier, found = self._verifier(about), bearer.source(about.identity_source)
+        return lambda asked, stage: bearer.bearer_step(verifier, found, asked.scopes, asked.payload_format_version)
 
     def _verifier(self, about: JwtAuthorizer) -> "TokenVerifier":
         from owsgit.gateway.tokens import TokenVerifier  # noqa: PLC0415 - as above
