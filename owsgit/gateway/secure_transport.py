@@ -20,6 +20,17 @@ GOODBYE_SECONDS = 5.0
 LOOK_SECONDS = 0.2
 
 
+class _Ended(asyncio.Protocol):
+    """A protocol whose connection is closed: it gets nothing more of what its client says. A request would be done
+    whose answer nobody gets (RFC 9112 9.6)."""
+
+    def __init__(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+
 class SecureTransport(asyncio.Transport):
     """A transport with TLS whose end waits for its client, as long as that reads. What is written after it is closed
     goes nowhere."""
@@ -36,7 +47,9 @@ class SecureTransport(asyncio.Transport):
         if self._closed:
             return
         self._closed = True
-        if self._transport.get_protocol() is not None:
+        protocol = self._transport.get_protocol()
+        if protocol is not None:
+            self._transport.set_protocol(_Ended(protocol))
             now = self._silent = self._loop.time()
             self._again, self._left = now + READER_SECONDS, unread(self._transport)
             self._end()
@@ -89,10 +102,11 @@ class SecureTransport(asyncio.Transport):
         self._transport.resume_reading()
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._transport.set_protocol(protocol)
+        self._transport.set_protocol(_Ended(protocol) if self._closed else protocol)
 
     def get_protocol(self) -> asyncio.BaseProtocol:
-        return self._transport.get_protocol()
+        protocol = self._transport.get_protocol()
+        return protocol.protocol if isinstance(protocol, _Ended) else protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._transport.get_extra_info(name, default)

@@ -487,13 +487,13 @@ def test_a_clients_certificate_is_read_once() -> None:
 class Slow:
     """A client with little room, that asks for a large response and the end of the connection."""
 
-    def __init__(self, secure: Secure, path: str) -> None:
+    def __init__(self, secure: Secure, path: str, version: str = "HTTP/1.0") -> None:
         plain = socket.socket()
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
         plain.connect(("127.0.0.1", secure.port))
         plain.settimeout(10)
         self.socket = secure.context().wrap_socket(plain, server_hostname="a.test", suppress_ragged_eofs=False)
-        self.socket.sendall(f"GET {path} HTTP/1.0\r\nHost: a.test\r\n\r\n".encode())
+        self.socket.sendall(f"GET {path} {version}\r\nHost: a.test\r\n\r\n".encode())
 
 
 @pytest.fixture
@@ -533,6 +533,35 @@ def test_slow_clients_get_all_before_the_end(ending: Secure) -> None:
         rest = sum(map(len, iter(lambda: client.socket.recv(16_384), b"")))
         assert before + rest > LARGE
         client.socket.close()
+
+
+def test_what_a_client_asks_after_the_end_is_not_done(ending: Secure) -> None:
+    asked: list[str] = []
+    listener = ending.listeners.of("api")
+    assert listener is not None and listener._server is not None
+    connections = listener._server.server_state.connections
+
+    async def handle(exchange: Exchange) -> Response:
+        asked.append(exchange.path)
+        return Response(200, [], pieces())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        (connection,) = connections
+        while connection.transport.get_write_buffer_size() < 20_000:  # what waits before the end, and does not pause
+            yield bytes(20_000)
+        connection.shutdown()
+
+    api = Api(Mount("api", "1"), [("$default", handle)])
+    ending.do(ending.listeners.serve("api", ending.port, [Binding("a.test", (), api)], [ending.secured("a.test")]))
+    client = Slow(ending, "/first", "HTTP/1.1")
+    until(lambda: any(each.transport and each.transport.is_closing() for each in connections))
+    client.socket.sendall(b"GET /again HTTP/1.1\r\nHost: a.test\r\n\r\n")
+    time.sleep(0.2)
+    while client.socket.recv(65_536):
+        pass
+    client.socket.close()
+    until(lambda: not connections)
+    assert asked == ["/first"]
 
 
 def test_a_client_that_takes_nothing_before_the_end_is_cut_off(ending: Secure) -> None:

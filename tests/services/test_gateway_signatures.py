@@ -18,6 +18,7 @@ from botocore.credentials import Credentials
 from owsgit.aws.credentials import Given
 from owsgit.model.errors import InvalidError
 from owsgit.model.iam.decision import Session
+from owsgit.services.gateways.policy import GatewayPolicy, unmatched
 from owsgit.services.gateways.spec import GatewaySpec
 from tests.support.gateways import Account, Gateways, Key
 
@@ -540,3 +541,21 @@ def test_the_how_to_pages_examples_are_taken() -> None:
     account = Account()
     account.change({("policy", "orders"): next(each for each in documents if "Statement" in each)})
     assert [account.resource("gateway", "shop", each).name for each in documents if "port" in each]
+
+
+def test_a_resource_of_stars_is_read_in_no_time() -> None:
+    """Each as long as it may be took a minute, and a policy has room for thirty."""
+    policy = GatewayPolicy.model_validate(
+        {
+            "Version": "2012-10-17",
+            "Statement": [
+                {"Effect": "Deny", "Principal": "*", "Action": "execute-api:Invoke", "Resource": each}
+                for each in (
+                    "arn:aws:execute-api:*:*:" + "*" * 1_990,
+                    "execute-api:/" + "*" * 1_990,
+                    "execute-api:/b" + "*" * 1_990,
+                )
+            ],
+        }
+    )
+    assert [path for path, _ in unmatched(policy, "shop", ["a"])] == ["Statement[2].Resource"]
