@@ -95,6 +95,8 @@ class Cycle:
         whole = b""
         try:
             response = await application.handle(self.exchange)
+            if response.status == MISDIRECTED:  # the client has to come over another connection
+                self.keep_alive = False
             body = response.body
             if isinstance(body, bytes) and (len(body) < WAITING_BYTES_MAX or not self.connection.is_secure):
                 whole = self._write(response, body)
@@ -155,8 +157,6 @@ class Cycle:
         if self.gone:  # uvloop's transports raise what nobody can act on
             return b""
         bodiless = response.status in BODILESS
-        if response.status == MISDIRECTED:  # the client has to come over another connection
-            self.keep_alive = False
         if self.body.awaited:  # RFC 9110 10.1.1: what it holds back is no request
             self.keep_alive = False
         head = self.head(response, b"" if bodiless else b"content-length: %d\r\n" % (response.length or 0))
