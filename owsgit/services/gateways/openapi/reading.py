@@ -11,15 +11,11 @@ from pydantic import ValidationError
 from owsgit.gateway.table import ANY, DEFAULT, RouteKeyError, parse_key
 from owsgit.model.errors import InvalidError, Problem
 from owsgit.model.strictjson import join, problem_path
-from owsgit.services.gateways.openapi import integrations, loading, security, swagger, words
-from owsgit.services.gateways.responses import KINDS
+from owsgit.services.gateways.openapi import integrations, loading, refusing, security, swagger, words
 from owsgit.services.gateways.schemas import DRAFT_4, DRAFT_2020, DRAFTS, mapped
 from owsgit.services.gateways.spec import INTEGRATIONS, GatewaySpec, RouteSpec
 
 AWS_MODEL = re.compile(r"https?://apigateway\.amazonaws\.com/restapis/[^/]+/models/([A-Za-z0-9]+)$")
-INVOKED = re.compile(r"arn:[a-z-]+:execute-api:[^:]*:[^:]*:[^:/]+/")
-"""What the ARNs of an API's own policy begin with."""
-
 DOCUMENTATION = ("operationId", "summary", "description", "tags", "deprecated")
 GATEWAY_WORDS = frozenset(
     {words.CORS, words.VALIDATOR, words.VALIDATORS, words.RESPONSES, words.BINARY, words.COMPRESSION, words.POLICY,
@@ -159,77 +155,15 @@ class _Reader:
             if word in document:
                 made[name] = document[word]
         if words.POLICY in document:
-            made["policy"] = self._policy(document[words.POLICY])
+            policy = document[words.POLICY]
+            made["policy"] = policy if self._is_own else refusing.policy(policy, self.warn)
         if isinstance(document.get(words.COMPRESSION), int):
             made["compression"] = {"minimumSize": document[words.COMPRESSION]}
         if document.get(words.KEY_SOURCE):
             made["apiKeySource"] = str(document[words.KEY_SOURCE]).upper()
         responses = document.get(words.RESPONSES)
         if isinstance(responses, dict) and responses:
-            made["responses"] = dict(self._gateway_responses(responses))
-            missing = made["responses"].get("MISSING_AUTHENTICATION_TOKEN")
-            if missing is not None and not self._is_own:  # a REST API answers so what no route is for
-                made["responses"].setdefault("RESOURCE_NOT_FOUND", missing)
-
-    def _policy(self, policy: Any) -> Any:
-        """A resource policy whose ARNs, which name the API, its region and account on AWS, mean the gateway."""
-        statements = policy.get("Statement") if isinstance(policy, dict) else None
-        if statements is None or self._is_own:
-            return policy
-        several = isinstance(statements, list)
-        made = [self._statement(each) for each in (statements if several else [statements])]
-        return {**policy, "Statement": made if several else made[0]}
-
-    def _statement(self, statement: Any) -> Any:
-        if not isinstance(statement, dict):
-            return statement
-        made = dict(statement)
-        for word in made.keys() & {"Resource", "NotResource"}:
-            several = isinstance(made[word], list)
-            names = [self._invoked(each) for each in (made[word] if several else [made[word]])]
-            made[word] = names if several else names[0]
-        return made
-
-    def _invoked(self, resource: Any) -> Any:
-        found = INVOKED.match(resource) if isinstance(resource, str) else None
-        if found is None:
-            return resource
-        rest = resource[found.end() :]
-        stage = rest.partition("/")[0]
-        if not stage.startswith(("*", DEFAULT)):
-            self.warn(
-                join("$", words.POLICY),
-                f"{resource!r:.100} speaks of the stage {stage!r:.60}, and so of no other, not of {DEFAULT} either",
-            )
-        return f"execute-api:/{rest}"
-
-    def _gateway_responses(self, given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        for kind, about in given.items():
-            path = join(join("$", words.RESPONSES), kind)
-            if kind not in KINDS or not isinstance(about, dict):
-                self.warn(path, "is no type of gateway response")
-                continue
-            made: dict[str, Any] = {"statusCode": int(about["statusCode"])} if about.get("statusCode") else {}
-            headers: dict[str, str] = {}
-            for name, value in about.get("responseParameters", {}).items():
-                text = integrations.unquoted(value)
-                if text is None and str(value).startswith(("context.", "stageVariables.")):
-                    text = f"${value}"
-                if text is None or not name.startswith("gatewayresponse.header."):
-                    self.warn(join(join(path, "responseParameters"), name), "only texts and $context are kept")
-                else:
-                    headers[name.removeprefix("gatewayresponse.header.")] = text
-            templates = about.get("responseTemplates", {})
-            if templates:
-                kind_of_body = "application/json" if "application/json" in templates else next(iter(templates))
-                made["body"] = str(templates[kind_of_body])
-                if kind_of_body != "application/json":
-                    headers["Content-Type"] = kind_of_body
-                for other in templates.keys() - {kind_of_body}:
-                    self.warn(join(join(path, "responseTemplates"), other), "a gateway response has one body")
-            if headers:
-                made["headers"] = headers
-            yield kind, made
+            made["responses"] = refusing.responses(responses, self.warn, is_own=self._is_own)
 
     def _read_authorizers(self) -> dict[str, Any]:
         place = "$.securityDefinitions" if self._is_swagger else "$.components.securitySchemes"
