@@ -9,11 +9,8 @@ from h2.connection import H2Connection
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from owsgit.gateway.exchange import ClientGoneError
-from owsgit.gateway.limits import UNSENT
+from owsgit.gateway.limits import READER_SECONDS, UNSENT
 from owsgit.gateway.unread import unread
-
-READER_SECONDS = 10.0
-"""How long a client may take for what the slowest rate allows in that time, as over HTTP/1.1."""
 
 SMALL_BYTES = 4096
 """Pieces up to this are sent together with those of other responses."""
@@ -95,10 +92,13 @@ class Sending:
         """Look at how fast the client takes it. Streams that wait for windows share what is the least for one; what is
         written is the connection's. Raises ClientGoneError."""
         seconds, waiting, passed = now - look.since, max(self._waiting, 1), self._passed()
-        least = seconds * stream.bytes_per_second
-        if passed - look.passed >= least if self.flow.write_paused else look.taken * waiting >= least:
+        if self.flow.write_paused:
+            taken, patience = passed - look.passed, READER_SECONDS
+        else:
+            taken, patience = look.taken * waiting, READER_SECONDS * waiting
+        if taken >= seconds * stream.bytes_per_second:
             return _Look(now, passed)
-        if self.flow.write_paused or seconds >= READER_SECONDS * waiting:
+        if seconds >= patience:
             raise ClientGoneError
         look.again = now + READER_SECONDS
         return look
@@ -126,7 +126,7 @@ class Sending:
             async with asyncio.timeout_at(until):
                 await (self.flow.drain() if self.flow.write_paused else stream.room())
         except TimeoutError:
-            pass
+            pass  # it is time to look how fast it reads
         finally:
             self._waiting -= 1
         if stream.gone:

@@ -73,7 +73,7 @@ def source(text: str) -> "Callable[[Exchange], str]":
     if place == "stageVariables" and name:
         return lambda exchange: exchange.mount.variables.get(name, "")
     raise ValueError(
-        f"this is no identity source: write $request.header.NAME, $request.querystring.NAME, $stageVariables.NAME "
+        "this is no identity source: write $request.header.NAME, $request.querystring.NAME, $stageVariables.NAME "
         f"or $context. and one of {', '.join(CONTEXT)}"
     )
 

@@ -24,6 +24,9 @@ BODY_SECONDS_MAX = 30.0
 BYTES_PER_SECOND_MIN = 1024
 """Less than any phone has, and enough that a thousand idle senders do not stay for long."""
 
+READER_SECONDS = 10.0
+"""How long a client that reads may take for what the slowest rate allows in that time, over every protocol."""
+
 CONNECTIONS_MAX = 10_000
 
 RETRY_SECONDS = 1

@@ -50,20 +50,21 @@ class MalformedResponseError(Exception):
 
 def event(version: str, exchange: Exchange, body: bytes) -> bytes:
     """The event for a function, as JSON text."""
-    if exchange.socket is not None:
-        return orjson.dumps(_event_of_socket(exchange, exchange.socket, body))
-    return orjson.dumps(_event_1(exchange, body) if version == "1.0" else _event_2(exchange, body))
+    return orjson.dumps(_event(version, exchange, body))
 
 
 def description(version: str, exchange: Exchange) -> dict[str, Any]:
     """The event without a body, for whoever decides about the request before it is read."""
-    if exchange.socket is not None:
-        made = _event_of_socket(exchange, exchange.socket, b"")
-    else:
-        made = _event_1(exchange, b"") if version == "1.0" else _event_2(exchange, b"")
+    made = _event(version, exchange, b"")
     for name in ("body", "isBase64Encoded"):
         made.pop(name, None)
     return made
+
+
+def _event(version: str, exchange: Exchange, body: bytes) -> dict[str, Any]:
+    if exchange.socket is not None:
+        return _event_of_socket(exchange, exchange.socket, body)
+    return _event_1(exchange, body) if version == "1.0" else _event_2(exchange, body)
 
 
 def text_headers(exchange: Exchange) -> list[tuple[str, str]]:
@@ -192,9 +193,8 @@ def _event_2(exchange: Exchange, body: bytes) -> dict[str, Any]:
     text, encoded = _body(exchange, body, "2.0")
     written, epoch = _times()
     mount = exchange.mount
-    path = (
-        exchange.path if mount.is_mapped else full_path(exchange)
-    )  # a stage's name is in it, a domain's base path not
+    # a stage's name is in it, a domain's base path is not
+    path = exchange.path if mount.is_mapped else full_path(exchange)
     headers: dict[str, str] = {}
     cookies: list[str] = []
     for name, value in text_headers(exchange):

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 from owsgit.gateway.cycle import Cycle, Outbox
 from owsgit.gateway.exchange import Application, Client, Exchange, head_size
 from owsgit.gateway.incoming import Incoming
-from owsgit.gateway.limits import HEAD_BYTES_SMALL, UNSENT
+from owsgit.gateway.limits import HEAD_BYTES_SMALL, READER_SECONDS, UNSENT
 from owsgit.gateway.unread import unread
 
 if TYPE_CHECKING:  # most nodes need no WebSockets
@@ -27,9 +27,6 @@ if TYPE_CHECKING:  # most nodes need no WebSockets
 
 FIRST_LOOK_SECONDS: Final = 1.0
 """When a body is not there yet: by then it is known whose request it is, and how long it may take."""
-
-READER_SECONDS = 10.0
-"""How long a client may take for what the slowest rate allows in that time; how long a closed connection lingers."""
 
 PIPELINED_MAX: Final = 256
 """Requests that a client sends before it has the answer of the first."""

@@ -8,11 +8,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from owsgit.gateway.limits import BYTES_PER_SECOND_MIN
+from owsgit.gateway.limits import BYTES_PER_SECOND_MIN, READER_SECONDS
 from owsgit.gateway.unread import unread
-
-READER_SECONDS = 10.0
-"""How long a client may take for what the slowest rate allows in that time."""
 
 GOODBYE_SECONDS = 5.0
 """How long one that has taken everything may take to close its own end."""

@@ -174,6 +174,7 @@ class WebSocketApi:
             connections.add(connection)
             await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
             exchange.replace_headers([])  # as long as the connection lives, they would too
+            exchange.names = {}
             code, reason = await self._converse(connection, receive)
         except OSError:  # it went before it was accepted
             pass
@@ -329,7 +330,7 @@ def handshake(scope: Scope) -> Exchange:
     headers = [(name.lower(), value) for name, value in scope["headers"]]
     scheme = "https" if scope["scheme"] == "wss" else "http"
     made = Exchange("GET", target, headers, _Message(b""), scope["extensions"][CLIENT], scheme, "HTTP/1.1")
-    made.names = scope["extensions"][NAMES]
+    made.names = scope["extensions"].pop(NAMES)  # the scope lives as long as the connection
     return made
 
 

@@ -174,6 +174,9 @@ class _Seldom(logging.Filter):
 
 
 def _method(exchange: Exchange) -> str:
+    """What a span's name begins with."""
+    if exchange.socket is not None and exchange.socket.kind != "CONNECT":
+        return exchange.socket.kind
     return exchange.method if exchange.method in METHODS else "HTTP"
 
 
@@ -182,13 +185,19 @@ def _trace(span: Any) -> Trace:
     return Trace(f"{context.trace_id:032x}", f"{context.span_id:016x}", bool(context.trace_flags & 1))
 
 
-def _asked(exchange: Exchange) -> dict[str, Any]:
+def _of_http(exchange: Exchange) -> dict[str, Any]:
     known = exchange.method in METHODS
-    agent = exchange.header(b"user-agent").decode("utf-8", "replace")
     return {
         "http.request.method": exchange.method if known else "_OTHER",
         **({} if known else {"http.request.method_original": exchange.method}),
         "url.path": exchange.path,
+    }
+
+
+def _asked(exchange: Exchange) -> dict[str, Any]:
+    agent = exchange.header(b"user-agent").decode("utf-8", "replace")
+    return {
+        **(_of_http(exchange) if exchange.socket is None or exchange.socket.kind == "CONNECT" else {}),
         "url.scheme": exchange.scheme,
         "server.address": exchange.host,
         "client.address": exchange.client.address,

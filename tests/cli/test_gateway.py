@@ -238,6 +238,26 @@ def test_a_good_date_and_scope_of_a_signature_leave_the_rest_to_the_node(run: An
     assert found["notDecided"] == ["who signed, and whether policies let them, is not decided here: the node does"]
 
 
+def test_the_event_of_format_1_has_names_of_headers_as_they_are_given(run: Any) -> None:
+    event = told(
+        run(
+            "test",
+            "POST",
+            "/orders/7",
+            "-g",
+            "shop",
+            "--stage",
+            "live",
+            "--event",
+            "-H",
+            "X-Who: me",
+            "-d",
+            '{"id": 1}',
+        )
+    )
+    assert event["headers"]["X-Who"] == "me" and event["headers"]["Host"]
+
+
 def test_a_policy_is_asked_about_the_address_that_is_given(run: Any, tree: Project) -> None:
     denied = run("test", "GET", "/open", "-g", "guarded", "--source-ip", "203.0.113.7", "-o", "json")
     refusal = told(denied)["refusal"]

@@ -16,9 +16,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from owsgit.gateway import tracing
 from owsgit.gateway.exchange import Exchange, RefusedError, Response
 from owsgit.gateway.observing import watched
+from owsgit.gateway.socket_api import SocketRoute
 from owsgit.gateway.tracing import Tracing
 from owsgit.model.errors import UnavailableError
 from tests.gateway.served import Served
+from tests.gateway.test_websockets import Sockets, Target, nothing
 from tests.support.nodes import free_port
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -117,6 +119,26 @@ def test_a_request_is_a_span_with_its_integration_below(gateway: Served, collect
     (child, _), (failed, _), (missing, _) = collector.get(3)
     assert failed.status.code == child.status.code == 2 and attributes(failed)["error.type"] == "504"
     assert missing.name == "GET" and missing.status.code == 0 and not missing.parent_span_id
+    gateway.do(made.close())
+
+
+def test_a_message_of_a_websocket_is_a_span_too(gateway: Served, collector: Collector, quick: None) -> None:
+    made = Tracing(collector.url, 1.0, {}, {})
+    sockets, seen = Sockets(gateway), [watched([made])]
+    handlers = {"shout": SocketRoute(made.around(tell), two_way=True)}
+    sockets.serve(Target(nothing), "$disconnect", handlers=handlers, observers=seen, seen=seen)
+    with sockets.connect() as client:
+        client.send('{"action": "shout"}')
+        told = client.recv(timeout=10)
+        client.send("nothing that there is a route for")
+        client.recv(timeout=10)
+    spans = [span for span, _ in collector.get(5)]
+    child = next(span for span in spans if span.kind == 3)
+    servers = {span.name: span for span in spans if span.kind == 2}
+    assert servers.keys() == {"GET $connect", "MESSAGE shout", "MESSAGE", "DISCONNECT $disconnect"}
+    assert child.parent_span_id == servers["MESSAGE shout"].span_id and child.span_id.hex() in str(told)
+    assert attributes(servers["MESSAGE"])["http.response.status_code"] == 403
+    assert "http.request.method" not in attributes(servers["MESSAGE shout"])
     gateway.do(made.close())
 
 

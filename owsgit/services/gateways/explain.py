@@ -300,7 +300,9 @@ def _exchange(request: Request, here: Mapping[str, GatewaySpec]) -> Exchange:
     if request.body and not any(name == b"content-length" for name, _ in headers):
         headers.append((b"content-length", str(len(request.body)).encode()))
     client, scheme = Client(request.source_ip), "https" if any(spec.tls for spec in here.values()) else "http"
-    return Exchange(request.method, target.encode(), headers, _Given(request.body), client, scheme, "HTTP/1.1")
+    made = Exchange(request.method, target.encode(), headers, _Given(request.body), client, scheme, "HTTP/1.1")
+    made.names = {name.lower().encode(): name.encode() for name, _ in request.headers}
+    return made
 
 
 def _told(
